@@ -1,0 +1,47 @@
+"""X.509 and nothing else: identities out of certificates, files, revocation, a small authority."""
+
+from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued
+from secure_tls.crl import RevocationList
+from secure_tls.errors import (
+    AuthorityError,
+    PeerError,
+    RevocationListError,
+    SpiffeIDError,
+    TLSError,
+    TLSFileError,
+)
+from secure_tls.files import (
+    ClientTLSFiles,
+    TLSFiles,
+    find_ca_key,
+    read_client_files,
+    read_server_files,
+)
+from secure_tls.keys import KeyType
+from secure_tls.peer import Peer, parse_peer
+from secure_tls.spiffe import SpiffeID, check_trust_domain
+from secure_tls.template import Template
+
+__all__ = [
+    "MAX_LEAF_LIFETIME",
+    "Authority",
+    "AuthorityError",
+    "ClientTLSFiles",
+    "Issued",
+    "KeyType",
+    "Peer",
+    "PeerError",
+    "RevocationList",
+    "RevocationListError",
+    "SpiffeID",
+    "SpiffeIDError",
+    "TLSError",
+    "TLSFileError",
+    "TLSFiles",
+    "Template",
+    "check_trust_domain",
+    "find_ca_key",
+    "parse_peer",
+    "read_client_files",
+    "read_server_files",
+]

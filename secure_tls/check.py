@@ -1,0 +1,236 @@
+"""Looking over a folder of certificates: who each is for, until when, and what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from secure_tls import files, pem
+from secure_tls.crl import RevocationList
+from secure_tls.errors import TLSError, TLSFileError
+from secure_tls.peer import parse_peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_AUTHORITY = "ca.pem"
+_REVOCATIONS = "crl.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file: ``until`` is seconds since the epoch, ``problems`` are sentences.
+
+    ``who``, ``kind`` (``CA``, ``server``, ``client``, ``CRL``, ``key``) and ``issued_by`` are
+    empty where the file does not say. Texts come from the file and may hold any character.
+    """
+
+    path: Path
+    who: str = ""
+    kind: str = ""
+    issued_by: str = ""
+    until: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+def describe(path: Path) -> Finding:
+    """What the first certificate of a PEM file says of itself, without judging it.
+
+    Raises ``TLSFileError``.
+    """
+    return _describe(path, pem.load_certificates(pem.read(path), path)[0])
+
+
+def check_folder(folder: Path, *, now: float) -> list[Finding]:
+    """Check all that lies in the folder and below; ``now`` is seconds since the epoch.
+
+    Raises ``TLSFileError`` where there is no such folder or nothing in it to check.
+    """
+    if not folder.is_dir():
+        raise TLSFileError("missing", f"{folder} is not a folder: name the one to check.", folder)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix in {".pem", ".key"} and _visible(path)
+    )
+    if not paths:
+        raise TLSFileError(
+            "empty", f"{folder} holds no certificates: run secure-certs to make some.", folder
+        )
+    checker = _Checker(folder, now)
+    order = {folder / _AUTHORITY: 0, folder / _REVOCATIONS: 2}
+    certificates = [path for path in paths if path.suffix == ".pem"]
+    certificates.sort(key=lambda path: (order.get(path, 1), path))
+    findings = [checker.check(path) for path in certificates]
+    if not (folder / _AUTHORITY).exists():
+        problem = "is missing: without it nothing can be verified"
+        findings.insert(0, Finding(folder / _AUTHORITY, kind="CA", problems=(problem,)))
+    findings += [
+        Finding(path, kind="key", problems=("has no certificate: run secure-certs again",))
+        for path in paths
+        if path.suffix == ".key" and not path.with_suffix(".pem").exists()
+    ]
+    return findings
+
+
+def _visible(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+class _Checker:
+    """Checks file after file against one authority file and one revocation list."""
+
+    def __init__(self, folder: Path, now: float) -> None:
+        self._folder = folder
+        self._now = now
+        try:
+            path = folder / _AUTHORITY
+            self._authorities = pem.load_certificates(pem.read(path), path)
+        except TLSFileError:
+            # Reported when that file has its turn.
+            self._authorities = ()
+        try:
+            self._revoked: RevocationList | None = RevocationList.load(
+                folder / _REVOCATIONS, self._authorities, now=now
+            )
+        except TLSFileError:
+            self._revoked = None
+
+    def check(self, path: Path) -> Finding:
+        try:
+            if path == self._folder / _REVOCATIONS:
+                return self._check_crl(path)
+            data = pem.read(path)
+            certificate, *others = pem.load_certificates(data, path)
+        except TLSFileError as error:
+            return Finding(path, problems=(error.message,))
+        finding = _describe(path, certificate)
+        problems = [
+            *_collect(lambda: files.check_dates(certificate, path, self._now)),
+            *(self._authority(finding) if finding.kind == "CA" else ()),
+            *(self._leaf(certificate, others, finding) if finding.kind != "CA" else ()),
+            *self._key(certificate, path, required=finding.kind != "CA"),
+        ]
+        return Finding(
+            path, finding.who, finding.kind, finding.issued_by, finding.until, tuple(problems)
+        )
+
+    def _check_crl(self, path: Path) -> Finding:
+        crl = RevocationList.load(path, self._authorities, now=self._now)
+        stale = crl.is_stale(self._now)
+        problems = ("is stale: move it away and run secure-certs",) if stale else ()
+        return Finding(path, kind="CRL", until=crl.next_update, problems=problems)
+
+    def _authority(self, finding: Finding) -> list[str]:
+        if finding.path == self._folder / _AUTHORITY:
+            return []
+        return ["is the certificate of an authority, where a leaf belongs"]
+
+    def _leaf(
+        self, certificate: x509.Certificate, others: list[x509.Certificate], finding: Finding
+    ) -> list[str]:
+        path = finding.path
+        if path == self._folder / _AUTHORITY:
+            return ["is not the certificate of an authority"]
+        problems = []
+        if not _leads_to(certificate, others, self._authorities):
+            problems.append("is not signed by ca.pem")
+        usages = _usages(certificate)
+        place = path.parent.name
+        if finding.kind not in {"server", "client"}:
+            problems.append("must have exactly one extended key usage, serverAuth or clientAuth")
+        elif (place, finding.kind) in {("clients", "server"), ("servers", "client")}:
+            problems.append(f"is a {finding.kind}'s certificate among the {place}")
+        if ExtendedKeyUsageOID.SERVER_AUTH in usages:
+            problems += _collect(lambda: files.check_server_names(certificate, path))
+        if ExtendedKeyUsageOID.CLIENT_AUTH in usages:
+            problems += _collect(lambda: parse_peer(pem.encode(certificate)))
+        issuer, serial = certificate.issuer.public_bytes(), certificate.serial_number
+        if self._revoked is not None and self._revoked.is_revoked(issuer, serial):
+            problems.append("is revoked")
+        return problems
+
+    def _key(self, certificate: x509.Certificate, path: Path, *, required: bool) -> list[str]:
+        key = path.with_suffix(".key")
+        # An authority's key is best kept elsewhere.
+        if not key.exists() and not required:
+            return []
+
+        def check() -> None:
+            data = pem.read_secret(key, allow_readable=True)
+            files.check_pair(certificate, path, data, key)
+
+        problems = _collect(check)
+        if key.exists():
+            problems += _collect(lambda: pem.read_secret(key, allow_readable=False))
+        return list(dict.fromkeys(problems))
+
+
+def _collect(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except TLSError as error:
+        return [error.message]
+    return []
+
+
+def _describe(path: Path, certificate: x509.Certificate) -> Finding:
+    usages = _usages(certificate)
+    kinds = {
+        ExtendedKeyUsageOID.SERVER_AUTH: "server",
+        ExtendedKeyUsageOID.CLIENT_AUTH: "client",
+    }
+    kind = "CA" if pem.is_ca(certificate) else ""
+    if not kind and len(usages) == 1:
+        kind = kinds.get(usages[0], "")
+    return Finding(
+        path,
+        who=_who(certificate),
+        kind=kind,
+        issued_by=certificate.issuer.rfc4514_string(),
+        until=certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def _usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return []
+
+
+def _who(certificate: x509.Certificate) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return certificate.subject.rfc4514_string()
+    texts = [
+        *names.get_values_for_type(x509.UniformResourceIdentifier),
+        *names.get_values_for_type(x509.DNSName),
+        *(str(address) for address in names.get_values_for_type(x509.IPAddress)),
+    ]
+    return ", ".join(texts) or certificate.subject.rfc4514_string()
+
+
+def _leads_to(
+    certificate: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+) -> bool:
+    """Whether an authority signed the certificate, or the last of the intermediates above it."""
+    if any(_is_issued_by(certificate, authority) for authority in authorities):
+        return True
+    if not intermediates or not _is_issued_by(certificate, intermediates[0]):
+        return False
+    return _leads_to(intermediates[0], intermediates[1:], authorities)
+
+
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return pem.is_ca(authority)

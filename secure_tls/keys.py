@@ -1,0 +1,62 @@
+"""Private keys: the kinds that gRPC can serve, and making new ones."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import (
+        CertificateIssuerPrivateKeyTypes,
+        PublicKeyTypes,
+    )
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+# NIST SP 800-131A, revision 2: the least that may be used.
+_MIN_RSA_BITS = 2048
+
+
+class KeyType(StrEnum):
+    """The kinds of keys that are made here."""
+
+    ECDSA_P256 = "ecdsa-p256"
+    RSA_3072 = "rsa-3072"
+
+    def generate(self) -> PrivateKey:
+        """Make a new key from the operating system's randomness."""
+        if self is KeyType.RSA_3072:
+            return rsa.generate_private_key(public_exponent=65537, key_size=3072)
+        return ec.generate_private_key(ec.SECP256R1())
+
+
+def is_servable(public_key: PublicKeyTypes) -> bool:
+    """Whether gRPC's TLS stack can use such a key: it cannot use Ed25519, for one."""
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return public_key.key_size >= _MIN_RSA_BITS
+    return isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(
+        public_key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
+    )
+
+
+def same_key(one: PublicKeyTypes, other: PublicKeyTypes) -> bool:
+    """Whether both are the same public key."""
+    return _spki(one) == _spki(other)
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def private_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
+    """The key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468): a secret."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

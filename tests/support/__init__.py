@@ -1,0 +1,1 @@
+"""What the tests share. Everything in here is real: TLS, sockets, the database, the server."""

@@ -1,0 +1,194 @@
+"""A revocation list is used only if it is whole, and its authority's own."""
+
+import dataclasses
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from secure_tls import Authority, RevocationList, RevocationListError, parse_peer
+
+NOW = time.time()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(data: bytes):
+        path = tmp_path / "crl.pem"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def pem(crl: x509.CertificateRevocationList) -> bytes:
+    return crl.public_bytes(Encoding.PEM)
+
+
+def assert_refused(code, path, authorities, now=NOW) -> None:
+    with pytest.raises(RevocationListError) as caught:
+        RevocationList.load(path, authorities, now=now)
+    assert caught.value.code == code
+    assert str(path) in str(caught.value)
+    assert caught.value.path == path
+
+
+def sign(authority: Authority, *extensions, entry=None):
+    """A list such as this package never makes, signed by the authority."""
+    start = datetime.fromtimestamp(NOW - 60, UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(start)
+        .next_update(start + timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
+    if entry is not None:
+        revoked = x509.RevokedCertificateBuilder().serial_number(7).revocation_date(start)
+        builder = builder.add_revoked_certificate(revoked.add_extension(entry, True).build())
+    return builder.sign(authority.private_key, hashes.SHA256())
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+def test_T14_a_revoked_certificate_is_found_and_no_other(authority, write, encoding):
+    bad, good = (parse_peer(authority.issue_client(n).certificate_pem) for n in ("bad", "good"))
+    path = write(authority.crl([bad.serial], number=2).public_bytes(encoding))
+    crl = RevocationList.load(path, [authority.certificate], now=NOW)
+    assert crl.is_revoked(bad.issuer, bad.serial)
+    assert not crl.is_revoked(good.issuer, good.serial)
+    assert not crl.is_revoked(b"another issuer", bad.serial)
+
+
+def test_entries_of_an_earlier_list_are_carried_over(authority, write):
+    first = authority.crl([11], number=1)
+    second = authority.crl([*first, 12], number=2)
+    crl = RevocationList.load(write(pem(second)), [authority.certificate], now=NOW)
+    issuer = authority.certificate.subject.public_bytes()
+    assert crl.is_revoked(issuer, 11)
+    assert crl.is_revoked(issuer, 12)
+    assert [e.revocation_date_utc for e in first] == [second[0].revocation_date_utc]
+
+
+def test_a_file_may_hold_the_lists_of_several_authorities(authority, write):
+    other = Authority.create("example.net")
+    text = b"# two lists\n" + pem(authority.crl([1], number=1)) + pem(other.crl([2], number=1))
+    crl = RevocationList.load(write(text), [authority.certificate, other.certificate], now=NOW)
+    assert crl.is_revoked(authority.certificate.subject.public_bytes(), 1)
+    assert crl.is_revoked(other.certificate.subject.public_bytes(), 2)
+    assert not crl.is_revoked(other.certificate.subject.public_bytes(), 1)
+
+
+def test_T15_a_stale_list_loads_and_says_so(authority, write):
+    path = write(pem(authority.crl([5], number=1, lifetime=timedelta(hours=1))))
+    crl = RevocationList.load(path, [authority.certificate], now=NOW)
+    assert not crl.is_stale(crl.next_update)
+    assert crl.is_stale(crl.next_update + 1)
+    later = RevocationList.load(path, [authority.certificate], now=crl.next_update + 1)
+    assert later.is_revoked(authority.certificate.subject.public_bytes(), 5)
+
+
+def test_of_several_lists_the_one_due_first_decides(authority, write):
+    other = Authority.create("example.net")
+    hour = timedelta(hours=1)
+    text = pem(authority.crl(number=1)) + pem(other.crl(number=1, lifetime=hour))
+    crl = RevocationList.load(write(text), [authority.certificate, other.certificate], now=NOW)
+    assert crl.next_update < NOW + 7200
+
+
+def test_T16_a_forged_list_is_refused(authority, write):
+    twin = Authority.create("example.org")
+    forger = dataclasses.replace(authority, private_key=twin.private_key)
+    assert_refused("forged", write(pem(forger.crl([1], number=9))), [authority.certificate])
+
+
+def test_T16_a_list_changed_after_signing_is_refused(authority, write):
+    der = bytearray(authority.crl([0x1122334455667788], number=1).public_bytes(Encoding.DER))
+    place = der.index(bytes.fromhex("1122334455667788"))
+    der[place + 7] ^= 1
+    assert_refused("forged", write(bytes(der)), [authority.certificate])
+
+
+def test_T16_a_truncated_list_is_refused_wherever_it_ends(authority, write):
+    text, der = pem(authority.crl([1], number=1)), authority.crl([1], number=1)
+    der = der.public_bytes(Encoding.DER)
+    for part in (text[:-2], text[:-26], text[: len(text) // 2], text[:26], b"", der[:-1], der[:9]):
+        assert_refused("malformed", write(part), [authority.certificate])
+
+
+def test_T16_a_second_list_cut_off_is_not_overlooked(authority, write):
+    text = pem(authority.crl([1], number=1))
+    assert_refused("malformed", write(text + text[:-30]), [authority.certificate])
+
+
+def test_T16_a_list_of_a_foreign_authority_is_refused(authority, write):
+    stranger = Authority.create("example.net")
+    assert_refused("foreign", write(pem(stranger.crl(number=1))), [authority.certificate])
+    assert_refused("foreign", write(pem(authority.crl(number=1))), [])
+
+
+def test_a_leaf_cannot_sign_lists(authority, write):
+    leaf = authority.issue_client("c")
+    impostor = Authority(leaf.certificate, leaf.private_key, "example.org")
+    assert_refused("foreign", write(pem(impostor.crl(number=1))), [leaf.certificate])
+
+
+def test_a_list_from_the_future_is_refused(authority, write):
+    path = write(pem(authority.crl(number=1)))
+    assert_refused("not_yet_valid", path, [authority.certificate], now=NOW - 86400)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"extension": x509.DeltaCRLIndicator(1)},
+        {
+            "extension": x509.IssuingDistributionPoint(
+                full_name=None,
+                relative_name=None,
+                only_contains_user_certs=False,
+                only_contains_ca_certs=False,
+                only_some_reasons=None,
+                indirect_crl=True,
+                only_contains_attribute_certs=False,
+            )
+        },
+        {"entry": x509.CertificateIssuer([x509.DNSName("other")])},
+    ],
+    ids=["delta", "indirect", "entry of another issuer"],
+)
+def test_a_list_that_would_be_misread_is_refused(authority, write, wrong):
+    extensions = [wrong["extension"]] if "extension" in wrong else []
+    crl = sign(authority, *extensions, entry=wrong.get("entry"))
+    assert_refused("unsupported", write(pem(crl)), [authority.certificate])
+
+
+def test_a_list_limited_to_leaves_is_used(authority, write):
+    point = x509.IssuingDistributionPoint(
+        full_name=[x509.UniformResourceIdentifier("http://example.org/crl")],
+        relative_name=None,
+        only_contains_user_certs=True,
+        only_contains_ca_certs=False,
+        only_some_reasons=None,
+        indirect_crl=False,
+        only_contains_attribute_certs=False,
+    )
+    path = write(pem(sign(authority, point)))
+    assert RevocationList.load(path, [authority.certificate], now=NOW).next_update > NOW
+
+
+def test_a_missing_file_is_named(authority, tmp_path):
+    assert_refused("missing", tmp_path / "none", [authority.certificate])
+
+
+def test_openssl_sees_the_same_revocation(authority, write, save, bundle):
+    leaf = authority.issue_client("c")
+    path = write(pem(authority.crl([leaf.certificate.serial_number], number=2)))
+    certificate, _ = save(leaf, "c")
+    command = ["openssl", "verify", "-crl_check", "-CRLfile", path, "-CAfile", bundle, certificate]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "certificate revoked" in result.stderr

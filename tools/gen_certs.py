@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Make and check certificates, from a bare clone: the same as the installed ``secure-certs``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+_NEEDED = {"cryptography", "rich", "typer"}
+
+try:
+    from secure_tls.cli import main
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in _NEEDED:
+        raise
+    print(
+        f"Error: {error.name} is not installed: run python -m pip install cryptography rich typer.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+if __name__ == "__main__":
+    main()
