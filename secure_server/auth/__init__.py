@@ -1,0 +1,19 @@
+"""Who is calling: credentials and peer in, a principal out. Imports no gRPC."""
+
+from secure_server.auth.authenticators import Authenticator, Authenticators
+from secure_server.auth.credentials import Credentials
+from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
+from secure_server.auth.principal import ANONYMOUS, Principal
+from secure_server.auth.revocations import NothingRevoked, Revocations
+
+__all__ = [
+    "ANONYMOUS",
+    "AuthenticationError",
+    "Authenticator",
+    "AuthenticatorUnavailable",
+    "Authenticators",
+    "Credentials",
+    "NothingRevoked",
+    "Principal",
+    "Revocations",
+]

@@ -1,0 +1,31 @@
+"""What a call brings along to say who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from secure_server.auth.errors import AuthenticationError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One ``authorization`` value, taken apart (RFC 9110, section 11.4).
+
+    ``scheme`` is lower case. The value itself never shows in a ``repr``.
+    """
+
+    scheme: str
+    value: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, authorization: str) -> Credentials:
+        """Take ``authorization`` apart at its one space.
+
+        Raises ``AuthenticationError`` with code ``authorization`` where there is not exactly one.
+        """
+        scheme, space, value = authorization.partition(" ")
+        if not (scheme and space and value) or " " in value:
+            raise AuthenticationError(
+                "authorization", "The authorization value is not a scheme, one space, a credential."
+            )
+        return cls(scheme.lower(), value)

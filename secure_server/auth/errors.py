@@ -1,0 +1,20 @@
+"""Why a caller was not recognised. The text goes to audit, never to the caller."""
+
+from __future__ import annotations
+
+
+class AuthenticationError(Exception):
+    """The credentials are not good: final, no other authenticator is asked.
+
+    ``code`` is a short machine code for audit and metrics (``expired``, ``signature``, …);
+    ``claims`` holds what the credential says of itself and nobody has verified.
+    """
+
+    def __init__(self, code: str, message: str, *, claims: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.claims = claims or {}
+
+
+class AuthenticatorUnavailable(AuthenticationError):  # noqa: N818 - it is a condition, not a fault
+    """Nobody can tell now whether the credentials are good; the caller may try again."""

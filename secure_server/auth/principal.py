@@ -1,0 +1,43 @@
+"""Who is calling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, as one authenticator recognised them: an immutable value.
+
+    ``expires_at`` is seconds since the epoch, or None where the credential has no end of its own.
+    ``thumbprint`` is that of the certificate which the credential is bound to (RFC 8705), if any.
+    ``claims`` are the verified claims, never the credential itself, and stay out of the ``repr``.
+    """
+
+    subject: str
+    issuer: str
+    authenticator: str
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    client_id: str = ""
+    token_id: str = ""
+    session_id: str = ""
+    expires_at: float | None = None
+    thumbprint: str = ""
+    claims: Mapping[str, Any] = field(
+        default_factory=lambda: _NO_CLAIMS, repr=False, hash=False, compare=False
+    )
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether no credential was presented at all."""
+        return not self.authenticator
+
+
+ANONYMOUS = Principal(subject="", issuer="", authenticator="")
+"""The caller who presented no credential. Policy decides about it like about any other."""

@@ -1,0 +1,272 @@
+"""A JSON text read strictly, where every value knows its place."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from secure_server.authz.errors import PolicyError
+
+MAX_CHARACTERS = 16 * 1024 * 1024
+MAX_DEPTH = 64
+
+Steps: TypeAlias = tuple[str | int, ...]
+
+# An unterminated string runs to the end of the text, so that no input is scanned twice.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_SPACE = re.compile(r"[ \t\n\r]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAYBE_SURROGATE = re.compile("\\\\u[dD]|[\ud800-\udfff]")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# Only ever used to step over text that was decoded before, so what numbers are worth is no matter.
+_STEPPER = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flaw:
+    """Stands in the decoded tree where json accepts what JSON or we do not."""
+
+    what: str
+    advice: str
+    repeated: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of the document. Its readers return what was asked for or raise `PolicyError`.
+
+    ``subject`` names in messages what the value belongs to, for example ``rule "admin"``.
+    """
+
+    text: str
+    origin: str
+    value: Any
+    steps: Steps = ()
+    subject: str = ""
+
+    def about(self, subject: str) -> Node:
+        return replace(self, subject=subject)
+
+    def error(
+        self, what: str, advice: str, *, at_key: bool = False, occurrence: int = 1
+    ) -> PolicyError:
+        """``what`` and ``advice`` are one sentence each, the first without its full stop."""
+        offset = _offset(self.text, self.steps, at_key=at_key, occurrence=occurrence)
+        line, column = _line_and_column(self.text, offset)
+        path = _json_path(self.steps)
+        owner = f" in {self.subject}" if self.subject else ""
+        return PolicyError(
+            f"{what} at {path}{owner}. {advice}",
+            origin=self.origin,
+            line=line,
+            column=column,
+            path=path,
+        )
+
+    def members(self, *known: str) -> dict[str, Node]:
+        """The members of an object that may hold no others than ``known``."""
+        members = self.any_members()
+        for name, member in members.items():
+            if name not in known:
+                raise member.error(f"Unknown key {quoted(name)}", _hint(name, known), at_key=True)
+        return members
+
+    def any_members(self) -> dict[str, Node]:
+        if not isinstance(self.value, dict):
+            raise self._not("an object")
+        return {name: self._child(name, value) for name, value in self.value.items()}
+
+    def items(self) -> list[Node]:
+        if not isinstance(self.value, list):
+            raise self._not("a list")
+        return [self._child(number, value) for number, value in enumerate(self.value)]
+
+    def strings(self) -> tuple[str, ...]:
+        if isinstance(self.value, list) and all(isinstance(each, str) for each in self.value):
+            return tuple(self.value)  # a big policy is mostly these: no node for each
+        return tuple(item.string() for item in self.items())
+
+    def string(self) -> str:
+        if not isinstance(self.value, str):
+            raise self._not("a string")
+        return self.value
+
+    def boolean(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self._not("true or false")
+        return self.value
+
+    def _child(self, step: str | int, value: object) -> Node:
+        return Node(self.text, self.origin, value, (*self.steps, step), self.subject)
+
+    def _not(self, wanted: str) -> PolicyError:
+        return self.error(f"Found {_kind(self.value)} where {wanted} belongs", f"Write {wanted}.")
+
+
+def read(text: str, *, origin: str) -> Node:
+    """Decode a JSON text (RFC 8259) and return its root.
+
+    Refused beyond what ``json`` refuses: members of the same name, NaN and numbers beyond a
+    double's range, lone surrogates, nesting beyond `MAX_DEPTH` levels and texts longer than
+    `MAX_CHARACTERS`.
+    """
+    if len(text) > MAX_CHARACTERS:
+        message = f"The policy has {len(text)} characters. Keep it to {MAX_CHARACTERS}."
+        raise PolicyError(message, origin=origin)
+    _check_depth(text, origin)
+    flawed = False
+
+    def flaw(what: str, advice: str, repeated: str | None = None) -> _Flaw:
+        nonlocal flawed
+        flawed = True
+        return _Flaw(what, advice, repeated)
+
+    def an_object(pairs: list[tuple[str, Any]]) -> object:
+        members = dict(pairs)
+        if len(members) == len(pairs):
+            return members
+        seen: set[str] = set()
+        # set.add returns None: the first name met a second time is the one to report.
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        return flaw(f"Key {quoted(name)} is given twice", "Keep one of them.", name)
+
+    def a_number(digits: str) -> object:
+        if math.isfinite(float(digits)):
+            return float(digits) if any(sign in digits for sign in ".eE") else int(digits)
+        return flaw(f"Number {quoted(digits)} is too large", "Write a smaller one.")
+
+    def a_constant(name: str) -> object:
+        return flaw(f"{name} is not a JSON number", "Write a finite number.")
+
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=an_object,
+            parse_constant=a_constant,
+            parse_float=a_number,
+            parse_int=a_number,
+        )
+    except json.JSONDecodeError as error:
+        message = f"The policy is not valid JSON: {error.msg}."
+        raise PolicyError(message, origin=origin, line=error.lineno, column=error.colno) from error
+    root = Node(text, origin, value)
+    if flawed or _MAYBE_SURROGATE.search(text):
+        _check_flaws(root)
+    return root
+
+
+def quoted(value: str) -> str:
+    """``value`` as an ASCII JSON string, cut to a length that a message can bear."""
+    return json.dumps(value if len(value) <= 80 else value[:79] + "…")
+
+
+def _check_depth(text: str, origin: str) -> None:
+    # Ahead of json, whose own limit depends on how deep in the stack it is called.
+    depth = 0
+    for token in _STRUCTURE.finditer(text):
+        sign = token[0]
+        if sign in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                line, column = _line_and_column(text, token.start())
+                message = f"The policy is nested deeper than {MAX_DEPTH} levels. Flatten it."
+                raise PolicyError(message, origin=origin, line=line, column=column)
+        elif sign in "]}":
+            depth -= 1
+
+
+def _check_flaws(node: Node) -> None:
+    value = node.value
+    if isinstance(value, _Flaw):
+        if value.repeated is None:
+            raise node.error(value.what, value.advice)
+        member = replace(node, steps=(*node.steps, value.repeated))
+        raise member.error(value.what, value.advice, at_key=True, occurrence=2)
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise node.error("The string holds half a surrogate pair", "Write the whole character.")
+    if isinstance(value, dict):
+        for name, member in node.any_members().items():
+            if _SURROGATE.search(name):
+                what = "The key holds half a surrogate pair"
+                raise member.error(what, "Write the whole character.", at_key=True)
+            _check_flaws(member)
+    elif isinstance(value, list):
+        for item in node.items():
+            _check_flaws(item)
+
+
+def _hint(name: str, known: tuple[str, ...]) -> str:
+    plain = {each.replace("_", ""): each for each in known}
+    # Istio and older tools write camelCase; close matches are not sought in absurdly long names.
+    spelled = re.sub("[^a-z]", "", name[:64].lower())
+    near = get_close_matches(spelled, plain, n=1)
+    if near:
+        return f"Did you mean {quoted(plain[near[0]])}?"
+    return f"The keys here are {', '.join(quoted(each) for each in known)}."
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    kinds = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "a number")
+
+
+def _json_path(steps: Steps) -> str:
+    path = "$"
+    for step in steps:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif _IDENTIFIER.fullmatch(step) and len(step) <= 80:
+            path += f".{step}"
+        else:
+            path += f"[{quoted(step)}]"
+    return path
+
+
+def _offset(text: str, steps: Steps, *, at_key: bool, occurrence: int) -> int:
+    offset = _skip_space(text, 0)
+    for depth, step in enumerate(steps, start=1):
+        last = depth == len(steps)
+        met = 0
+        for name, key_offset, value_offset in _children(text, offset):
+            if name == step:
+                met += 1
+                offset = key_offset if last and at_key else value_offset
+                if not last or met == occurrence:
+                    break
+    return offset
+
+
+def _children(text: str, offset: int) -> Iterator[tuple[str | int, int, int]]:
+    """Name, offset and value's offset of each child of the valid object or list at ``offset``."""
+    is_object = text[offset] == "{"
+    offset = _skip_space(text, offset + 1)
+    number = 0
+    while text[offset] not in "]}":
+        name: str | int = number
+        start = offset
+        if is_object:
+            name, offset = _STEPPER.raw_decode(text, offset)
+            offset = _skip_space(text, _skip_space(text, offset) + len(":"))
+        yield name, start, offset
+        _, offset = _STEPPER.raw_decode(text, offset)
+        offset = _skip_space(text, offset)
+        if text[offset] == ",":
+            offset = _skip_space(text, offset + 1)
+        number += 1
+
+
+def _skip_space(text: str, offset: int) -> int:
+    match = _SPACE.match(text, offset)
+    return offset if match is None else match.end()
+
+
+def _line_and_column(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)

@@ -1,0 +1,50 @@
+"""The pattern language of gRFC A43: exact, ``prefix*``, ``*suffix`` and ``*`` (not empty)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """A list of patterns, of which one must match. Case counts, and an inner ``*`` is a ``*``."""
+
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    present: bool
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Patterns:
+        exact: set[str] = set()
+        prefixes: dict[str, None] = {}
+        suffixes: dict[str, None] = {}
+        present = False
+        for pattern in patterns:
+            # In grpc-go's order: a pattern with a star at either end is a prefix with a star.
+            if pattern == "*":
+                present = True
+            elif pattern.endswith("*"):
+                prefixes[pattern[:-1]] = None
+            elif pattern.startswith("*"):
+                suffixes[pattern[1:]] = None
+            else:
+                exact.add(pattern)
+        return cls(frozenset(exact), tuple(prefixes), tuple(suffixes), present)
+
+    def match(self, value: str) -> bool:
+        return (
+            value in self.exact
+            or (self.present and value != "")
+            or value.startswith(self.prefixes)
+            or value.endswith(self.suffixes)
+        )
+
+    def match_any(self, values: Collection[str]) -> bool:
+        # Mostly the patterns are exact, and then one look-up per value is the whole answer.
+        if not self.exact.isdisjoint(values):
+            return True
+        if not (self.prefixes or self.suffixes or self.present):
+            return False
+        return any(map(self.match, values))

@@ -1,0 +1,133 @@
+"""Who may call what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from secure_server.auth.principal import Principal
+from secure_server.authz.audit import AuditCondition, AuditLogger, AuditOptions
+from secure_server.authz.index import RuleIndex
+from secure_server.authz.parser import parse
+from secure_server.authz.rule import Caller
+from secure_tls.peer import Peer
+
+STDOUT_LOGGER = "stdout_logger"
+"""The one logger that gRFC A59 itself defines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether the call may go on.
+
+    ``rule`` is the name of the rule that decided, as the file has it, and empty where none did: the
+    ``matched_rule`` of A59, whose ``policy_name`` stands beside it. (grpc-go calls the same rule
+    ``<policy>_<rule>`` in its messages.) ``audit`` says whether the policy's
+    ``audit_logging_options`` want an event.
+    """
+
+    allowed: bool
+    rule: str
+    audit: bool
+
+
+class Policy:
+    """A gRPC authorization policy (gRFC A43, A59), compiled: an immutable snapshot.
+
+    A class, because the rules are compiled once and asked at every call. Decides as grpc-go does:
+    the first deny rule that matches denies, else the first allow rule that matches allows, else
+    the call is denied.
+    """
+
+    __slots__ = ("_allow", "_audit", "_deny", "_name", "_reading_headers")
+
+    def __init__(self, text: str, origin: str, known_loggers: frozenset[str]) -> None:
+        parsed = parse(text, origin=origin, known_loggers=known_loggers)
+        rules = (*parsed.deny_rules, *parsed.allow_rules)
+        self._name = parsed.name
+        self._audit: AuditOptions = parsed.audit
+        self._deny = RuleIndex(parsed.deny_rules)
+        self._allow = RuleIndex(parsed.allow_rules)
+        self._reading_headers = RuleIndex(rule for rule in rules if rule.headers)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        origin: str = "policy",
+        known_loggers: frozenset[str] = frozenset({STDOUT_LOGGER}),
+    ) -> Policy:
+        """Compile a policy from its JSON text; ``origin`` is the file's name, for messages.
+
+        An audit logger that is neither among ``known_loggers`` nor optional is an error (A59).
+
+        Beyond A43, ``source`` takes ``request_principals`` (patterns for ``<issuer>/<subject>``),
+        ``scopes``, ``roles`` and ``claims`` (an object of claim name to patterns). Each is a list
+        that is not empty, all that are given must match, and none ever matches the anonymous.
+        Where an issuer's name may continue another's, tell them apart by ``claims``: the slash in
+        ``<issuer>/<subject>`` does not say where the subject begins.
+
+        Raises `PolicyError`, and nothing else whatever the text is.
+        """
+        return cls(text, origin, known_loggers)
+
+    def __repr__(self) -> str:
+        return f"<Policy {self._name!r}>"
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def audit_condition(self) -> AuditCondition:
+        return self._audit.condition
+
+    @property
+    def audit_loggers(self) -> tuple[AuditLogger, ...]:
+        """The loggers to tell, in file order, without optional ones that are unknown."""
+        return self._audit.loggers
+
+    def reads_headers(self, method: str) -> bool:
+        """Whether a decision about ``method`` may depend on the headers of the call."""
+        return self._reading_headers.is_about(method)
+
+    def names(self, method: str) -> bool:
+        """Whether some rule, deny or allow, is about ``method``: by a path or by having none."""
+        return self._deny.is_about(method) or self._allow.is_about(method)
+
+    def decide(
+        self,
+        method: str,
+        *,
+        peer: Peer | None,
+        principal: Principal,
+        headers: Mapping[str, str] | None = None,
+        tls: bool = True,
+    ) -> Decision:
+        """Decide about one call of ``method``, its full path (``/package.Service/Method``).
+
+        ``peer`` is None for a TLS client without a certificate; ``tls`` is False on plaintext.
+        ``headers`` have lower-case keys; the values of one that is repeated are joined by commas
+        without spaces (A43, "headers"), those of binary headers are base64 text (A41).
+        """
+        caller = Caller(_peer_names(peer, tls=tls), principal, {} if headers is None else headers)
+        rule = self._deny.first_match(method, caller)
+        if rule is not None:
+            return self._decision(rule.name, allowed=False)
+        rule = self._allow.first_match(method, caller)
+        if rule is not None:
+            return self._decision(rule.name, allowed=True)
+        return self._decision("", allowed=False)
+
+    def _decision(self, rule: str, *, allowed: bool) -> Decision:
+        return Decision(allowed, rule, self._audit.wants(allowed=allowed))
+
+
+def _peer_names(peer: Peer | None, *, tls: bool) -> tuple[str, ...]:
+    if not tls:
+        return ()
+    if peer is None:
+        return ("",)
+    # The first kind that is present, as in grpc-go; A43's text would go on to the next one.
+    return peer.uri_sans or peer.dns_sans or (peer.subject,)
