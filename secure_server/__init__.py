@@ -1,0 +1,67 @@
+"""A gRPC server behind mutual TLS, tokens and policy.
+
+>>> import secure_server
+>>> guard = secure_server.Guard.from_config("secure-server.toml")  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secure_server.auth.authenticators import Authenticator
+    from secure_server.auth.credentials import Credentials
+    from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
+    from secure_server.auth.key_sets import KeySetError
+    from secure_server.auth.principal import ANONYMOUS, Principal
+    from secure_server.authz import PolicyError
+    from secure_server.config import ConfigError
+    from secure_server.guard.audit import AuditEvent, AuditLogger
+    from secure_server.guard.caller import Caller, current_caller, current_principal
+    from secure_server.guard.guard import Guard
+    from secure_tls.peer import Peer
+
+__all__ = [
+    "ANONYMOUS",
+    "AuditEvent",
+    "AuditLogger",
+    "AuthenticationError",
+    "Authenticator",
+    "AuthenticatorUnavailable",
+    "Caller",
+    "ConfigError",
+    "Credentials",
+    "Guard",
+    "KeySetError",
+    "Peer",
+    "PolicyError",
+    "Principal",
+    "current_caller",
+    "current_principal",
+]
+
+_HOMES = {
+    "ANONYMOUS": "secure_server.auth",
+    "AuditEvent": "secure_server.guard",
+    "AuditLogger": "secure_server.guard",
+    "AuthenticationError": "secure_server.auth",
+    "Authenticator": "secure_server.auth",
+    "AuthenticatorUnavailable": "secure_server.auth",
+    "Caller": "secure_server.guard",
+    "ConfigError": "secure_server.config",
+    "Credentials": "secure_server.auth",
+    "Guard": "secure_server.guard",
+    "KeySetError": "secure_server.auth.key_sets",
+    "Peer": "secure_tls.peer",
+    "PolicyError": "secure_server.authz",
+    "Principal": "secure_server.auth",
+    "current_caller": "secure_server.guard",
+    "current_principal": "secure_server.guard",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: the rooms below that know no gRPC must not load it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value

@@ -1,0 +1,138 @@
+"""The door on grpcio's asyncio stack: the same core, another adapter.
+
+As on threads, every method is served by a handler that takes a stream, so that a refusal reaches a
+silent caller at once. What the core remembers is looked up on the event loop; what takes work (a
+new certificate, a signature) goes to a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from secure_server import logs
+from secure_server.guard.aio_handlers import GuardedMethod, status_of
+from secure_server.guard.bounded import Bounded
+from secure_server.guard.caller import Caller
+from secure_server.guard.core import Core
+from secure_server.guard.refusal import Refusal
+from secure_server.guard.status import FAILED, UNKNOWN_METHOD, CallEnded, answer_of
+from secure_server.limits import MESSAGE_TIMEOUT
+
+Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
+Context = Any  # grpc.aio.ServicerContext, without the methods that its type lacks
+
+_MOST_METHODS = 10_000
+
+
+class AioGuardInterceptor(grpc.aio.ServerInterceptor):
+    """Puts the guard in front of every method of an asyncio server, unknown ones included.
+
+    It must be the outermost interceptor: one before it would run before the decision. Plain
+    functions run in threads of the guard's, not in the server's ``migration_thread_pool``: grpcio
+    would let a caller who hangs up keep one of those for ever, and refusals wait for a free one.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        streams: int,
+        threads: int,
+        call_ended: CallEnded,
+        message_timeout: float = MESSAGE_TIMEOUT,
+    ) -> None:
+        """Serve ``streams`` open streams at once, and recognise new callers in ``threads``.
+
+        ``message_timeout`` is how many seconds an admitted caller has to send the one message of a
+        unary or server-streaming call.
+        """
+        self.message_timeout = message_timeout
+        self._core = core
+        self._call_ended = call_ended
+        self._free = threading.Semaphore(streams)
+        # Apart from each other, so that neither slow authentications nor open streams can keep a
+        # plain function waiting, or one another.
+        self._recognising = ThreadPoolExecutor(threads, thread_name_prefix="door")
+        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="call")
+        self._streams = ThreadPoolExecutor(streams, thread_name_prefix="stream")
+        # Bounded: a servicer may take any path, and then callers invent the methods.
+        self._wrapped: Bounded[str, tuple[Handler, Handler]] = Bounded(_MOST_METHODS)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Return the guarded handler, which is built once a method."""
+        method = handler_call_details.method
+        try:
+            handler = await continuation(handler_call_details)
+        except Exception:  # noqa: BLE001 - an interceptor or a generic handler may raise anything
+            # grpcio would send the exception's text, and to anybody.
+            logs.logger(__name__).exception("no handler was found", method=method)
+            return self._without_handler(method, FAILED)
+        if handler is None:
+            return self._without_handler(method, UNKNOWN_METHOD)
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = (handler, GuardedMethod(self, method, handler).handler())
+            self._wrapped.put(method, known)
+        return known[1]
+
+    def close(self) -> None:
+        """Let the threads go once they are idle."""
+        for threads in (self._recognising, self._calls, self._streams):
+            threads.shutdown(wait=False)
+
+    def _without_handler(self, method: str, answer: tuple[grpc.StatusCode, str]) -> Handler:
+        """Whoever may not call a method does not learn either whether it exists."""
+
+        async def refuse(_requests: Any, context: Context) -> None:
+            try:
+                await self.admit(method, context, served=False)
+                await context.abort(*answer)
+            except grpc.aio.InternalError:
+                pass  # the caller is gone
+            finally:
+                self._call_ended("unknown", status_of(context))
+
+        return grpc.stream_unary_rpc_method_handler(refuse, None, None)
+
+    async def admit(self, method: str, context: Context, *, served: bool = True) -> Caller:
+        """Return the caller, or end the call."""
+        # Copied now: on this stack the context of a call that has ended is a crash.
+        metadata, transport = context.invocation_metadata(), context.auth_context()
+        try:
+            caller = self._core.recall(method, metadata, transport, served=served)
+            if caller is None:
+                caller = await asyncio.get_running_loop().run_in_executor(
+                    self._recognising,
+                    lambda: self._core.admit(method, metadata, transport, served=served),
+                )
+        except Refusal as refusal:
+            await context.abort(*answer_of(refusal.answer))
+            raise
+        return caller
+
+    def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]:
+        """Run a plain function in a thread."""
+        return (self._streams if stream else self._calls).submit(function)
+
+    def try_open_stream(self) -> bool:
+        """Take one of the places for streams; False where there is none left."""
+        return self._free.acquire(blocking=False)
+
+    def close_stream(self) -> None:
+        """Give a place back."""
+        self._free.release()
+
+    def ended(self, method: str, code: str) -> None:
+        """Count a call."""
+        self._call_ended(method, code)

@@ -1,0 +1,247 @@
+"""One method behind the asyncio door, whatever the style of its behavior.
+
+To grpcio each is a coroutine function that reads and writes by its context: so the decision is made
+on the event loop for all of them, and an exception of anybody's code passes through here before
+grpcio would send its text to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from secure_server import logs
+from secure_server.guard.aio_plain import HungUp, PlainContext, requests_of
+from secure_server.guard.caller import CALLER, Caller
+from secure_server.guard.refusal import Answer
+from secure_server.guard.status import FAILED, NOT_ONE_MESSAGE, PARSE_FAILED, answer_of
+
+Context = Any  # grpc.aio.ServicerContext, without the methods that its type lacks
+Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
+
+_OVERLOADED = answer_of(Answer.OVERLOADED)
+_NO_FAILURE = (None, grpc.StatusCode.OK, 0)
+_TOO_SLOW = (grpc.StatusCode.CANCELLED, "The request message did not come.")
+
+
+class Door(Protocol):
+    """What a guarded method needs of its interceptor."""
+
+    message_timeout: float
+
+    async def admit(self, method: str, context: Context) -> Caller: ...
+
+    def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]: ...
+
+    def try_open_stream(self) -> bool: ...
+
+    def close_stream(self) -> None: ...
+
+    def ended(self, method: str, code: str) -> None: ...
+
+
+class _Unparsable(Exception):  # noqa: N818 - it never leaves this module, but in a servicer's code
+    """A request message could not be parsed."""
+
+
+class GuardedMethod:
+    """A method that admits its callers before it runs its behavior.
+
+    The behavior may be a coroutine function, which returns a response or writes responses, an
+    async generator function, or a plain function or generator function, which runs in a thread.
+    """
+
+    def __init__(self, door: Door, method: str, handler: Handler) -> None:
+        self._door = door
+        self._method = method
+        self._handler = handler
+        self._behavior = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        self._is_generator = inspect.isasyncgenfunction(self._behavior)
+        self._is_plain = not (self._is_generator or inspect.iscoroutinefunction(self._behavior))
+        self._is_stream = handler.request_streaming or handler.response_streaming
+
+    def handler(self) -> Handler:
+        """Return what grpcio is to serve."""
+        parse = _safe(self._handler.request_deserializer)
+        if self._handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._serve, parse, self._handler.response_serializer
+            )
+        # The response is serialized here: grpcio would send the text of what a serializer raises.
+        return grpc.stream_unary_rpc_method_handler(self._serve, parse, None)
+
+    async def _serve(self, requests: AsyncIterator[Any], context: Context) -> Any:
+        try:
+            return await self._admit_and_answer(requests, context)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise  # the caller hung up, or the server stops
+            # The servicer's own, of a task that it waited for. grpcio would tell the caller nothing
+            # and leave them waiting.
+            await self._fail(error, context)
+        except Exception as error:  # noqa: BLE001 - a servicer may raise anything
+            await self._fail(error, context)
+        finally:
+            self._door.ended(self._method, status_of(context))
+
+    async def _admit_and_answer(self, requests: AsyncIterator[Any], context: Context) -> Any:
+        caller = await self._door.admit(self._method, context)
+        place = _Place(self._door)
+        if self._is_stream and not place.take():
+            await context.abort(*_OVERLOADED)
+        try:
+            CALLER.set(caller)  # every call runs in a task of its own
+            if self._handler.request_streaming:
+                argument: Any = requests
+            else:
+                argument = await self._one_message(context)
+            response = await self._call(argument, context, place)
+        finally:
+            place.give_back()
+        if self._handler.response_streaming or context.code() not in _NO_FAILURE:
+            return None
+        serialize = self._handler.response_serializer
+        return response if serialize is None else serialize(response)
+
+    async def _one_message(self, context: Context) -> Any:
+        try:
+            async with asyncio.timeout(self._door.message_timeout):
+                message = await context.read()
+        except TimeoutError:
+            await context.abort(*_TOO_SLOW)
+        if message is grpc.aio.EOF:
+            await context.abort(*NOT_ONE_MESSAGE)
+        return message
+
+    async def _call(self, argument: Any, context: Context, place: _Place) -> Any:
+        if self._is_plain:
+            return await self._call_plain(argument, context, place)
+        if not self._is_generator:
+            return await self._behavior(argument, context)
+        # Closed here: its ``finally`` runs when the caller hangs up, not some day.
+        async with aclosing(self._behavior(argument, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+        return None
+
+    async def _call_plain(self, argument: Any, context: Context, place: _Place) -> Any:
+        plain = PlainContext(context)
+        if self._handler.request_streaming:
+            argument = requests_of(plain)
+        # Of this call alone: grpcio would leave one caller's context on the thread for the next.
+        own = contextvars.copy_context()
+        future = self._door.run(
+            lambda: own.run(self._run_plain, argument, plain), stream=self._is_stream
+        )
+        # The thread may outlive the call, and keeps the place as long.
+        future.add_done_callback(place.handed_over())
+        response, error = await asyncio.wrap_future(future)
+        if error is not None:
+            raise error
+        return response
+
+    def _run_plain(self, argument: Any, context: PlainContext) -> tuple[Any, Exception | None]:
+        try:
+            response = self._behavior(argument, context)
+            if self._handler.response_streaming:
+                context.write_all(response)
+            return response, None
+        except Exception as error:  # noqa: BLE001 - a servicer may raise anything
+            if context.is_over and not isinstance(error, grpc.RpcError | grpc.aio.BaseError):
+                self._log(error)  # nobody waits for it any more
+            # Returned, since a future cannot hold any exception (not a StopIteration).
+            return None, error
+
+    async def _fail(self, error: BaseException, context: Context) -> None:
+        """End a call whose servicer raised, with the status that the servicer had set or INTERNAL.
+        The exception's own text is for the log.
+        """
+        if context.done():
+            # context.abort(), which grpcio raises again; or it failed, for the caller is gone.
+            if not isinstance(error, grpc.aio.AbortError | grpc.aio.InternalError):
+                self._log(error)
+            return
+        if isinstance(error, _Unparsable):
+            status: tuple[Any, str] = PARSE_FAILED
+        elif isinstance(error, grpc.aio.InternalError | HungUp):
+            status = FAILED  # sending failed: the caller is gone, and if not, they are told
+        elif isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError):
+            raise error  # the server has stopped: nothing of the call may be touched any more
+        elif context.code() not in _NO_FAILURE:
+            # set_code() and an exception, as the generated base classes do it for methods that a
+            # servicer does not have.
+            status = (context.code(), context.details())
+        else:
+            self._log(error)
+            status = FAILED
+        with suppress(grpc.aio.InternalError):
+            await context.abort(*status)
+
+    def _log(self, error: BaseException) -> None:
+        logs.logger(__name__).error("a servicer raised", method=self._method, exc_info=error)
+
+
+class _Place:
+    """A place among the open streams, given back once, by whoever has it last."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._is_ours = False
+
+    def take(self) -> bool:
+        self._is_ours = self._door.try_open_stream()
+        return self._is_ours
+
+    def give_back(self) -> None:
+        if self._is_ours:
+            self._is_ours = False
+            self._door.close_stream()
+
+    def handed_over(self) -> Callable[[Any], None]:
+        """Return what gives it back instead of us."""
+        heir = _Place(self._door)
+        heir._is_ours, self._is_ours = self._is_ours, False
+        return lambda _future: heir.give_back()
+
+
+def status_of(context: Context) -> str:
+    """Return the name of the status that the running call has come to."""
+    code = context.code()
+    if code is None:
+        return "CANCELLED" if _is_cancelled() else "OK"
+    return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, "UNKNOWN")
+
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+"""grpcio's asyncio stack takes numbers for codes too."""
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception as error:
+            raise _Unparsable from error
+
+    return parse

@@ -1,0 +1,276 @@
+"""The door's steps, without gRPC: peer, principal, decision. Both adapters walk through here.
+
+Everything on the way of a warm call is a look-up in a dictionary.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from secure_server import logs
+from secure_server.auth.authenticators import Authenticators
+from secure_server.auth.credentials import Credentials
+from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
+from secure_server.auth.principal import ANONYMOUS, Principal
+from secure_server.auth.revocations import Revocations
+from secure_server.authz import Decision, Policy
+from secure_server.guard.audit import AuditEvent, AuditLogger
+from secure_server.guard.bounded import Bounded
+from secure_server.guard.caller import Caller
+from secure_server.guard.peers import Peers
+from secure_server.guard.refusal import Answer, Refusal
+from secure_tls.peer import Peer
+
+MAX_METADATA_BYTES = 16 * 1024
+"""Names, values and 32 bytes an entry (RFC 9113, section 10.5.1). gRPC has a limit too, but does
+not apply it before the client has acknowledged the server's settings."""
+
+_MOST_KNOWN = 100_000
+_FOREVER = float("inf")
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class _Known:
+    """A caller who was recognised, and what was decided about them since."""
+
+    __slots__ = ("caller", "decided", "generation", "good_until")
+
+    def __init__(self, caller: Caller, good_until: float, generation: int, policy: Policy) -> None:
+        self.caller = caller
+        self.good_until = good_until
+        self.generation = generation
+        # Replaced together: no decision is ever filed under another policy.
+        self.decided: tuple[Policy, dict[str, Decision]] = (policy, {})
+
+
+class Core:
+    """Decides about calls, for all threads. ``policy`` may be replaced at any time."""
+
+    def __init__(
+        self,
+        *,
+        peers: Peers,
+        authenticators: Authenticators,
+        revocations: Revocations,
+        policy: Policy,
+        audit: AuditLogger,
+        clock: Callable[[], float],
+    ) -> None:
+        self.policy = policy
+        self._peers = peers
+        self._authenticators = authenticators
+        self._revocations = revocations
+        self._audit = audit
+        self._clock = clock
+        self._known: Bounded[tuple[bytes, str], _Known] = Bounded(_MOST_KNOWN)
+
+    def admit(
+        self,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+        *,
+        served: bool = True,
+    ) -> Caller:
+        """Say who calls, if they may. It may parse, verify signatures and wait for a network.
+
+        ``method`` is the path as it came; ``transport`` gRPC's ``auth_context``; ``served`` says
+        whether the server has such a method. Raises ``Refusal``, which is audited already.
+        """
+        caller = self._walk(method, metadata, transport, served=served, warm=False)
+        assert caller is not None
+        return caller
+
+    def recall(
+        self,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+        *,
+        served: bool = True,
+    ) -> Caller | None:
+        """Do as ``admit`` does where look-ups suffice; None where ``admit`` must be asked.
+
+        For event loops, which nothing may hold up.
+        """
+        return self._walk(method, metadata, transport, served=served, warm=True)
+
+    def _walk(
+        self,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+        *,
+        served: bool,
+        warm: bool,
+    ) -> Caller | None:
+        peer, principal = None, ANONYMOUS
+        try:
+            authorization = _authorization(metadata)
+            now = self._clock()
+            if warm and not self._peers.knows(transport):
+                return None
+            peer = self._peers.identify(transport, now)
+            known = self._recognise(authorization, peer, now, warm=warm)
+            if known is None:
+                return None
+            principal = known.caller.principal
+            self._decide(known, method, metadata, served=served)
+        except Refusal as refusal:
+            self._refused(method, peer, principal, refusal)
+            raise
+        except Exception:  # noqa: BLE001 - fail closed, log, go on
+            # Whatever a plug-in did: tell the caller nothing about it.
+            _log_failure("the guard failed", method=method)
+            failure = Refusal(Answer.FAILED, "guard_failed", "See the log.")
+            self._refused(method, peer, principal, failure)
+            raise failure from None
+        return known.caller
+
+    def _recognise(
+        self, authorization: str | None, peer: Peer | None, now: float, *, warm: bool
+    ) -> _Known | None:
+        text = b"" if authorization is None else authorization.encode("utf-8", "surrogateescape")
+        # The key is a digest: no cache, and no dump of one, holds a credential.
+        key = (hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint)
+        generation = self._revocations.generation
+        known = self._known.get(key)
+        if known is None or now >= known.good_until:
+            if warm and authorization is not None:
+                return None
+            principal = self._authenticate(authorization, peer)
+            self._check_revoked(principal)
+            expires = principal.expires_at
+            good_until = _FOREVER if expires is None else expires
+            known = _Known(Caller(peer, principal), good_until, generation, self.policy)
+            if now < good_until:
+                self._known.put(key, known)
+        elif known.generation != generation:
+            self._check_revoked(known.caller.principal)
+            known.generation = generation
+        return known
+
+    def _authenticate(self, authorization: str | None, peer: Peer | None) -> Principal:
+        if authorization is None:
+            return ANONYMOUS
+        try:
+            return self._authenticators.authenticate(Credentials.parse(authorization), peer)
+        except AuthenticatorUnavailable as error:
+            raise Refusal(Answer.UNAVAILABLE, error.code, str(error), error.claims) from error
+        except AuthenticationError as error:
+            raise Refusal(
+                Answer.CREDENTIALS_REFUSED, error.code, str(error), error.claims
+            ) from error
+
+    def _check_revoked(self, principal: Principal) -> None:
+        if self._revocations.is_revoked(principal.token_id, principal.session_id):
+            raise Refusal(
+                Answer.CREDENTIALS_REFUSED,
+                "revoked",
+                "The token or its session is revoked.",
+                {"sub": principal.subject, "jti": principal.token_id},
+            )
+
+    def _decide(self, known: _Known, method: str, metadata: Metadata, *, served: bool) -> None:
+        policy = self.policy
+        decided_by, decisions = known.decided
+        if decided_by is not policy:
+            decisions = {}
+            known.decided = (policy, decisions)
+        decision = decisions.get(method)
+        if decision is None:
+            decision = self._ask_policy(policy, known.caller, method, metadata)
+            # Paths that nobody serves are the caller's invention: they may not fill a cache.
+            if served and not policy.reads_headers(method):
+                decisions[method] = decision
+        if not decision.allowed:
+            anonymous = known.caller.principal.is_anonymous
+            raise Refusal(
+                Answer.CREDENTIALS_REFUSED if anonymous else Answer.NOT_ALLOWED,
+                "anonymous_denied" if anonymous else "policy",
+                f"Denied by the rule {decision.rule}." if decision.rule else "No rule allows it.",
+            )
+        if decision.audit:
+            caller = known.caller
+            self._write(
+                AuditEvent(
+                    method,
+                    allowed=True,
+                    rule=decision.rule,
+                    peer=caller.peer,
+                    principal=caller.principal,
+                )
+            )
+
+    @staticmethod
+    def _ask_policy(policy: Policy, caller: Caller, method: str, metadata: Metadata) -> Decision:
+        headers = _headers(metadata) if policy.reads_headers(method) else None
+        return policy.decide(method, peer=caller.peer, principal=caller.principal, headers=headers)
+
+    def _refused(
+        self, method: str, peer: Peer | None, principal: Principal, refusal: Refusal
+    ) -> None:
+        self._write(
+            AuditEvent(
+                method=method,
+                allowed=False,
+                peer=peer,
+                principal=principal,
+                code=refusal.code,
+                detail=refusal.detail,
+                unverified=refusal.unverified,
+            )
+        )
+
+    def _write(self, event: AuditEvent) -> None:
+        try:
+            self._audit(event)
+        except Exception:  # noqa: BLE001 - fail closed, log, go on
+            _log_failure("an audit logger failed")
+
+
+def _authorization(metadata: Metadata) -> str | None:
+    """Find the one ``authorization`` value, and bound what came with it."""
+    authorization: str | bytes | None = None
+    has_user_agent = False
+    size = 0
+    for name, value in metadata:
+        size += len(name) + len(value) + 32
+        if name == "authorization":
+            if authorization is not None:
+                raise Refusal(
+                    Answer.CREDENTIALS_REFUSED,
+                    "authorization",
+                    "More than one authorization value.",
+                )
+            authorization = value
+        elif name == "user-agent":
+            has_user_agent = True
+    if size > MAX_METADATA_BYTES:
+        raise Refusal(Answer.TOO_LARGE, "metadata_size", f"{size} bytes of metadata.")
+    if not has_user_agent:
+        # Every gRPC client sends one. When metadata overruns a limit, gRPC hands over none at all.
+        raise Refusal(Answer.CREDENTIALS_REFUSED, "no_metadata", "Not even a user-agent was sent.")
+    if isinstance(authorization, bytes):
+        raise Refusal(Answer.CREDENTIALS_REFUSED, "authorization", "Not a text.")
+    return authorization
+
+
+def _headers(metadata: Metadata) -> dict[str, str]:
+    """Join repeated values by commas, as gRFC A43 compares them; binary ones as base64 text."""
+    headers: dict[str, str] = {}
+    for name, value in metadata:
+        text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        headers[name] = f"{headers[name]},{text}" if name in headers else text
+    return headers
+
+
+def _log_failure(event: str, **fields: str) -> None:
+    """Log the exception being handled as text: some renderers of exceptions print what variables
+    hold, and here one holds the token.
+    """
+    logs.logger(__name__).error(event, traceback=traceback.format_exc(), **fields)

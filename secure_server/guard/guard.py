@@ -1,0 +1,198 @@
+"""The whole guard, ready to be put in front of a server on either stack."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+
+from secure_server import logs
+from secure_server.auth.authenticators import Authenticator, Authenticators
+from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.key_sets import read_key_set
+from secure_server.auth.keys import KeySet
+from secure_server.auth.revocations import NothingRevoked, Revocations
+from secure_server.authz import Policy
+from secure_server.config import Config, ConfigError, read_config
+from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.audit import AuditLogger, log_audit
+from secure_server.guard.core import Core
+from secure_server.guard.patience import Patience
+from secure_server.guard.peers import Peers
+from secure_server.guard.status import CallEnded
+from secure_server.guard.streams import Streams
+from secure_server.guard.sync import GuardInterceptor
+from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+from secure_tls.crl import RevocationList
+from secure_tls.files import TLSFiles, find_ca_key, read_server_files
+
+MAX_TOKEN_LIFETIME = 3600.0
+"""Seconds; the most that our issuer can be set to. A longer token is not ours."""
+
+LEEWAY = 10.0
+"""Seconds by which the clocks of our own machines may differ."""
+
+
+class Guard:
+    """Decides about every call: who is on the wire, who is calling, whether they may.
+
+    A class because it holds what one server needs together: the certificates it serves with, the
+    caches, and the threads of its streams. ``close`` it when the server has stopped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        authenticators: Sequence[Authenticator],
+        policy: Policy,
+        revocations: Revocations | None = None,
+        audit: AuditLogger = log_audit,
+        call_ended: CallEnded | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Use ``[tls]`` and ``[server]`` of the configuration, and what is handed in.
+
+        ``call_ended`` is told method and status of every call. Raises ``secure_tls.TLSFileError``
+        for certificates that cannot be served with.
+        """
+        self._config = config
+        self._clock = clock
+        self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
+        self._files = self._read_files()
+        self.core = Core(
+            peers=Peers(
+                trust_domains=frozenset(config.tls.trust_domains),
+                minimum_tls=config.tls.minimum_version,
+                revocation_list=self._read_crl(),
+            ),
+            authenticators=Authenticators(authenticators),
+            revocations=revocations or NothingRevoked(),
+            policy=policy,
+            audit=audit,
+            clock=clock,
+        )
+        self.streams = Streams(config.server.stream_threads)
+        self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
+        self._aio: list[AioGuardInterceptor] = []
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str]) -> Guard:
+        """Guard a server of your own by a file like ``secure-server.toml``.
+
+        It needs ``[tokens] key_set``, the issuer's public keys, and ``[policy] file``. Raises
+        ``ConfigError``, ``KeySetError``, ``PolicyError`` and ``secure_tls.TLSFileError``.
+        """
+        config = read_config(Path(path))
+        if config.tokens.key_set is None:
+            raise ConfigError(
+                f"{path}: tokens.key_set is missing: name a file with the issuer's public keys, "
+                "such as `secure-client keys > jwks.json` writes it."
+            )
+        if config.policy.file is None:
+            raise ConfigError(
+                f"{path}: policy.file is missing: the policy that comes with the server is about "
+                "its own methods and would deny all of yours."
+            )
+        key_set = read_key_set(config.tokens.key_set)
+        authenticator = own_tokens(config, lambda: key_set, time.time)
+        return cls(config, authenticators=[authenticator], policy=read_policy(config.policy.file))
+
+    def interceptor(self) -> GuardInterceptor:
+        """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
+        return GuardInterceptor(self.core, self.streams, self._patience, self._call_ended)
+
+    def aio_interceptor(self) -> AioGuardInterceptor:
+        """For ``grpc.aio.server(interceptors=[...])``. It must be the first of them."""
+        server = self._config.server
+        interceptor = AioGuardInterceptor(
+            self.core,
+            streams=server.stream_threads,
+            threads=server.door_threads,
+            call_ended=self._call_ended,
+        )
+        self._aio.append(interceptor)
+        return interceptor
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """For ``server.add_secure_port``: mutual TLS, a client certificate required."""
+        return grpc.ssl_server_credentials(
+            [(self._files.private_key, self._files.certificate_chain)],
+            root_certificates=self._files.ca_bundle,
+            require_client_auth=True,
+        )
+
+    def options(self) -> list[tuple[str, int]]:
+        """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
+        return channel_arguments(self._config.server)
+
+    @property
+    def certificate_expiry(self) -> float:
+        """When the server's certificate ends, in seconds since the epoch."""
+        return self._files.leaf.not_valid_after_utc.timestamp()
+
+    def close(self) -> None:
+        """Let go of the threads. Calls that are in flight end as they would."""
+        self._patience.close()
+        self.streams.close()
+        for interceptor in self._aio:
+            interceptor.close()
+
+    def _read_files(self) -> TLSFiles:
+        tls = self._config.tls
+        files = read_server_files(
+            tls.certificate,
+            tls.private_key,
+            tls.client_ca,
+            allow_readable_key=tls.allow_readable_private_key,
+            now=self._clock(),
+        )
+        if ca_key := find_ca_key(tls.client_ca):
+            logs.logger(__name__).warning(
+                "the server can read the private key of its certificate authority: whoever takes "
+                "the server over can make any certificate. Keep that key on another machine",
+                file=str(ca_key),
+            )
+        return files
+
+    def _read_crl(self) -> RevocationList | None:
+        path = self._config.tls.crl
+        if path is None:
+            return None
+        now = self._clock()
+        revocation_list = RevocationList.load(path, self._files.authorities, now=now)
+        if revocation_list.is_stale(now):
+            logs.logger(__name__).warning(
+                "the certificate revocation list is stale: a newer one should be here",
+                file=str(path),
+            )
+        return revocation_list
+
+
+def own_tokens(
+    config: Config, keys: Callable[[], KeySet], clock: Callable[[], float]
+) -> JWTAuthenticator:
+    """Return the authenticator of the tokens that ``[tokens]`` describes."""
+    return JWTAuthenticator(
+        name="jwt",
+        issuer=config.tokens.issuer,
+        audience=config.tokens.audience,
+        keys=keys,
+        max_lifetime=MAX_TOKEN_LIFETIME,
+        leeway=LEEWAY,
+        clock=clock,
+    )
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file. Raises ``PolicyError``, and ``ConfigError`` where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the policy: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: the policy is not UTF-8.") from None
+    return Policy.parse(text, origin=os.fspath(path))

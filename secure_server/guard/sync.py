@@ -1,0 +1,278 @@
+"""The door on grpcio's threaded stack.
+
+Every method is served by a handler that takes a stream of raw requests, whatever its own shape:
+grpcio runs such a handler at once, before a message has come, and parses nothing. So a refusal
+reaches a silent caller immediately, and nobody's bytes are parsed before the decision. On the wire
+the four kinds differ only in how many messages flow.
+
+Decisions and unary calls run in the server's own thread pool, the *door pool*. A stream is decided
+there too, and goes on in the *stream pool*: idle streams can fill that, but never the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from secure_server import logs
+from secure_server.guard.bounded import Bounded
+from secure_server.guard.caller import CALLER, Caller, current_caller
+from secure_server.guard.core import Core
+from secure_server.guard.patience import Patience
+from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.status import (
+    FAILED,
+    NOT_ONE_MESSAGE,
+    PARSE_FAILED,
+    UNKNOWN_METHOD,
+    CallEnded,
+    answer_of,
+    code_of,
+)
+from secure_server.guard.streams import Streams
+
+Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
+Context = Any  # grpc.ServicerContext, without the methods that its type lacks
+Send = Callable[[Any], None]
+Deserialize = Callable[[bytes], Any] | None
+
+
+_MOST_METHODS = 10_000
+
+
+class GuardInterceptor(grpc.ServerInterceptor):
+    """Puts the guard in front of every method of a threaded server, unknown ones included.
+
+    It must be the outermost interceptor: one before it would run before the decision.
+    """
+
+    def __init__(
+        self, core: Core, streams: Streams, patience: Patience, call_ended: CallEnded
+    ) -> None:
+        self._core = core
+        self._streams = streams
+        self._patience = patience
+        self._call_ended = call_ended
+        # Bounded: a servicer may take any path, and then callers invent the methods.
+        self._wrapped: Bounded[str, tuple[Handler, Handler]] = Bounded(_MOST_METHODS)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Return the guarded handler. It is built once a method: this runs on the one serving
+        thread, where every microsecond is everybody's.
+        """
+        method = handler_call_details.method
+        try:
+            handler = continuation(handler_call_details)
+        except Exception:  # noqa: BLE001 - an interceptor or a generic handler may raise anything
+            # Decided about first, like everything: grpcio would answer anybody.
+            logs.logger(__name__).exception("no handler was found", method=method)
+            return self._without_handler(method, FAILED)
+        if handler is None:
+            return self._without_handler(method, UNKNOWN_METHOD)
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = (handler, self._wrap(method, handler))
+            self._wrapped.put(method, known)
+        return known[1]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        if handler.request_streaming or handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._guard_stream(method, handler), None, handler.response_serializer
+            )
+        return grpc.stream_unary_rpc_method_handler(
+            self._guard_unary(method, handler), None, handler.response_serializer
+        )
+
+    def _without_handler(self, method: str, answer: tuple[grpc.StatusCode, str]) -> Handler:
+        """Whoever may not call a method does not learn either whether it exists."""
+
+        def refuse(_requests: Iterator[bytes], context: Context) -> None:
+            try:
+                self._admit(method, context, served=False)
+                context.abort(*answer)
+            finally:
+                self._call_ended("unknown", code_of(context))
+
+        return grpc.stream_unary_rpc_method_handler(refuse, None, None)
+
+    def _guard_unary(
+        self, method: str, handler: Handler
+    ) -> Callable[[Iterator[bytes], Context], Any]:
+        behavior, deserialize = handler.unary_unary, handler.request_deserializer
+
+        def guarded(requests: Iterator[bytes], context: Context) -> Any:
+            try:
+                caller = self._admit(method, context)
+                request = self._one_message(requests, deserialize, context, caller)
+                CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
+                return _call(method, behavior, request, context)
+            finally:
+                hung_up = not context.is_active()
+                self._call_ended(method, "CANCELLED" if hung_up else code_of(context))
+
+        return guarded
+
+    def _guard_stream(
+        self, method: str, handler: Handler
+    ) -> Callable[[Iterator[bytes], Context, Send], None]:
+        behavior = handler.stream_stream or handler.stream_unary or handler.unary_stream
+        deserialize = handler.request_deserializer
+        # A servicer may send by itself and return at once (grpcio's health service does).
+        sends_itself = getattr(behavior, "experimental_non_blocking", False)
+
+        def respond(requests: Iterator[bytes], context: Context, send: Send) -> None:
+            argument = (
+                _messages(requests, deserialize, context)
+                if handler.request_streaming
+                else self._one_message(requests, deserialize, context, current_caller())
+            )
+            if sends_itself:
+                _call(method, behavior, argument, context, send)
+            elif handler.response_streaming:
+                _call(method, _send_all, behavior, argument, context, send)
+            else:
+                send(_call(method, behavior, argument, context))
+
+        def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
+            stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
+            context.add_callback(lambda: self._call_ended(method, stream.status))
+            stream.caller = self._admit(method, context)
+            stream.unattended = sends_itself
+            if not self._streams.try_serve(stream, context.add_callback):
+                _abort(context, Answer.OVERLOADED)
+
+        # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.
+        guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return guarded
+
+    def _admit(self, method: str, context: Context, *, served: bool = True) -> Caller:
+        try:
+            return self._core.admit(
+                method, context.invocation_metadata(), context.auth_context(), served=served
+            )
+        except Refusal as refusal:
+            _abort(context, refusal.answer)
+            raise
+
+    def _one_message(
+        self,
+        requests: Iterator[bytes],
+        deserialize: Deserialize,
+        context: Context,
+        caller: Caller,
+    ) -> Any:
+        peer = "" if caller.peer is None else caller.peer.thumbprint
+        try:
+            message = self._patience.wait(requests, context, peer)
+        except Refusal as refusal:
+            _abort(context, refusal.answer)
+            raise
+        if message is None:
+            context.abort(*NOT_ONE_MESSAGE)
+        return _parse(message, deserialize, context)
+
+
+class _Stream:
+    """One open stream on its way through the stream pool."""
+
+    caller: Caller
+    """Known once the stream was let in."""
+
+    def __init__(self, respond: Callable[[], None], context: Context, send: Send) -> None:
+        self._respond = respond
+        self._context = context
+        self._send = send
+        self._is_complete = False
+        self.unattended = False
+
+    @property
+    def status(self) -> str:
+        """What the stream has come to, once it is over."""
+        hung_up = self._context.code() is None and not self._is_complete
+        return "CANCELLED" if hung_up else code_of(self._context)
+
+    def serve(self) -> None:
+        CALLER.set(self.caller)
+        try:
+            self._respond()
+        except Exception:  # noqa: BLE001 - its status is set; what follows sends it
+            self.unattended = False
+        if not self.unattended and self._context.is_active():
+            self.send(None)
+
+    def send(self, response: Any) -> None:
+        """Send a response, or the status for None."""
+        if response is None and self._context.is_active():
+            self._is_complete = True
+        self._send(response)
+
+    def end(self) -> None:
+        """Tell the caller to go elsewhere, whatever the handler is doing."""
+        code, text, trailers = answer_of(Answer.SERVER_ROTATING)
+        self._context.set_trailing_metadata(trailers)
+        self._context.set_code(code)
+        self._context.set_details(text)
+        if self._context.is_active():
+            self._send(None)
+
+
+def _abort(context: Context, answer: Answer) -> None:
+    code, text, trailers = answer_of(answer)
+    context.set_trailing_metadata(trailers)
+    context.abort(code, text)
+
+
+def _send_all(
+    behavior: Callable[[Any, Context], Iterator[Any]], argument: Any, context: Context, send: Send
+) -> None:
+    responses = behavior(argument, context)
+    for response in responses:
+        send(response)
+        if not context.is_active():
+            # The caller is gone: the handler's ``finally`` runs now, not some day.
+            getattr(responses, "close", bool)()
+            return
+
+
+def _messages(
+    requests: Iterator[bytes], deserialize: Deserialize, context: Context
+) -> Iterator[Any]:
+    for message in requests:
+        yield _parse(message, deserialize, context)
+
+
+def _parse(message: bytes | None, deserialize: Deserialize, context: Context) -> Any:
+    if deserialize is None:
+        return message
+    try:
+        return deserialize(message)  # type: ignore[arg-type] # no message has aborted before
+    except Exception:  # noqa: BLE001 - a message of any service may fail in any way
+        context.abort(*PARSE_FAILED)
+
+
+def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a servicer. Where it raises, the call gets the status that the servicer had set, or
+    INTERNAL; the exception's own text never reaches the caller.
+    """
+    try:
+        return behavior(*arguments)
+    except Exception as error:
+        context: Context = next(a for a in arguments if isinstance(a, grpc.ServicerContext))
+        code = context.code()
+        if type(error) is Exception and not error.args and code is not None:
+            raise  # context.abort()
+        if isinstance(error, grpc.RpcError) and not context.is_active():
+            raise  # the caller hung up while the servicer read
+        if code is not None and code is not grpc.StatusCode.OK:
+            # set_code() and an exception, as the generated base classes do it for methods that a
+            # servicer does not have.
+            context.abort(code, (context.details() or b"").decode("utf-8", "replace"))
+        logs.logger(__name__).error("a servicer raised", method=method, exc_info=error)
+        context.abort(*FAILED)

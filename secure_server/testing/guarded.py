@@ -1,0 +1,133 @@
+"""What the guarded servers of both stacks have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import grpc
+
+from secure_server.auth.authenticators import Authenticator
+from secure_server.authz import Policy
+from secure_server.config import Config, ServerSection, TLSSection, TokensSection
+from secure_server.guard.audit import AuditEvent
+from secure_server.guard.guard import Guard, own_tokens
+from secure_server.testing.issuer import Issuer
+from secure_tls.authority import Authority, Issued
+
+HOST = "127.0.0.1"
+THREADS = 32
+
+GRACE = 1.0
+"""Seconds, of which a stop takes none unless a handler hangs: the channels are closed before it.
+Without them gRPC tells every connection of an error, and its clients log that."""
+
+# A connection is one client's: channels never share one.
+CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+
+
+class Guarded:
+    """A guarded server that runs, seen by its tests.
+
+    ``address`` is its ``host:port``, ``authority`` the CA of its certificate and of its clients,
+    ``issuer`` the issuer that it trusts. ``audit`` holds what the guard wrote down so far, in
+    order: refusals with their true reason, and of the calls that were served those that the policy
+    wants audited (``audit_logging_options`` of gRFC A59, with a logger such as ``stdout_logger``).
+    A call's event is there before its answer.
+    """
+
+    def __init__(
+        self, address: str, authority: Authority, issuer: Issuer, audit: list[AuditEvent]
+    ) -> None:
+        self.address = address
+        self.authority = authority
+        self.issuer = issuer
+        self.audit = audit
+        self._clients: dict[str, Issued] = {}
+
+    def client(self, name: str) -> Issued:
+        """Return the client certificate ``spiffe://TRUST-DOMAIN/client/NAME``, always the same.
+
+        Raises ``secure_tls.AuthorityError`` for what is no such name.
+        """
+        if name not in self._clients:
+            self._clients.setdefault(name, self.authority.issue_client(name))
+        return self._clients[name]
+
+    def _credentials(
+        self,
+        client: str | Issued,
+        subject: str | None,
+        roles: Iterable[str],
+        scopes: Iterable[str],
+        token: str | Literal[False] | None,
+    ) -> grpc.ChannelCredentials:
+        if token is not None and (subject is not None or roles or scopes):
+            raise ValueError(
+                "Subject, roles and scopes are those of the token that is made for a channel; this "
+                "channel is to have another or none. Leave them out, or ask issuer.token() for one."
+            )
+        issued = self.client(client) if isinstance(client, str) else client
+        credentials = grpc.ssl_channel_credentials(
+            self.authority.certificate_pem, issued.private_key_pem, issued.certificate_pem
+        )
+        if token is False:
+            return credentials
+        if token is None:
+            if subject is None:
+                subject = client if isinstance(client, str) else "alice"
+            token = self.issuer.token(issued, subject=subject, roles=roles, scopes=scopes)
+        return grpc.composite_channel_credentials(
+            credentials, grpc.access_token_call_credentials(token)
+        )
+
+
+@contextmanager
+def guarding(
+    authority: Authority,
+    issuer: Issuer,
+    policy: str | Mapping[str, Any],
+    authenticators: Sequence[Authenticator],
+    audit: list[AuditEvent],
+) -> Iterator[Guard]:
+    """Build the guard that production builds, from files that go with it."""
+    text = policy if isinstance(policy, str) else json.dumps(policy)
+    parsed = Policy.parse(text)
+    with TemporaryDirectory(prefix="secure-server-testing-") as folder:
+        config = _config(Path(folder), authority, issuer)
+        own = own_tokens(config, lambda: issuer.key_set, issuer.clock)
+        guard = Guard(
+            config,
+            authenticators=[*authenticators, own],
+            policy=parsed,
+            audit=audit.append,
+            clock=issuer.clock,
+        )
+        try:
+            yield guard
+        finally:
+            guard.close()
+
+
+def _config(folder: Path, authority: Authority, issuer: Issuer) -> Config:
+    leaf = authority.issue_server("server", ["localhost"], [ip_address(HOST)])
+    tls = TLSSection(
+        certificate=_write(folder / "server.pem", leaf.certificate_pem),
+        private_key=_write(folder / "server.key", leaf.private_key_pem),
+        client_ca=_write(folder / "ca.pem", authority.certificate_pem),
+        trust_domains=[authority.trust_domain],
+    )
+    tokens = TokensSection(issuer=issuer.name, audience=issuer.audience)
+    # As ``Config(...)``, but for the environment, which is no business of a test's.
+    return Config.model_construct(server=ServerSection(), tls=tls, tokens=tokens)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    return path
