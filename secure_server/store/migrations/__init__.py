@@ -1,0 +1,1 @@
+"""Alembic's scripts, which `secure_server.store.migrate` runs."""

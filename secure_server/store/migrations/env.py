@@ -1,0 +1,16 @@
+"""Run by Alembic for every command; the connection and its transaction belong to the caller."""
+
+from alembic import context
+
+from secure_server.store.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    # SQLite rolls DDL back like anything else once the driver leaves transactions alone.
+    transactional_ddl=True,
+    # SQLite alters little in place; Alembic copies the table where it must.
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

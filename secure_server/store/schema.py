@@ -1,0 +1,117 @@
+"""The tables. The migrations make them; a test holds that both say the same.
+
+Times are seconds since the epoch. Whatever could open a door is stored only as a hash.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+__all__ = ["metadata", "requests", "revocations", "sessions", "settings", "user_changes", "users"]
+
+metadata = MetaData()
+
+users = Table(
+    "users",
+    metadata,
+    Column("uid", String(36), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("email", String(254), nullable=False),
+    Column("display_name", String(128), nullable=False),
+    Column("roles", JSON, nullable=False),
+    # Follows from `roles`; here so that the last administrator is found without reading everybody.
+    Column("is_admin", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("create_time", Float, nullable=False),
+    Column("update_time", Float, nullable=False),
+    Column("etag", String(32), nullable=False),
+    # A PHC string; null where nobody can log in.
+    Column("password_hash", String(255)),
+    # Set while the password is an initial one: it works once, and until then.
+    Column("password_expire_time", Float),
+    UniqueConstraint("name", name="uq_users_name"),
+    Index("ix_users_is_admin", "is_admin"),
+)
+
+# A numbered feed. The number is given under the write lock, so the order of the numbers is the
+# order of the commits; AUTOINCREMENT never gives a number twice, even after pruning.
+user_changes = Table(
+    "user_changes",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("time", Float, nullable=False),
+    Column("kind", String(16), nullable=False),
+    # The user as the change left it.
+    Column("account", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# One row per live family of refresh tokens; an ended one is gone.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String(36), primary_key=True),
+    Column(
+        "user_uid", String(36), ForeignKey("users.uid", name="fk_sessions_user"), nullable=False
+    ),
+    Column("spiffe_id", String(2048), nullable=False),
+    # SHA-256 of the part that every token of the family shares, and of the one live token.
+    Column("family_hash", LargeBinary(32), nullable=False),
+    Column("token_hash", LargeBinary(32), nullable=False),
+    Column("create_time", Float, nullable=False),
+    # The idle limit, and the absolute one that it never passes.
+    Column("expire_time", Float, nullable=False),
+    Column("end_time", Float, nullable=False),
+    UniqueConstraint("family_hash", name="uq_sessions_family_hash"),
+    Index("ix_sessions_user_uid", "user_uid"),
+    Index("ix_sessions_expire_time", "expire_time"),
+)
+
+# A numbered feed like `user_changes`.
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(255), nullable=False),
+    Column("expire_time", Float, nullable=False),
+    UniqueConstraint("kind", "value", name="uq_revocations_kind_value"),
+    Index("ix_revocations_expire_time", "expire_time"),
+    sqlite_autoincrement=True,
+)
+
+# Requests that may be sent again (AIP-155).
+requests = Table(
+    "requests",
+    metadata,
+    Column("caller", String(255), nullable=False),
+    Column("request_id", String(36), nullable=False),
+    # SHA-256 of the body without its password, whose Argon2id hash stands beside it.
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("password_hash", String(255)),
+    Column("result", JSON, nullable=False),
+    Column("create_time", Float, nullable=False),
+    PrimaryKeyConstraint("caller", "request_id", name="pk_requests"),
+    Index("ix_requests_create_time", "create_time"),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)

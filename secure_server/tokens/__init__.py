@@ -1,0 +1,1 @@
+"""What we vouch for: access tokens, sessions, revocations."""

@@ -1,0 +1,70 @@
+"""What we vouch for: access tokens (RFC 9068) bound to a certificate (RFC 8705, section 3)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from secure_server.tokens.key_ring import KeyRing
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token. ``expires_at`` is seconds since the epoch; the text stays out of reprs."""
+
+    text: str = field(repr=False)
+    token_id: str
+    expires_at: float
+
+
+class Issuer:
+    """Signs access tokens of one issuer for one audience."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        audience: str,
+        lifetime: int,
+        key_ring: Callable[[], KeyRing],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds."""
+        self.name = name
+        self.audience = audience
+        self._lifetime = lifetime
+        self._key_ring = key_ring
+        self._clock = clock
+
+    def issue(
+        self,
+        subject: str,
+        *,
+        client_id: str,
+        thumbprint: str,
+        roles: Iterable[str] = (),
+        scopes: Iterable[str] = (),
+        session_id: str = "",
+    ) -> AccessToken:
+        """Issue a token that is good only over the certificate with this thumbprint."""
+        issued_at = int(self._clock())
+        expires_at = issued_at + self._lifetime
+        token_id = str(uuid.uuid4())
+        claims: dict[str, object] = {
+            "iss": self.name,
+            "aud": self.audience,
+            "sub": subject,
+            "client_id": client_id,
+            "iat": issued_at,
+            "exp": expires_at,
+            "jti": token_id,
+            "cnf": {"x5t#S256": thumbprint},
+        }
+        if roles := sorted(roles):
+            claims["roles"] = roles
+        if scopes := sorted(scopes):
+            claims["scope"] = " ".join(scopes)
+        if session_id:
+            claims["sid"] = session_id
+        return AccessToken(self._key_ring().sign(claims), token_id, expires_at)

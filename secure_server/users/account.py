@@ -1,0 +1,58 @@
+"""One account, as everybody may see it who may see it at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["ADMIN", "Account", "State"]
+
+ADMIN = "admin"
+"""The role of those who administer users."""
+
+
+class State(StrEnum):
+    """Whether a user may log in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The facts of one user: an immutable value, without secrets.
+
+    ``uid`` is a UUID that no other user ever has (AIP-148); ``name`` the user name, without
+    ``users/``. ``roles`` is sorted and without repetitions. Times are seconds since the epoch.
+    """
+
+    uid: str
+    name: str
+    email: str
+    display_name: str
+    roles: tuple[str, ...]
+    state: State
+    create_time: float
+    update_time: float
+    etag: str
+
+    @property
+    def resource_name(self) -> str:
+        """``users/{user}`` (AIP-122)."""
+        return f"users/{self.name}"
+
+    @property
+    def is_active_admin(self) -> bool:
+        """Whether this is one of those of whom there must be one."""
+        return ADMIN in self.roles and self.state is State.ACTIVE
+
+    def to_json(self) -> dict[str, Any]:
+        """For the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Account:
+        """What ``to_json`` gave."""
+        return cls(**{**stored, "roles": tuple(stored["roles"]), "state": State(stored["state"])})

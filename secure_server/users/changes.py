@@ -1,0 +1,129 @@
+"""The feed of what happened to users."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, delete, func, select
+
+from secure_server.store.database import Database
+from secure_server.store.schema import user_changes
+from secure_server.users.account import Account
+from secure_server.users.errors import OutOfRangeError
+
+__all__ = ["KEPT_SECONDS", "Change", "Changes", "Kind"]
+
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""How long changes are kept at least."""
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. ``account`` is the user as it left it, or as it last was before its deletion."""
+
+    number: int
+    kind: Kind
+    account: Account
+
+
+class Changes:
+    """Reads the feed, and waits for more of it.
+
+    A class because all who wait share one look-out: ``start`` it once per process. Numbers rise
+    with the commits and are never given twice.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._news = threading.Condition()
+        self._newest = 0
+        self._closed = False
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Begin to notice changes. Raises ``StoreError``."""
+        self._on_look(changed=True)
+        self._unsubscribe = self._database.tailer.subscribe(
+            lambda changed: self._on_look(changed=changed)
+        )
+
+    def close(self) -> None:
+        """Stop, and let everybody who waits go on."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def position(self) -> int:
+        """The number of the newest change; 0 before the first. Raises ``StoreError``."""
+        with self._database.read() as connection:
+            return _newest(connection)
+
+    def after(self, number: int, limit: int) -> list[Change]:
+        """Up to ``limit`` changes that follow ``number``, oldest first.
+
+        Raises ``OutOfRangeError`` where one of them is not kept any more or ``number`` is beyond
+        the newest, and ``StoreError``.
+        """
+        c = user_changes.c
+        query = select(c.number, c.kind, c.account).where(c.number > number).order_by(c.number)
+        with self._database.read() as connection:
+            oldest = connection.scalar(select(func.min(c.number))) or 1
+            if not oldest - 1 <= number <= _newest(connection):
+                raise OutOfRangeError(
+                    "The changes after this one are not kept. List the users and watch from now."
+                )
+            rows = connection.execute(query.limit(limit)).all()
+        return [Change(row.number, Kind(row.kind), Account.from_json(row.account)) for row in rows]
+
+    def wait(self, number: int, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether there is a change after ``number``.
+
+        It may have been made by any process. After ``close`` the answer comes at once.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._closed or self._newest > number, timeout)
+            return self._newest > number
+
+    def prune(self) -> int:
+        """Forget changes older than a week; returns how many. Raises ``StoreError``.
+
+        Only from the oldest on, so that what is kept has no gap even where the clock was set
+        back. The newest stays for ever: it says where the feed stands.
+        """
+        c = user_changes.c
+        with self._database.write() as connection:
+            recent = connection.scalar(
+                select(c.number)
+                .where(c.time > self._clock() - KEPT_SECONDS)
+                .order_by(c.number)
+                .limit(1)
+            )
+            keep_from = _newest(connection) if recent is None else recent
+            return connection.execute(delete(user_changes).where(c.number < keep_from)).rowcount
+
+    def _on_look(self, *, changed: bool) -> None:
+        if not changed:
+            return
+        newest = self.position()
+        with self._news:
+            if newest > self._newest:
+                self._newest = newest
+                self._news.notify_all()
+
+
+def _newest(connection: Connection) -> int:
+    return connection.scalar(select(func.max(user_changes.c.number))) or 0

@@ -1,0 +1,110 @@
+"""Everything that the rules for users refuse.
+
+``code`` is for machines and written like the ``reason`` of AIP-193. Texts are for the caller: they
+say what to do, and hold neither passwords nor what the caller may not know.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AbortedError",
+    "AlreadyBootstrappedError",
+    "AlreadyExistsError",
+    "BadCredentialsError",
+    "FailedPreconditionError",
+    "InvalidArgumentError",
+    "LastAdministratorError",
+    "NotFoundError",
+    "OutOfRangeError",
+    "OverloadedError",
+    "PasswordChangeRequiredError",
+    "PermissionDeniedError",
+    "UserError",
+]
+
+
+class UserError(Exception):
+    """A rule for users or passwords was not kept."""
+
+    code: ClassVar[str] = "USER_ERROR"
+
+
+class NotFoundError(UserError):
+    """There is no such user."""
+
+    code = "USER_NOT_FOUND"
+
+
+class AlreadyExistsError(UserError):
+    """The user name is taken."""
+
+    code = "USER_ALREADY_EXISTS"
+
+
+class InvalidArgumentError(UserError):
+    """A field breaks its rule. ``field`` names it as the contract does."""
+
+    code = "INVALID_FIELD"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class AbortedError(UserError):
+    """The etag is stale: somebody else changed the user first (AIP-154)."""
+
+    code = "STALE_ETAG"
+
+
+class FailedPreconditionError(UserError):
+    """What was asked may not happen in the present state."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class LastAdministratorError(FailedPreconditionError):
+    """The change would leave nobody who administers."""
+
+    code = "LAST_ADMINISTRATOR"
+
+
+class AlreadyBootstrappedError(FailedPreconditionError):
+    """There is an administrator already."""
+
+    code = "ALREADY_BOOTSTRAPPED"
+
+
+class PasswordChangeRequiredError(FailedPreconditionError):
+    """The password is right but an initial one: it must be replaced by this log-in."""
+
+    code = "PASSWORD_CHANGE_REQUIRED"
+
+
+class PermissionDeniedError(UserError):
+    """The current password is wrong."""
+
+    code = "WRONG_CURRENT_PASSWORD"
+
+
+class BadCredentialsError(UserError):
+    """The log-in failed. Why is told to nobody, so there is one text for every reason."""
+
+    code = "CREDENTIALS_REFUSED"
+
+    def __init__(self) -> None:
+        super().__init__("The user name or the password is wrong.")
+
+
+class OverloadedError(UserError):
+    """Too many passwords wait to be hashed."""
+
+    code = "OVERLOADED"
+
+
+class OutOfRangeError(UserError):
+    """The changes after this number are not kept any more, or it was never given."""
+
+    code = "CHANGES_NOT_KEPT"

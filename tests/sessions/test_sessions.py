@@ -1,0 +1,256 @@
+"""Refresh families: good once, on one machine, for a time."""
+
+import threading
+from base64 import urlsafe_b64decode
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from secure_server.store.schema import metadata
+from secure_server.store.schema import sessions as table
+from secure_server.tokens.sessions import (
+    RefreshRefusedError,
+    RefreshReusedError,
+    RefreshStolenError,
+    SessionError,
+    SessionRefusedError,
+)
+
+MINE, THEIRS = "spiffe://x/mine", "spiffe://x/theirs"
+
+
+def count(database):
+    with database.read() as connection:
+        return len(connection.execute(select(table)).all())
+
+
+def test_a_session_is_opened_and_continued(sessions, clock):
+    opened = sessions.open("u1", MINE)
+    assert len(urlsafe_b64decode(opened.refresh_token + "=")) == 32
+    assert opened.refresh_expires_at == clock.now + 1000
+    clock.now += 500
+    renewed = sessions.rotate(opened.refresh_token, MINE)
+    assert (renewed.session_id, renewed.user_uid) == (opened.session_id, "u1")
+    assert renewed.refresh_token != opened.refresh_token
+    assert renewed.refresh_expires_at == clock.now + 1000
+
+
+def test_160_bits_are_new_each_time(sessions):
+    opened = sessions.open("u1", MINE)
+    renewed = sessions.rotate(opened.refresh_token, MINE)
+    before, after = (
+        urlsafe_b64decode(session.refresh_token + "=") for session in (opened, renewed)
+    )
+    assert before[:12] == after[:12]
+    assert before[12:] != after[12:]
+
+
+@pytest.mark.parametrize("uid", ["off", "nobody"])
+def test_who_may_not_log_in_gets_no_session(sessions, database, uid):
+    with pytest.raises(SessionRefusedError):
+        sessions.open(uid, MINE)
+    assert count(database) == 0
+
+
+def test_a_session_needs_a_spiffe_id(sessions):
+    with pytest.raises(SessionRefusedError):
+        sessions.open("u1", "")
+
+
+def test_a_session_opened_within_a_transaction_shares_its_fate(sessions, database):
+    def open_and_fail():
+        with database.write() as connection:
+            sessions.open("u1", MINE, connection=connection)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        open_and_fail()
+    assert count(database) == 0
+    with database.write() as connection:
+        sessions.open("u1", MINE, connection=connection)
+    assert count(database) == 1
+
+
+def test_u13_a_used_token_ends_the_whole_family(sessions, database, revocations):
+    first = sessions.open("u1", MINE)
+    other = sessions.open("u1", MINE)
+    second = sessions.rotate(first.refresh_token, MINE)
+    third = sessions.rotate(second.refresh_token, MINE)
+    with pytest.raises(RefreshReusedError) as caught:
+        sessions.rotate(first.refresh_token, MINE)
+    assert (caught.value.session_id, caught.value.user_uid) == (first.session_id, "u1")
+    assert first.refresh_token not in str(caught.value)
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(third.refresh_token, MINE)
+    revocations.refresh()
+    assert revocations.is_revoked("", first.session_id)
+    assert not revocations.is_revoked("", other.session_id)
+    assert sessions.rotate(other.refresh_token, MINE)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_token_from_another_spiffe_id_ends_the_family(sessions, revocations, used):
+    opened = sessions.open("u1", MINE)
+    live = sessions.rotate(opened.refresh_token, MINE) if used else opened
+    with pytest.raises(RefreshStolenError) as caught:
+        sessions.rotate(opened.refresh_token, THEIRS)
+    assert caught.value.session_id == opened.session_id
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(live.refresh_token, MINE)
+    revocations.refresh()
+    assert revocations.is_revoked("", opened.session_id)
+
+
+@pytest.mark.parametrize("round_number", range(5))
+def test_u15_of_two_refreshes_at_once_one_wins_and_lives(sessions, database, round_number):
+    """Both have seen the token good before either took the write lock."""
+    opened = sessions.open("u1", MINE)
+    barrier = threading.Barrier(4)
+    real = database.write
+
+    def write_together():
+        barrier.wait(30)
+        return real()
+
+    def rotate():
+        try:
+            return sessions.rotate(opened.refresh_token, MINE)
+        except SessionError as error:
+            return error
+
+    database.write = write_together
+    with ThreadPoolExecutor(4) as pool:
+        results = [future.result() for future in [pool.submit(rotate) for _ in range(4)]]
+    database.write = real
+    winners = [result for result in results if not isinstance(result, SessionError)]
+    assert len(winners) == 1
+    assert {type(r) for r in results if isinstance(r, SessionError)} == {RefreshRefusedError}
+    assert sessions.rotate(winners[0].refresh_token, MINE)
+    # Afterwards it is what it is: used.
+    with pytest.raises(RefreshReusedError):
+        sessions.rotate(opened.refresh_token, MINE)
+
+
+def test_u15_threads_that_race_freely_never_get_two_tokens(sessions):
+    for _ in range(10):
+        opened = sessions.open("u1", MINE)
+        barrier = threading.Barrier(2)
+
+        def rotate(token=opened.refresh_token, barrier=barrier):
+            barrier.wait(30)
+            try:
+                return sessions.rotate(token, MINE)
+            except SessionError:
+                return None
+
+        with ThreadPoolExecutor(2) as pool:
+            results = [future.result() for future in [pool.submit(rotate) for _ in range(2)]]
+        assert sum(result is not None for result in results) == 1
+
+
+def test_u16_the_idle_limit(sessions, clock):
+    opened = sessions.open("u1", MINE)
+    clock.now += 1000
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(opened.refresh_token, MINE)
+
+
+def test_u16_the_absolute_limit(sessions, clock):
+    start = clock.now
+    session = sessions.open("u1", MINE)
+    for _ in range(5):
+        clock.now += 900
+        session = sessions.rotate(session.refresh_token, MINE)
+    assert session.refresh_expires_at == start + 5000
+    clock.now = start + 5000
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(session.refresh_token, MINE)
+
+
+@pytest.mark.parametrize("token", ["", "x", "=" * 43, "é" * 43, "A" * 43, "a.b.c", "A" * 1_000_000])
+def test_garbage_is_refused_without_the_write_lock(sessions, database, token):
+    with database.write(), pytest.raises(RefreshRefusedError):
+        sessions.rotate(token, MINE)
+
+
+def test_a_token_has_one_spelling(sessions):
+    token = sessions.open("u1", MINE).refresh_token
+    last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    variants = [token[:-1] + c for c in last if c != token[-1]] + [token + "=", token + "\n"]
+    for variant in variants:
+        if variant[-1] != token[-1] and urlsafe_b64decode(variant[:43] + "=") == urlsafe_b64decode(
+            token + "="
+        ):
+            with pytest.raises(RefreshRefusedError):
+                sessions.rotate(variant, MINE)
+    assert sessions.rotate(token, MINE)
+
+
+def test_a_logout_ends_the_session_and_its_access_tokens(sessions, revocations, clock):
+    opened = sessions.open("u1", MINE)
+    assert sessions.end(opened.session_id) is True
+    assert sessions.end(opened.session_id) is False
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(opened.refresh_token, MINE)
+    revocations.refresh()
+    assert revocations.is_revoked("", opened.session_id)
+
+
+def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clock):
+    sessions.open("u1", MINE)
+    clock.now += 999
+    mine = [sessions.open("u1", MINE) for _ in range(3)]
+    theirs = sessions.open("u2", THEIRS)
+    clock.now += 2  # The first has ended by itself: it is not counted.
+    with database.write() as connection:
+        assert sessions.end_all(connection, "u1", mine[0].session_id) == 2
+    revocations.refresh()
+    assert [revocations.is_revoked("", s.session_id) for s in mine] == [False, True, True]
+    assert sessions.rotate(mine[0].refresh_token, MINE)
+    assert sessions.rotate(theirs.refresh_token, THEIRS)
+    with database.write() as connection:
+        assert sessions.end_all(connection, "u1") == 1
+
+
+def test_expired_sessions_are_forgotten(sessions, database, clock):
+    sessions.open("u1", MINE)
+    clock.now += 1000
+    sessions.open("u2", MINE)
+    assert count(database) == 1
+
+
+def test_u17_a_stolen_database_has_no_refresh_token(sessions, database):
+    opened = sessions.open("u1", MINE)
+    raw = urlsafe_b64decode(opened.refresh_token + "=")
+    with database.read() as connection:
+        stored = str([connection.execute(select(t)).all() for t in metadata.sorted_tables])
+    for secret in (opened.refresh_token, str(raw)[2:-1], str(raw[:12])[2:-1], raw.hex()):
+        assert secret not in stored
+    assert opened.refresh_token not in repr(opened)
+
+
+RACER = """
+import sys, time
+from secure_server.store import Database
+from secure_server.tokens.sessions import SessionError, Sessions
+database = Database.open(sys.argv[1])
+sessions = Sessions(database, clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0,
+                    idle_lifetime=1000.0, absolute_lifetime=5000.0)
+won = 0
+for token in sys.argv[2:]:
+    try:
+        sessions.rotate(token, "spiffe://x/mine")
+        won += 1
+    except SessionError:
+        pass
+print(won)
+database.close()
+"""
+
+
+def test_u15_processes_that_race_never_get_two_tokens(sessions, url, run):
+    tokens = [sessions.open("u1", MINE).refresh_token for _ in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        won = [int(out) for out in pool.map(lambda _: run(RACER, url, *tokens), range(2))]
+    assert sum(won) == 20
