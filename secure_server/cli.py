@@ -1,0 +1,163 @@
+"""``secure-server``: run the server, and make its first administrator."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+try:
+    from secure_server.authz import PolicyError
+    from secure_server.config import Config, ConfigError, read_config
+    from secure_server.logs import set_up_logging
+    from secure_server.server import Server, ServerError
+    from secure_server.store.database import Database
+    from secure_server.store.errors import StoreError
+    from secure_server.tokens.key_ring import SigningKeyError
+    from secure_server.users import Accounts, Passwords, UserError
+except ModuleNotFoundError as error:  # the base install holds the guard and the client alone
+    sys.exit(
+        f"secure-server needs the package {error.name}. Install the server's own dependencies: "
+        "pip install 'secure-grpc[server]'"
+    )
+from secure_tls.errors import TLSError
+
+app = typer.Typer(
+    help="A gRPC identity service behind mutual TLS, tokens and policy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_DEFAULT_FILE = Path("secure-server.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The TOML file. Without it secure-server.toml in the current folder, if there is one, "
+        "and the defaults otherwise.",
+    ),
+]
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep the commands' names, however many there are."""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the bound address, HOST:PORT, to this file once serving."),
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; calls in flight get `[server] grace` seconds to finish."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    settings = _read(config)
+    set_up_logging(settings.log.format, settings.log.level)
+    server = Server(settings)
+    try:
+        server.start()
+        if ready_file is not None:
+            _write_whole(ready_file, server.address + "\n")
+        stopping.wait()
+        # Whoever asks a second time does not want to wait.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+    finally:
+        server.stop()
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+
+
+@app.command()
+def bootstrap(
+    config: ConfigOption = None,
+    user: Annotated[str, typer.Option(help="The administrator's user name.")] = "admin",
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the secret to this file, mode 0600, instead of printing it."),
+    ] = None,
+) -> None:
+    """Make the first administrator, with a secret that works for one log-in within a week.
+
+    Run again while the secret is unused, it makes another one and the first is dead.
+    """
+    settings = _read(config)
+    secret = secrets.token_urlsafe(18)
+    database = Database.open(settings.store.url)
+    passwords = Passwords(workers=1)
+    try:
+        accounts = Accounts(database, passwords, clock=time.time, end_sessions=lambda *_: 0)
+        accounts.bootstrap(user, secret)
+    finally:
+        passwords.close()
+        database.close()
+    if secret_file is None:
+        typer.echo(secret)
+        where = "above"
+    else:
+        _write_whole(secret_file, secret + "\n")
+        where = f"in {secret_file}"
+    typer.echo(
+        f"The administrator {user} was made. The secret {where} works for one log-in, within 7 "
+        f"days: secure-client login {user}",
+        err=True,
+    )
+
+
+def _read(config: Path | None) -> Config:
+    if config is None and _DEFAULT_FILE.is_file():
+        config = _DEFAULT_FILE
+    return read_config(config)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that nobody ever sees in part, mode 0600."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        _fail(f"{path}: cannot write: {error.strerror}.")
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"secure-server: {line}", err=True)
+    raise SystemExit(1)
+
+
+def main() -> None:
+    """Run the command line; what users can mend is said in a sentence, never as a traceback."""
+    try:
+        app(prog_name="secure-server")
+    except (
+        ConfigError,
+        PolicyError,
+        ServerError,
+        StoreError,
+        SigningKeyError,
+        TLSError,
+        UserError,
+    ) as error:
+        _fail(str(error))

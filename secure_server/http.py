@@ -1,0 +1,72 @@
+"""The small HTTP side, in the clear: health, metrics and the key set. It takes no input."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cheroot.wsgi import Server
+
+Page = Callable[[], tuple[str, str, bytes]]
+"""Returns HTTP status, content type and body."""
+
+
+def json_page(body: object, status: str = "200 OK") -> tuple[str, str, bytes]:
+    """Return a page of JSON."""
+    return status, "application/json", json.dumps(body).encode() + b"\n"
+
+
+class _Server(Server):
+    def process_conn(self, conn: Any) -> None:
+        """Give a new connection a thread once it has said something: silent ones would hold all."""
+        if conn.last_used is None:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
+
+
+class HTTPServer:
+    """Serves a few pages by GET and HEAD, on a thread of its own."""
+
+    def __init__(self, listen: str, pages: Mapping[str, Page]) -> None:
+        """Bind at once. Raises ``OSError`` where the address is taken or not ours."""
+        self._pages = pages
+        host, _, port = listen.rpartition(":")
+        self._server = _Server(
+            (host.strip("[]"), int(port)), self._respond, numthreads=2, max=4, request_queue_size=16
+        )
+        self._server.max_request_header_size = 16 * 1024
+        self._server.max_request_body_size = 1
+        self._server.timeout = 5
+        self._server.prepare()
+        self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """The bound ``HOST:PORT``."""
+        host, port = self._server.bind_addr[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving and wait for the thread."""
+        self._server.stop()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _respond(
+        self, environ: Mapping[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        page = self._pages.get(environ["PATH_INFO"])
+        if page is None:
+            status, kind, body = "404 Not Found", "text/plain", b"not found\n"
+        elif environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            status, kind, body = "405 Method Not Allowed", "text/plain", b"GET only\n"
+        else:
+            status, kind, body = page()
+        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -1,0 +1,1 @@
+"""The gRPC face of users and tokens: translate, call, translate back."""
