@@ -1,0 +1,111 @@
+"""What every line of a channel is opened with, whichever of gRPC's two stacks it runs on."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from secure_client._credentials import TokenPlugin
+from secure_client._service_config import IdempotentMethods, service_config
+from secure_client.errors import ConfigurationError
+from secure_tls import read_client_files
+
+if TYPE_CHECKING:
+    from secure_client.tokens.source import AccessToken, TokenSource
+
+# Servers count a ping within five minutes of the last as abuse unless told otherwise (gRFC A8);
+# load balancers forget an idle connection after as little as 350 seconds.
+_KEEPALIVE_MS = 310_000
+_KEEPALIVE_TIMEOUT_MS = 20_000
+# Both limits alike: between a soft and a hard one gRPC rejects at random.
+_MAX_METADATA_BYTES = 16_384
+
+_PLAIN_SCHEME = re.compile(r"(https?|grpcs?|wss?)://", re.IGNORECASE)
+
+
+class Endpoint:
+    """The parameters of ``connect``, checked; the files are read by ``credentials``.
+
+    Raises ``ConfigurationError``.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        ca: str | os.PathLike[str],
+        certificate: str | os.PathLike[str] | None,
+        private_key: str | os.PathLike[str] | None,
+        tokens: TokenSource | None,
+        server_name: str | None,
+        timeout: float,
+        idempotent_methods: IdempotentMethods,
+    ) -> None:
+        _check(target, ca, timeout, tokens)
+        self.target = target
+        self.timeout = timeout
+        self.files = tuple(path for path in (ca, certificate, private_key) if path is not None)
+        self.options: list[tuple[str, Any]] = [
+            ("grpc.service_config", service_config(idempotent_methods)),
+            # What is retried is decided here, not by whoever answers for the DNS.
+            ("grpc.service_config_disable_resolution", 1),
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+            # Connections are this channel's alone: another certificate is another connection.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if server_name:
+            self.options.append(("grpc.ssl_target_name_override", server_name))
+        self._ca, self._certificate, self._private_key = ca, certificate, private_key
+        self._tokens = tokens
+
+    def credentials(
+        self, refused: AccessToken | None
+    ) -> tuple[grpc.ChannelCredentials, TokenPlugin | None]:
+        """Those of the files as they are now, with tokens other than ``refused``.
+
+        Raises ``secure_tls.TLSFileError`` for a file that gRPC had better not see.
+        """
+        files = read_client_files(self._certificate, self._private_key, self._ca)
+        credentials = grpc.ssl_channel_credentials(
+            files.ca_bundle, files.private_key, files.certificate_chain
+        )
+        if self._tokens is None:
+            return credentials, None
+        plugin = TokenPlugin(self._tokens, refused)
+        return (
+            grpc.composite_channel_credentials(credentials, grpc.metadata_call_credentials(plugin)),
+            plugin,
+        )
+
+
+def _check(
+    target: str,
+    ca: str | os.PathLike[str] | None,
+    timeout: float,
+    tokens: TokenSource | None,
+) -> None:
+    if not target or not target.isprintable() or " " in target:
+        raise ConfigurationError(f"{target!a} is no target: write host:port.")
+    if _PLAIN_SCHEME.match(target):
+        raise ConfigurationError(
+            f"{target!a} is a URL: write host:port. Every channel here speaks TLS."
+        )
+    if ca is None or not os.fspath(ca):
+        raise ConfigurationError(
+            "There is no CA to verify the server by, and no channel without TLS: tokens would "
+            "travel in the clear. Give the PEM file of the server's CA."
+        )
+    if not timeout > 0:
+        raise ConfigurationError(f"A deadline of {timeout} seconds has passed before it begins.")
+    bound = getattr(tokens, "target", None)
+    if bound is not None and bound != target:
+        raise ConfigurationError(
+            f"These tokens are meant for {bound!a} and do not go to {target!a}: use a token source "
+            "of that target."
+        )

@@ -1,0 +1,133 @@
+"""The root of the command line: global options, and the end of every failure."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import grpc
+import typer
+from typer.core import TyperGroup
+
+from secure_client.cli import bulk, session, tokens, users
+from secure_client.cli.failures import explain
+from secure_client.cli.output import complain
+from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.errors import CallError, ClientError, NotLoggedInError, TokenError
+from secure_tls import TLSError
+
+_WITH_VALUE = ("--target", "--ca", "--certificate", "--private-key", "--server-name", "--profile")
+
+
+class _Root(TyperGroup):
+    """Takes its own options after the command too, where people write them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _hoisted(args))
+
+
+app = typer.Typer(
+    name="secure-client",
+    cls=_Root,
+    help="Log in to a secure-grpc server, and look after its users and tokens.",
+    # Plain help and errors: they go into pipes and logs too.
+    rich_markup_mode=None,
+    # A traceback may hold what was typed.
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+session.add_to(app)
+tokens.add_to(app)
+users.add_to(app)
+bulk.add_to(users.users)
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    *,
+    target: Annotated[
+        str | None, typer.Option(help="The server, as host:port.", metavar="HOST:PORT")
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option(help="CA that the server is verified by (PEM).", metavar="FILE")
+    ] = None,
+    certificate: Annotated[
+        str | None, typer.Option(help="This client's certificate (PEM).", metavar="FILE")
+    ] = None,
+    private_key: Annotated[
+        str | None, typer.Option(help="The certificate's private key (PEM).", metavar="FILE")
+    ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option(
+            help="The name in the server's certificate, where it is not the target's host. "
+            "Decides whom to trust.",
+            metavar="NAME",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Which saved settings and session to use.", metavar="NAME"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    state = state_of(ctx)
+    state.flags = {
+        "target": target,
+        "ca": ca,
+        "certificate": certificate,
+        "private_key": private_key,
+        "server_name": server_name,
+    }
+    state.profile_name = profile
+    state.as_json = as_json
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    0: done. 1: the server refused, or it failed. 2: wrong usage, or something local is wrong.
+    130: interrupted.
+    """
+    state = State()
+    code = 2
+    try:
+        app(list(sys.argv[1:] if arguments is None else arguments), obj=state)
+    except CallError as error:
+        complain(explain(error, state))
+        code = 1
+    except TokenError as error:
+        complain(str(error))
+        if error.cause is not None and error.cause.code is grpc.StatusCode.UNAVAILABLE:
+            complain(explain(error.cause, state))
+        code = 2 if isinstance(error, NotLoggedInError) else 1
+    except (ClientError, TLSError, UsageProblem) as error:
+        complain(str(error))
+    except UnicodeError:
+        complain("This is not UTF-8: what is typed, piped in or given as an argument must be.")
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader has had enough. Python must not complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _hoisted(args: list[str]) -> list[str]:
+    """The same arguments, the global options first."""
+    first: list[str] = []
+    others: list[str] = []
+    left = iter(args)
+    for each in left:
+        if each == "--":
+            others += [each, *left]
+        elif each == "--json" or each.startswith(tuple(f"{name}=" for name in _WITH_VALUE)):
+            first.append(each)
+        elif each in _WITH_VALUE:
+            first += [each, *(value for value in [next(left, None)] if value is not None)]
+        else:
+            others.append(each)
+    return first + others

@@ -1,0 +1,160 @@
+"""``users import`` and ``users watch``: the streams."""
+
+import time
+from typing import Annotated
+
+import grpc
+import typer
+from google.rpc import code_pb2
+
+from secure_api.users.v1 import user_service_pb2
+from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+from secure_client.cli.output import as_json, escaped, fields_of, line, note, table
+from secure_client.cli.rows import Row, read_rows
+from secure_client.cli.state import State, state_of
+from secure_client.cli.users import state_name
+from secure_client.errors import CallError
+
+# Seconds for a whole import, and for each row of it.
+_IMPORT = 30.0
+_IMPORT_EACH = 0.05
+
+# A stream that ends so is opened again: a server that rolls, a token that has been renewed.
+_GO_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED})
+_PAUSE = 1.0
+
+_CHANGES = {
+    user_service_pb2.WatchUsersResponse.CHANGE_CREATED: "created",
+    user_service_pb2.WatchUsersResponse.CHANGE_UPDATED: "updated",
+    user_service_pb2.WatchUsersResponse.CHANGE_DELETED: "deleted",
+}
+
+
+def add_to(users: typer.Typer) -> None:
+    users.command(name="import")(import_users)
+    users.command()(watch)
+
+
+def import_users(
+    ctx: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.csv|FILE.jsonl|-",
+            help="Columns user_id, email, display_name, roles. - for standard input.",
+        ),
+    ],
+) -> None:
+    """Create many users.
+
+    They have no password yet. A bad row is reported and does not stop the others.
+    """
+    state = state_of(ctx)
+    rows = read_rows(file)
+    with state.channel() as channel:
+        answer = UserServiceStub(channel).ImportUsers(
+            (user_service_pb2.ImportUsersRequest(row=row.request) for row in rows),
+            timeout=_IMPORT + _IMPORT_EACH * len(rows),
+        )
+    if state.as_json:
+        as_json(fields_of(answer))
+    else:
+        _report(rows, answer)
+    if answer.failed_count:
+        raise typer.Exit(1)
+
+
+def watch(
+    ctx: typer.Context,
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="Go on after the change that came with this token.",
+            metavar="TOKEN",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Print changes of users as they happen.
+
+    One a line, until Ctrl-C, which shows how to go on from there.
+    """
+    state = state_of(ctx)
+    token, told = resume, False
+    try:
+        while True:
+            begun = False
+            try:
+                with state.channel() as channel:
+                    for change in UserServiceStub(channel).WatchUsers(
+                        user_service_pb2.WatchUsersRequest(resume_token=token)
+                    ):
+                        begun = True
+                        told = _tell(state, change, told=told)
+                        token = change.resume_token
+            except CallError as error:
+                # Refused from the start is refused.
+                if not begun or error.code not in _GO_ON:
+                    raise
+            time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        if token:
+            note(f"\nTo go on from here: secure-client users watch --resume {escaped(token)}")
+        raise typer.Exit(130) from None
+
+
+def _tell(state: State, change: user_service_pb2.WatchUsersResponse, *, told: bool) -> bool:
+    """Print one message. That the stream stands is told once, however often it is opened."""
+    if change.change == user_service_pb2.WatchUsersResponse.CHANGE_WATCHING:
+        if told:
+            return True
+        if state.as_json:
+            as_json(fields_of(change))
+        else:
+            note(f"Watching the users of {state.connection.target}; Ctrl-C ends it.")
+        return True
+    if state.as_json:
+        as_json(fields_of(change))
+        return told
+    user = change.user
+    fields = [
+        f"{user.update_time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}",
+        _CHANGES.get(change.change, str(change.change)),
+        user.name,
+        state_name(user),
+        ",".join(user.roles) or "-",
+        user.email or "-",
+    ]
+    line("  ".join(fields))
+    return told
+
+
+def _report(rows: list[Row], answer: user_service_pb2.ImportUsersResponse) -> None:
+    table(
+        ("imported", "failed", "rows"),
+        [(str(answer.imported_count), str(answer.failed_count), str(len(rows)))],
+    )
+    if not answer.failures:
+        return
+    table(
+        ("line", "user", "error", "message"),
+        [
+            (
+                str(rows[each.index].line) if 0 <= each.index < len(rows) else "-",
+                each.user_id,
+                _code(each.code),
+                each.message,
+            )
+            for each in answer.failures
+        ],
+    )
+    left = answer.failed_count - len(answer.failures)
+    if left > 0:
+        note(f"{left} more rows failed; the server reports the first ones only.")
+
+
+def _code(number: int) -> str:
+    try:
+        return str(code_pb2.Code.Name(number))
+    except ValueError:
+        return str(number)

@@ -1,0 +1,76 @@
+"""What every command shares: the settings in force, the session, and channels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import grpc
+import typer
+
+from secure_client.connection import Connection, find_connection
+from secure_client.errors import CallError
+from secure_client.profile import Profile
+from secure_client.session import Session
+from secure_client.tokens.session import SessionTokenSource
+
+
+class UsageProblem(Exception):  # noqa: N818 - it is the user's, and no fault of the program
+    """Something local is wrong: a file, a missing terminal, an argument."""
+
+
+@dataclass
+class State:
+    """One run of the command line."""
+
+    flags: dict[str, str | None] = field(default_factory=dict)
+    profile_name: str | None = None
+    as_json: bool = False
+
+    @cached_property
+    def profile(self) -> Profile:
+        return Profile.named(self.profile_name)
+
+    @cached_property
+    def connection(self) -> Connection:
+        return find_connection(self.flags, profile=self.profile)
+
+    @cached_property
+    def source(self) -> SessionTokenSource:
+        return SessionTokenSource(self.profile.name, connection=self.connection)
+
+    def session(self) -> Session | None:
+        """The session at this target: another target's tokens stay where they are."""
+        session = self.profile.session.load()
+        if session is None or session.target != self.connection.target:
+            return None
+        return session
+
+    @contextmanager
+    def channel(self, *, authenticated: bool = True) -> Iterator[grpc.Channel]:
+        """A channel that carries the session's token, where there is a session.
+
+        A failed call comes out as ``CallError``.
+        """
+        source = self.source if authenticated and self.session() is not None else None
+        with self.connection.open(source) as channel:
+            if source is not None:
+                # Asked here, its errors say what is wrong; within a call they may not.
+                source.token()
+            with calling():
+                yield channel
+
+
+@contextmanager
+def calling() -> Iterator[None]:
+    """Turn a failed call into ``CallError``, which holds nothing of what was sent."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise CallError.of(error) from None
+
+
+def state_of(ctx: typer.Context) -> State:
+    state = ctx.find_object(State)
+    assert state is not None
+    return state

@@ -1,0 +1,93 @@
+"""One call of the token service, over a channel without call credentials."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_client.errors import CallError, ClientError, ConfigurationError, TokenUnavailableError
+from secure_client.tokens.renewing import Fetched
+from secure_client.tokens.source import AccessToken
+from secure_tls import TLSError, read_client_files
+
+if TYPE_CHECKING:
+    from secure_api.tokens.v1.token_service_pb2 import Tokens
+    from secure_client.connection import Connection
+
+# Seconds; every caller may be waiting.
+_DEADLINE = 10.0
+
+# The server has decided: the same request gets the same answer.
+FINAL = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+def exchange(connection: Connection, method: str, request: Callable[[], Any]) -> Tokens:
+    """Send what ``request`` builds and return the answer.
+
+    The request is built inside the call and the failure raised outside of it, so that no secret
+    hangs on a traceback. Raises ``CallError``, and ``TokenUnavailableError`` for files that gRPC
+    must not see.
+    """
+    failure: ClientError
+    try:
+        with connection.open() as channel:
+            answer: Tokens = getattr(TokenServiceStub(channel), method)(
+                request(), timeout=_DEADLINE
+            )
+            return answer
+    except grpc.RpcError as error:
+        failure = CallError.of(error)
+    except (TLSError, ConfigurationError) as error:
+        # Paths and dates, no contents: secure_tls sees to that.
+        failure = TokenUnavailableError(str(error))
+    raise failure
+
+
+def fetched(tokens: Tokens, wall: float) -> Fetched:
+    """The access token in an answer that came at ``wall``, seconds since the epoch."""
+    expires_at = tokens.access_token_expire_time.ToNanoseconds() / 1e9
+    token = AccessToken(tokens.access_token, expires_at)
+    return Fetched(token, max(lifetime(token, expires_at - wall), 0.0))
+
+
+def lifetime(token: AccessToken, otherwise: float) -> float:
+    """How many seconds a token lives from its issue on, as its issuer says; else ``otherwise``.
+
+    ``exp`` - ``iat`` (RFC 9068, section 2.2) is the issuer's clock twice: this machine's does not
+    matter.
+    """
+    claims = token.claims()
+    try:
+        return float(claims["exp"]) - float(claims["iat"])
+    except (KeyError, TypeError, ValueError):
+        return otherwise
+
+
+def is_bound_elsewhere(token: AccessToken, connection: Connection) -> bool:
+    """Whether the token is bound to another certificate than the present one (RFC 8705, 3.1)."""
+    confirmation = token.claims().get("cnf")
+    if not isinstance(confirmation, dict) or "x5t#S256" not in confirmation:
+        return False
+    try:
+        files = read_client_files(connection.certificate, connection.private_key, connection.ca)
+    except TLSError:
+        return False
+    if files.leaf is None:
+        return True
+    digest = hashlib.sha256(files.leaf.public_bytes(Encoding.DER)).digest()
+    thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return bool(confirmation["x5t#S256"] != thumbprint)

@@ -1,0 +1,78 @@
+"""What a token source is, and the one value it gives."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NoReturn, Protocol
+
+import jwt
+
+from secure_client.errors import TokenError
+
+# RFC 6750, section 2.1: b64token. gRPC must never see anything else as metadata.
+_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
+# The server takes 16 KiB of metadata, and there is more in it than the token.
+_MAX_LENGTH = 12_288
+
+
+class AccessToken:
+    """One access token. ``expires_at`` is in seconds since the epoch, infinite where unknown.
+
+    A class because the text must not slip out: it is in ``value`` alone, not in ``repr`` nor in
+    ``vars``, and a pickle is refused.
+    """
+
+    __slots__ = ("_value", "expires_at")
+
+    def __init__(self, value: str, expires_at: float = math.inf) -> None:
+        """Raises ``TokenError`` for what is no bearer token (RFC 6750, section 2.1)."""
+        if len(value) > _MAX_LENGTH or not _B64TOKEN.match(value):
+            raise TokenError(
+                f"This is no access token: it must be one line of at most {_MAX_LENGTH} letters, "
+                "digits and the characters - . _ ~ + / = (RFC 6750)."
+            )
+        self._value = value
+        self.expires_at = expires_at
+
+    @property
+    def value(self) -> str:
+        """The text that is sent: a secret."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"AccessToken(…, expires_at={self.expires_at})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccessToken) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("An access token is a secret and is not pickled.")
+
+    def claims(self) -> dict[str, Any]:
+        """What the token says of itself, unverified: good for planning, not for deciding.
+
+        Empty where it is no JWT.
+        """
+        try:
+            return dict(jwt.decode(self._value, options={"verify_signature": False}))
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            return {}
+
+
+class TokenSource(Protocol):
+    """Hands out the current access token; called for every call, by many threads at once.
+
+    A source whose tokens are meant for one target has an attribute ``target``; ``connect`` to
+    another one is refused then.
+    """
+
+    def token(self, *, refused: AccessToken | None = None) -> AccessToken:
+        """The token to send now. ``refused`` was not taken by the server: give another if you can.
+
+        Raises ``TokenError`` where there is none. What is raised is never sent anywhere.
+        """
+        ...

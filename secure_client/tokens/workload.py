@@ -1,0 +1,67 @@
+"""Tokens for a workload, by its client certificate alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from secure_api.tokens.v1 import token_service_pb2
+from secure_client._clock import Clock
+from secure_client.errors import CallError, TokenRefusedError, TokenUnavailableError
+from secure_client.tokens._exchange import FINAL, exchange, fetched
+from secure_client.tokens.renewing import Fetched, RenewingToken
+
+if TYPE_CHECKING:
+    from secure_client.connection import Connection
+    from secure_client.tokens.source import AccessToken
+
+
+class WorkloadTokenSource:
+    """``IssueToken`` over ``connection``; held, and renewed a minute before the token ends.
+
+    ``scopes`` are the scopes wanted; empty for all that are granted.
+    """
+
+    def __init__(
+        self, connection: Connection, scopes: Sequence[str] = (), *, clock: Clock | None = None
+    ) -> None:
+        self._connection = connection
+        self._scopes = tuple(scopes)
+        self._clock = clock or Clock()
+        self._renewing = RenewingToken(self._fetch, self._clock)
+
+    def __repr__(self) -> str:
+        return f"WorkloadTokenSource({self._connection.target!r}, {self._scopes!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A token source holds a secret and is not pickled.")
+
+    @property
+    def target(self) -> str:
+        """The only target that these tokens go to."""
+        return self._connection.target
+
+    def token(self, *, refused: AccessToken | None = None) -> AccessToken:
+        """Raises ``TokenRefusedError`` or ``TokenUnavailableError``."""
+        return self._renewing.token(refused)
+
+    def _fetch(self, _: AccessToken | None) -> Fetched:
+        try:
+            tokens = exchange(
+                self._connection,
+                "IssueToken",
+                lambda: token_service_pb2.IssueTokenRequest(scopes=self._scopes),
+            )
+        except CallError as error:
+            target = self._connection.target
+            if error.code in FINAL:
+                raise TokenRefusedError(
+                    f"{target} issues no token to this client certificate ({error.code.name}): "
+                    "its SPIFFE ID must be among the server's workloads, with the scopes asked "
+                    "for.",
+                    error,
+                ) from None
+            raise TokenUnavailableError(
+                f"{target} issued no token ({error.code.name}); try again later.", error
+            ) from None
+        return fetched(tokens, self._clock.wall())
