@@ -1,0 +1,1 @@
+"""Generated from .proto files; never edited."""
