@@ -1,0 +1,1 @@
+"""What the guard costs, measured against a server without one. See docs/performance.md."""

@@ -1,0 +1,264 @@
+"""The servers that are compared: one trivial service, with different things in front of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import grpc
+import grpc.aio
+
+from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, read_tokens
+from benchmarks.everybody import EverybodysInterceptor
+from secure_server.auth import Authenticators, Credentials, Principal
+from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.authz import Policy
+from secure_server.config import ServerSection
+from secure_server.guard import (
+    AuditEvent,
+    Core,
+    GuardInterceptor,
+    Patience,
+    Peers,
+    Streams,
+    log_audit,
+)
+from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+from secure_server.telemetry import Metrics
+from secure_server.tokens.revocations import Snapshot
+from secure_tls.peer import Peer
+
+SERVICE = "benchmark.Echo"
+UNARY = f"/{SERVICE}/Unary"
+STREAM = f"/{SERVICE}/Stream"
+
+SEEN = "Seen"
+"""The scheme of stand-in tokens; see ``_Seen``."""
+
+SEEN_DIGITS = 8
+
+
+Stack = Literal["threads", "asyncio", "asyncio + uvloop"]
+"""grpcio's two kinds of server, the second with either event loop."""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What stands behind the guard, in numbers."""
+
+    rules: int = 10
+    revocations: int = 0
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class Server:
+    """One of the compared servers.
+
+    ``front`` is what stands before the service: ``bare``, ``everybody``, or a guard's numbers.
+    """
+
+    front: Guarded | str
+    stack: Stack = "threads"
+
+
+def build(wanted: Server, folder: Path) -> tuple[grpc.Server, int]:
+    """Return a threaded server, ready to start, and its port.
+
+    All of them have the limits and the thread pool of the shipped server.
+    """
+    section = ServerSection()
+    server = grpc.server(
+        ThreadPoolExecutor(section.door_threads),
+        interceptors=_interceptors(wanted.front, folder, section),
+        options=channel_arguments(section),
+    )
+    server.add_generic_rpc_handlers((_handlers(_unary, _stream),))
+    return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
+
+
+def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
+    """Return an asyncio server for the running event loop, ready to start, and its port."""
+    section = ServerSection()
+    interceptors = []
+    if isinstance(wanted.front, Guarded):
+        metrics = Metrics()
+        interceptors.append(
+            AioGuardInterceptor(
+                _core(wanted.front, folder, metrics),
+                streams=section.stream_threads,
+                threads=section.door_threads,
+                call_ended=metrics.call_ended,
+            )
+        )
+    server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(section))
+    server.add_generic_rpc_handlers((_handlers(_aio_unary, _aio_stream),))
+    return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
+
+
+def _handlers(unary: Callable[..., Any], stream: Callable[..., Any]) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "Unary": grpc.unary_unary_rpc_method_handler(unary),
+            "Stream": grpc.stream_stream_rpc_method_handler(stream),
+        },
+    )
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [((folder / "server.key").read_bytes(), (folder / "server.pem").read_bytes())],
+        root_certificates=(folder / "ca.pem").read_bytes(),
+        require_client_auth=True,
+    )
+
+
+def _unary(request: bytes, _context: Any) -> bytes:
+    return request
+
+
+def _stream(requests: Iterator[bytes], _context: Any) -> Iterator[bytes]:
+    yield from requests
+
+
+async def _aio_unary(request: bytes, _context: Any) -> bytes:
+    return request
+
+
+async def _aio_stream(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
+def _interceptors(
+    front: Guarded | str, folder: Path, section: ServerSection
+) -> list[grpc.ServerInterceptor]:
+    if isinstance(front, Guarded):
+        metrics = Metrics()
+        return [
+            GuardInterceptor(
+                _core(front, folder, metrics),
+                Streams(section.stream_threads),
+                Patience(MESSAGE_TIMEOUT, threads=section.door_threads),
+                metrics.call_ended,
+            )
+        ]
+    if front == "everybody":
+        ring = key_ring(folder)
+        return [EverybodysInterceptor(ring.keys[ring.key_id].public_key, ISSUER, AUDIENCE)]
+    return []
+
+
+def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
+    """Wire the guard as the shipped server does, around numbers instead of a store."""
+    ring = key_ring(folder)
+
+    def audit(event: AuditEvent) -> None:
+        metrics.count_audit(event)
+        log_audit(event)
+
+    core = Core(
+        peers=Peers(trust_domains=frozenset({"example.org"}), minimum_tls="1.3"),
+        authenticators=Authenticators([_verifier(lambda: ring.keys), _Seen()]),
+        # The very object that the shipped server's door asks, without the feed that fills it.
+        revocations=Snapshot(
+            1, frozenset(f"{n:032x}" for n in range(guarded.revocations)), frozenset()
+        ),
+        policy=Policy.parse(policy_text(guarded.rules)),
+        audit=audit,
+        clock=time.time,
+    )
+    _let_in(core, guarded.seen, folder)
+    return core
+
+
+def _verifier(keys: Callable[[], Any]) -> JWTAuthenticator:
+    return JWTAuthenticator(
+        name="jwt",
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        keys=keys,
+        max_lifetime=LIFETIME,
+        leeway=10.0,
+        clock=time.time,
+    )
+
+
+def policy_text(rules: int) -> str:
+    """Write a policy of so many rules, the last of which lets the benchmark in.
+
+    All but the last are about the same method and another caller, or about other methods, in equal
+    parts: those that an index finds and those that it does not.
+    """
+    others = [
+        {
+            "name": f"rule-{number}",
+            "source": {"roles": [f"role-{number}"]},
+            "request": {"paths": [UNARY if number % 2 else f"/benchmark.Other/Method{number}"]},
+        }
+        for number in range(rules - 1)
+    ]
+    ours = {
+        "name": "benchmark",
+        "source": {"roles": [ROLE]},
+        "request": {"paths": [UNARY, STREAM]},
+    }
+    return json.dumps({"name": "benchmark", "allow_rules": [*others, ours]})
+
+
+class _Seen:
+    """Recognises stand-ins for tokens, ``Seen TOKEN`` with a serial number at its end.
+
+    Signing and verifying 100,000 tokens takes half a minute a server. What is measured happens
+    after a token was verified, so these are believed without a signature; everything that the guard
+    keeps of them is what it keeps of a token.
+    """
+
+    name = "seen"
+
+    def authenticate(self, credentials: Credentials, peer: Peer | None) -> Principal | None:
+        if credentials.scheme != SEEN.lower():
+            return None
+        serial = credentials.value[-SEEN_DIGITS:]
+        claims = {"iss": ISSUER, "sub": f"users/{serial}", "jti": serial, "roles": [ROLE]}
+        return Principal(
+            subject=f"users/{serial}",
+            issuer=ISSUER,
+            authenticator=self.name,
+            roles=frozenset({ROLE}),
+            token_id=serial,
+            session_id=f"session-{serial}",
+            expires_at=time.time() + LIFETIME,
+            thumbprint="" if peer is None else peer.thumbprint,
+            claims=MappingProxyType(claims),
+        )
+
+
+def seen_authorization(token: str, serial: int) -> str:
+    """Return the value of the stand-in with this number, as long as that of a real token."""
+    return f"{SEEN} {token}{serial:0{SEEN_DIGITS}}"
+
+
+def _let_in(core: Core, seen: int, folder: Path) -> None:
+    """Let the guard see so many tokens, over the client's certificate."""
+    token = read_tokens(folder).good
+    certificate = (folder / "client.pem").read_bytes()
+    transport = {
+        "transport_security_type": [b"ssl"],
+        "ssl_tls_version": [b"TLSv1.3"],
+        "x509_pem_cert": [certificate],
+    }
+    for serial in range(seen):
+        metadata = (
+            ("user-agent", "benchmark"),
+            ("authorization", seen_authorization(token, serial)),
+        )
+        core.admit(UNARY, metadata, transport)
