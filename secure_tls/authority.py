@@ -33,8 +33,8 @@ MAX_LEAF_LIFETIME = timedelta(days=90)
 _CA_LIFETIME = timedelta(days=5 * 365)
 _MAX_CA_LIFETIME = timedelta(days=25 * 365)
 _CRL_LIFETIME = timedelta(days=90)
-# The clocks of others may be slow.
-_BACKDATE = timedelta(minutes=5)
+BACKDATE = timedelta(minutes=5)
+"""Whatever is signed is valid from this long ago: the clocks of others may be slow."""
 # RFC 5280, appendix A: ub-common-name is 64.
 _MAX_COMMON_NAME = 64
 
@@ -94,7 +94,7 @@ class Authority:
         subject = _ca_name(trust_domain, identifier)
         template = Template(
             subject=subject,
-            not_before=now - _BACKDATE,
+            not_before=now - BACKDATE,
             not_after=now + lifetime,
             extensions=(
                 (x509.BasicConstraints(ca=True, path_length=0), True),
@@ -233,19 +233,25 @@ class Authority:
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now - _BACKDATE)
+            .last_update(now - BACKDATE)
             .next_update(now + lifetime)
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
         for entry in revoked:
-            if isinstance(entry, int):
-                fresh = x509.RevokedCertificateBuilder().serial_number(entry)
-                fresh = fresh.revocation_date(now - _BACKDATE)
-                builder = builder.add_revoked_certificate(fresh.build())
-            else:
-                builder = builder.add_revoked_certificate(entry)
+            fresh = self.revocation(entry) if isinstance(entry, int) else entry
+            builder = builder.add_revoked_certificate(fresh)
         return builder.sign(self.private_key, hashes.SHA256())
+
+    def revocation(
+        self, serial: int, reason: x509.ReasonFlags | None = None
+    ) -> x509.RevokedCertificate:
+        """An entry for ``crl``: the certificate of this number is revoked now (RFC 5280, 5.3)."""
+        builder = x509.RevokedCertificateBuilder().serial_number(serial)
+        builder = builder.revocation_date(_moment(self.clock) - BACKDATE)
+        if reason is not None:
+            builder = builder.add_extension(x509.CRLReason(reason), critical=False)
+        return builder.build()
 
     def _leaf(
         self,
@@ -256,6 +262,24 @@ class Authority:
         lifetime: timedelta,
     ) -> Template:
         spiffe_id = SpiffeID(self.trust_domain, f"/{kind}/{check_name(name)}")
+        not_before, not_after = self.validity(lifetime)
+        return Template(
+            subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+            not_before=not_before,
+            not_after=not_after,
+            extensions=(
+                (x509.BasicConstraints(ca=False, path_length=None), True),
+                (key_usage(digital_signature=True), True),
+                (x509.ExtendedKeyUsage([usage]), False),
+                (_san(*names, x509.UniformResourceIdentifier(str(spiffe_id))), False),
+            ),
+        )
+
+    def validity(self, lifetime: timedelta) -> tuple[datetime, datetime]:
+        """From when until when a leaf made now is valid: never longer than its authority.
+
+        Raises ``AuthorityError``: ``lifetime`` (over 90 days), ``expired``.
+        """
         if not timedelta(0) < lifetime <= MAX_LEAF_LIFETIME:
             raise AuthorityError(
                 "lifetime", "A leaf certificate lives at most 90 days: ask for less, renew often."
@@ -268,20 +292,10 @@ class Authority:
                 f"The authority expired on {end:%Y-%m-%d}: create a new one, and trust both for "
                 "a while.",
             )
-        not_before = max(now - _BACKDATE, self.certificate.not_valid_before_utc)
+        not_before = max(now - BACKDATE, self.certificate.not_valid_before_utc)
         # Both ends count (RFC 5280, section 4.1.2.5): a second less makes 90 days at the most.
         longest = not_before + MAX_LEAF_LIFETIME - timedelta(seconds=1)
-        return Template(
-            subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
-            not_before=not_before,
-            not_after=min(now + lifetime, longest, end),
-            extensions=(
-                (x509.BasicConstraints(ca=False, path_length=None), True),
-                (key_usage(digital_signature=True), True),
-                (x509.ExtendedKeyUsage([usage]), False),
-                (_san(*names, x509.UniformResourceIdentifier(str(spiffe_id))), False),
-            ),
-        )
+        return not_before, min(now + lifetime, longest, end)
 
     def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
         identifier = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)

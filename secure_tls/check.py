@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from secure_tls import files, pem
-from secure_tls.crl import RevocationList
+from secure_tls.crl import RevocationList, load_lists, number_of, parse_lists
 from secure_tls.errors import TLSError, TLSFileError
+from secure_tls.keys import kind_of
 from secure_tls.peer import parse_peer
 
 if TYPE_CHECKING:
@@ -20,30 +21,51 @@ if TYPE_CHECKING:
 
 _AUTHORITY = "ca.pem"
 _REVOCATIONS = "crl.pem"
+_REPLACED = "replaced.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """One entry of a revocation list: ``since`` is seconds since the epoch.
+
+    ``reason`` is RFC 5280's name for it, empty where none is given.
+    """
+
+    serial: int
+    since: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One file: ``until`` is seconds since the epoch, ``problems`` are sentences.
+    """One file, or one certificate of ``replaced.pem``; ``problems`` are sentences.
 
-    ``who``, ``kind`` (``CA``, ``server``, ``client``, ``CRL``, ``key``) and ``issued_by`` are
-    empty where the file does not say. Texts come from the file and may hold any character.
+    ``since`` and ``until`` are seconds since the epoch. ``who``, ``kind`` (``CA``, ``server``,
+    ``client``, ``CRL``, ``key``), ``key`` (as in ``ecdsa-p256``) and ``issued_by`` are empty where
+    the file does not say. Texts come from the file and may hold any character.
     """
 
     path: Path
     who: str = ""
     kind: str = ""
     issued_by: str = ""
+    since: float | None = None
     until: float | None = None
+    serial: int | None = None
+    key: str = ""
+    revoked: tuple[Revoked, ...] = ()
     problems: tuple[str, ...] = ()
 
 
 def describe(path: Path) -> Finding:
-    """What the first certificate of a PEM file says of itself, without judging it.
+    """What a file's first certificate, or its revocation lists, say, without judging it.
 
     Raises ``TLSFileError``.
     """
-    return _describe(path, pem.load_certificates(pem.read(path), path)[0])
+    data = pem.read(path)
+    if path.name == _REVOCATIONS:
+        return _describe_lists(path, parse_lists(data, path))
+    return describe_certificate(path, pem.load_certificates(data, path)[0])
 
 
 def check_folder(folder: Path, *, now: float) -> list[Finding]:
@@ -61,10 +83,10 @@ def check_folder(folder: Path, *, now: float) -> list[Finding]:
             "empty", f"{folder} holds no certificates: run secure-certs to make some.", folder
         )
     checker = _Checker(folder, now)
-    order = {folder / _AUTHORITY: 0, folder / _REVOCATIONS: 2}
+    order = {folder / _AUTHORITY: 0, folder / _REPLACED: 2, folder / _REVOCATIONS: 3}
     certificates = [path for path in paths if path.suffix == ".pem"]
     certificates.sort(key=lambda path: (order.get(path, 1), path))
-    findings = [checker.check(path) for path in certificates]
+    findings = [finding for path in certificates for finding in checker.check(path)]
     if not (folder / _AUTHORITY).exists():
         problem = "is missing: without it nothing can be verified"
         findings.insert(0, Finding(folder / _AUTHORITY, kind="CA", problems=(problem,)))
@@ -99,30 +121,37 @@ class _Checker:
         except TLSFileError:
             self._revoked = None
 
-    def check(self, path: Path) -> Finding:
+    def check(self, path: Path) -> list[Finding]:
         try:
             if path == self._folder / _REVOCATIONS:
-                return self._check_crl(path)
-            data = pem.read(path)
-            certificate, *others = pem.load_certificates(data, path)
+                return [self._check_crl(path)]
+            certificate, *others = pem.load_certificates(pem.read(path), path)
         except TLSFileError as error:
-            return Finding(path, problems=(error.message,))
-        finding = _describe(path, certificate)
+            return [Finding(path, problems=(error.message,))]
+        if path == self._folder / _REPLACED:
+            # Kept to be revoked: nothing can be wrong with them but that they are somebody else's.
+            return [self._check_replaced(path, c) for c in (certificate, *others)]
+        finding = describe_certificate(path, certificate)
         problems = [
             *_collect(lambda: files.check_dates(certificate, path, self._now)),
             *(self._authority(finding) if finding.kind == "CA" else ()),
             *(self._leaf(certificate, others, finding) if finding.kind != "CA" else ()),
             *self._key(certificate, path, required=finding.kind != "CA"),
         ]
-        return Finding(
-            path, finding.who, finding.kind, finding.issued_by, finding.until, tuple(problems)
-        )
+        return [dataclasses.replace(finding, problems=tuple(problems))]
 
     def _check_crl(self, path: Path) -> Finding:
-        crl = RevocationList.load(path, self._authorities, now=self._now)
-        stale = crl.is_stale(self._now)
-        problems = ("is stale: move it away and run secure-certs",) if stale else ()
-        return Finding(path, kind="CRL", until=crl.next_update, problems=problems)
+        lists = load_lists(path, self._authorities, now=self._now)
+        finding = _describe_lists(path, [verified.crl for verified in lists])
+        if self._now <= min(verified.next_update for verified in lists):
+            return finding
+        return dataclasses.replace(finding, problems=("is stale: run secure-certs to renew it",))
+
+    def _check_replaced(self, path: Path, certificate: x509.Certificate) -> Finding:
+        finding = describe_certificate(path, certificate)
+        if any(pem.is_issued_by(certificate, authority) for authority in self._authorities):
+            return finding
+        return dataclasses.replace(finding, problems=("is not signed by ca.pem",))
 
     def _authority(self, finding: Finding) -> list[str]:
         if finding.path == self._folder / _AUTHORITY:
@@ -177,7 +206,8 @@ def _collect(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _describe(path: Path, certificate: x509.Certificate) -> Finding:
+def describe_certificate(path: Path, certificate: x509.Certificate) -> Finding:
+    """What a certificate, which lies at ``path``, says of itself."""
     usages = _usages(certificate)
     kinds = {
         ExtendedKeyUsageOID.SERVER_AUTH: "server",
@@ -191,8 +221,34 @@ def _describe(path: Path, certificate: x509.Certificate) -> Finding:
         who=_who(certificate),
         kind=kind,
         issued_by=certificate.issuer.rfc4514_string(),
+        since=certificate.not_valid_before_utc.timestamp(),
         until=certificate.not_valid_after_utc.timestamp(),
+        serial=certificate.serial_number,
+        key=kind_of(certificate.public_key()),
     )
+
+
+def _describe_lists(path: Path, lists: Sequence[x509.CertificateRevocationList]) -> Finding:
+    entries = [_describe_entry(entry) for crl in lists for entry in crl]
+    numbers = ", ".join(f"number {number_of(crl)}" for crl in lists)
+    ends = [crl.next_update_utc for crl in lists if crl.next_update_utc is not None]
+    return Finding(
+        path,
+        who=f"{numbers}, {len(entries)} revoked",
+        kind="CRL",
+        issued_by=", ".join(dict.fromkeys(crl.issuer.rfc4514_string() for crl in lists)),
+        since=max(crl.last_update_utc for crl in lists).timestamp(),
+        until=min(ends).timestamp() if ends else None,
+        revoked=tuple(entries),
+    )
+
+
+def _describe_entry(entry: x509.RevokedCertificate) -> Revoked:
+    try:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+    except x509.ExtensionNotFound:
+        reason = ""
+    return Revoked(entry.serial_number, entry.revocation_date_utc.timestamp(), reason)
 
 
 def _usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
@@ -221,16 +277,8 @@ def _leads_to(
     authorities: Sequence[x509.Certificate],
 ) -> bool:
     """Whether an authority signed the certificate, or the last of the intermediates above it."""
-    if any(_is_issued_by(certificate, authority) for authority in authorities):
+    if any(pem.is_issued_by(certificate, authority) for authority in authorities):
         return True
-    if not intermediates or not _is_issued_by(certificate, intermediates[0]):
+    if not intermediates or not pem.is_issued_by(certificate, intermediates[0]):
         return False
     return _leads_to(intermediates[0], intermediates[1:], authorities)
-
-
-def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, TypeError, ValueError):
-        return False
-    return pem.is_ca(authority)

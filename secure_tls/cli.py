@@ -1,24 +1,23 @@
-"""``secure-certs``: make and check certificates for development and small installations."""
+"""``secure-certs``: make, renew, revoke and check certificates for small installations."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from secure_tls.check import Finding, check_folder, describe
-from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError, TLSFileError
-from secure_tls.folder import CertificateFolder, Order, Outcome
+from secure_tls.check import check_folder
+from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError
+from secure_tls.folder import CertificateFolder, Order
 from secure_tls.keys import KeyType
+from secure_tls.outcome import State
+from secure_tls.printing import complain, print_all, print_check, print_outcomes
+from secure_tls.revocation import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +93,8 @@ def generate(
 ) -> None:
     """Make a CA, a server, its clients and a revocation list; complete what is missing.
 
-    Nothing that exists is ever overwritten.
+    No certificate and no key is ever overwritten, except by renew. Every run that has ca.key signs
+    the revocation list anew when half of its life is over.
     """
     shared = _Shared(out, key_type, days, as_json)
     if context.invoked_subcommand is not None:
@@ -113,7 +113,7 @@ def generate(
         key_type=key_type or KeyType.ECDSA_P256,
         lifetime=shared.lifetime,
     )
-    _print_outcomes(folder, outcomes, as_json=as_json)
+    print_outcomes(folder, outcomes, as_json=as_json)
 
 
 @app.command("add-client")
@@ -148,6 +148,77 @@ def add_server(
 
 
 @app.command()
+def renew(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="What to renew now. [all that is due]"),
+    ] = None,
+    *,
+    within: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=_DAYS,
+            metavar="DAYS",
+            help="Renew what ends within so many days. [a third of its lifetime]",
+        ),
+    ] = None,
+    out: _Out = None,
+    as_json: _Json = False,
+) -> None:
+    """Put new keys and certificates in place of those that end soon, or of those named.
+
+    Each keeps its names, its kind of key and its lifetime. A revoked one is left alone unless it
+    is named. Exits with 1 if one that is due cannot be renewed.
+    """
+    shared = _Shared(out, None, None, as_json).over(context)
+    if shared.key_type is not None or shared.days is not None:
+        raise typer.BadParameter(
+            "renew keeps kinds of keys and lifetimes: no --key-type, no --days."
+        )
+    if names and within is not None:
+        raise typer.BadParameter("what is named is renewed at once: leave out --within.")
+    folder = shared.out or _OUT
+    outcomes = CertificateFolder(folder).renew(
+        names or (), within=None if within is None else timedelta(days=within)
+    )
+    print_outcomes(folder, outcomes, as_json=shared.as_json)
+    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
+    if failed:
+        complain(f"{len(failed)} certificates in {folder} could not be renewed: see their notes.")
+        raise typer.Exit(_FAILURE)
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A client, a server, or a certificate's file."),
+    ] = None,
+    *,
+    serial: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Serial number, in place of NAME.")
+    ] = None,
+    reason: Annotated[Reason | None, typer.Option(help="Why (RFC 5280). [not said]")] = None,
+    out: _Out = None,
+    as_json: _Json = False,
+) -> None:
+    """Put a certificate on the revocation list, crl.pem, and raise the list's number.
+
+    With a name go all certificates that renew has replaced and that are still valid.
+    """
+    shared = _Shared(out, None, None, as_json).over(context)
+    if (name is None) == (serial is None):
+        raise typer.BadParameter("say what to revoke: a NAME or a --serial.")
+    folder = shared.out or _OUT
+    wanted = name if name is not None else _number(serial or "")
+    outcomes = CertificateFolder(folder).revoke(wanted, reason=reason)
+    print_outcomes(folder, outcomes, as_json=shared.as_json)
+
+
+@app.command()
 def verify(
     context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(metavar="DIR")] = None,
@@ -158,15 +229,24 @@ def verify(
     shared = _Shared(folder, None, None, as_json).over(context)
     root = shared.out or _OUT
     findings = check_folder(root, now=time.time())
-    if shared.as_json:
-        _print_json([_finding_object(root, finding) for finding in findings])
-    else:
-        header = ("file", "who", "kind", "issued by", "until", "wrong")
-        _print_table(header, [_finding_row(root, finding) for finding in findings])
+    print_check(root, findings, as_json=shared.as_json)
     wrong = sum(bool(finding.problems) for finding in findings)
     if wrong:
-        _complain(f"{wrong} of {len(findings)} files in {root} are not as they should be.")
+        complain(f"{wrong} of {len(findings)} files in {root} are not as they should be.")
         raise typer.Exit(_FAILURE)
+
+
+@app.command()
+def inspect(
+    context: typer.Context,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR")] = None,
+    *,
+    as_json: _Json = False,
+) -> None:
+    """Show everything in a folder, what is revoked included, whether or not something is wrong."""
+    shared = _Shared(folder, None, None, as_json).over(context)
+    root = shared.out or _OUT
+    print_all(root, check_folder(root, now=time.time()), as_json=shared.as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -176,13 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (AuthorityError, SpiffeIDError) as error:
         # Names, lifetimes and trust domains are what somebody typed; an authority that has
         # expired is not.
-        _complain(str(error))
+        complain(str(error))
         sys.exit(_FAILURE if error.code == "expired" else _USAGE)
     except TLSError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(_FAILURE)
     except OSError as error:
-        _complain(f"{error.filename or 'The system'}: {error.strerror}.")
+        complain(f"{error.filename or 'The system'}: {error.strerror}.")
         sys.exit(_FAILURE)
 
 
@@ -191,108 +271,13 @@ def _add(order: Order, shared: _Shared) -> None:
     outcomes = CertificateFolder(folder).add(
         order, key_type=shared.key_type or KeyType.ECDSA_P256, lifetime=shared.lifetime
     )
-    _print_outcomes(folder, outcomes, as_json=shared.as_json)
+    print_outcomes(folder, outcomes, as_json=shared.as_json)
 
 
-def _complain(message: str) -> None:
-    print(f"Error: {_printable(message)}", file=sys.stderr)  # noqa: T201 - this is the output
-
-
-def _print_outcomes(folder: Path, outcomes: list[Outcome], *, as_json: bool) -> None:
-    rows = [(outcome, _describe(outcome.path)) for outcome in outcomes]
-    if as_json:
-        _print_json(
-            [
-                {
-                    "file": str(outcome.path.relative_to(folder)),
-                    "state": _state(outcome, finding),
-                    "who": finding.who,
-                    "until": _iso(finding.until),
-                }
-                for outcome, finding in rows
-            ]
-        )
-        return
-    _print_table(
-        (str(folder), "", "who", "until"),
-        [
-            (
-                str(outcome.path.relative_to(folder)),
-                _state(outcome, finding),
-                finding.who,
-                _day(finding.until),
-            )
-            for outcome, finding in rows
-        ],
-    )
-
-
-def _describe(path: Path) -> Finding:
-    if path.suffix == ".key" or path.name == "crl.pem":
-        return Finding(path)
+def _number(text: str) -> int:
     try:
-        return describe(path)
-    except TLSFileError:
-        # It was there before; verify says what is wrong with it.
-        return Finding(path, who="not readable as a certificate")
-
-
-def _state(outcome: Outcome, finding: Finding) -> str:
-    if outcome.created:
-        return "created"
-    return "expired" if finding.until is not None and finding.until < time.time() else "kept"
-
-
-def _finding_object(root: Path, finding: Finding) -> dict[str, object]:
-    return {
-        "file": str(finding.path.relative_to(root)),
-        "who": finding.who,
-        "kind": finding.kind,
-        "issued_by": finding.issued_by,
-        "until": _iso(finding.until),
-        "problems": list(finding.problems),
-    }
-
-
-def _finding_row(root: Path, finding: Finding) -> tuple[str, ...]:
-    return (
-        str(finding.path.relative_to(root)),
-        finding.who,
-        finding.kind,
-        finding.issued_by,
-        _day(finding.until),
-        "; ".join(finding.problems) or "nothing",
-    )
-
-
-def _print_json(files: list[dict[str, object]]) -> None:
-    print(json.dumps({"files": files}, indent=2))  # noqa: T201 - this is the output
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    rows = [tuple(_printable(cell) for cell in row) for row in rows]
-    if sys.stdout.isatty():
-        table = Table(*header)
-        for row in rows:
-            # Text and not str: names are not markup.
-            table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
-        return
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())  # noqa: T201 - this is the output
-
-
-def _printable(text: str) -> str:
-    """Escape what could steer a terminal: names come from certificates of others."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _day(until: float | None) -> str:
-    return "" if until is None else f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _iso(until: float | None) -> str | None:
-    return None if until is None else datetime.fromtimestamp(until, UTC).isoformat()
+        return int(text.replace(":", ""), 16)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text[:80]!a} is no serial number: give it in hexadecimal, as inspect shows it."
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,7 +15,7 @@ from secure_tls.errors import RevocationListError, TLSFileError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _BEGIN = b"-----BEGIN X509 CRL-----"
@@ -50,29 +51,15 @@ class RevocationList:
         authority's), ``unsupported`` (delta, indirect or partial lists), ``no_next_update``,
         ``not_yet_valid``.
         """
-        file = Path(path)
-        try:
-            data = pem.read(file)
-        except TLSFileError as error:
-            raise RevocationListError(error.code, error.message, file) from error
-        known = tuple(authorities)
         revoked: set[tuple[bytes, int]] = set()
         ends: list[float] = []
-        try:
-            for crl in _parse(data, file):
-                issuer = _verify(crl, known, file)
-                ends.append(_check(crl, file, now))
-                # The issuer's name as the authority's own certificate spells it is how its leaves
-                # spell it; a list may encode the same name otherwise.
-                names = {issuer.subject.public_bytes(), crl.issuer.public_bytes()}
-                revoked.update((name, entry.serial_number) for entry in crl for name in names)
-        except pem.MALFORMED as error:
-            raise RevocationListError(
-                "malformed",
-                f"{file} is no complete revocation list: it is empty, truncated or of another "
-                "format. Fetch it again from its authority.",
-                file,
-            ) from error
+        for verified in load_lists(Path(path), authorities, now=now):
+            crl, issuer = verified.crl, verified.issuer
+            ends.append(verified.next_update)
+            # The issuer's name as the authority's own certificate spells it is how its leaves
+            # spell it; a list may encode the same name otherwise.
+            names = {issuer.subject.public_bytes(), crl.issuer.public_bytes()}
+            revoked.update((name, entry.serial_number) for entry in crl for name in names)
         return cls(min(ends), frozenset(revoked))
 
     def is_revoked(self, issuer: bytes, serial: int) -> bool:
@@ -82,6 +69,70 @@ class RevocationList:
     def is_stale(self, now: float) -> bool:
         """Whether a newer list should have come by ``now``, seconds since the epoch."""
         return now > self.next_update
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedList:
+    """One list as it was signed, by ``issuer``; ``next_update`` is seconds since the epoch."""
+
+    crl: x509.CertificateRevocationList
+    issuer: x509.Certificate
+    next_update: float
+
+    @property
+    def number(self) -> int:
+        return number_of(self.crl)
+
+
+def number_of(crl: x509.CertificateRevocationList) -> int:
+    """A list's CRL number (RFC 5280, section 5.2.3), 0 where it has none."""
+    try:
+        value = crl.extensions.get_extension_for_class(x509.CRLNumber).value
+    except x509.ExtensionNotFound:
+        return 0
+    return value.crl_number
+
+
+def load_lists(
+    path: Path, authorities: Iterable[x509.Certificate], *, now: float
+) -> list[VerifiedList]:
+    """Read and verify the lists of a file, at least one; raises as ``RevocationList.load``."""
+    try:
+        data = pem.read(path)
+    except TLSFileError as error:
+        raise RevocationListError(error.code, error.message, path) from error
+    known = tuple(authorities)
+    with _complete(path):
+        return [
+            VerifiedList(crl, _verify(crl, known, path), _check(crl, path, now))
+            for crl in _parse(data, path)
+        ]
+
+
+def parse_lists(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:
+    """The lists of a file's bytes, at least one, not verified.
+
+    Raises ``RevocationListError``, whose ``code`` is ``malformed``, for the file at ``path``.
+    """
+    with _complete(path):
+        lists = _parse(data, path)
+        for crl in lists:
+            # Parsed lazily: what is wrong in there must come to light here.
+            _ = crl.extensions, crl.issuer, [entry.extensions for entry in crl]
+        return lists
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pem.MALFORMED as error:
+        raise RevocationListError(
+            "malformed",
+            f"{path} is no complete revocation list: it is empty, truncated or of another "
+            "format. Fetch it again from its authority.",
+            path,
+        ) from error
 
 
 def _parse(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:

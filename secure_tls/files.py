@@ -150,10 +150,11 @@ def find_ca_key(client_ca: str | os.PathLike[str]) -> Path | None:
 def check_dates(certificate: x509.Certificate, path: Path, now: float) -> None:
     """Raise ``TLSFileError`` (``expired``, ``not_yet_valid``) unless valid at ``now``."""
     if now > certificate.not_valid_after_utc.timestamp():
+        successor = "make a new authority, and trust both for a while"
+        remedy = successor if pem.is_ca(certificate) else "renew it, as secure-certs renew does"
         raise TLSFileError(
             "expired",
-            f"{path} expired on {_when(certificate.not_valid_after_utc)}: renew it (secure-certs "
-            "does, once the old certificate and its key are moved away).",
+            f"{path} expired on {_when(certificate.not_valid_after_utc)}: {remedy}.",
             path,
         )
     if now < certificate.not_valid_before_utc.timestamp():

@@ -3,29 +3,35 @@
 A key is always written before its certificate. So a key alone is what a run that was killed
 leaves behind, and it is completed by certifying that very key: nothing has to be replaced, and
 runs at the same time agree on one key whoever wrote it. A certificate alone is no such leftover:
-somebody has taken its key away, and that is for people to sort out.
+somebody has taken its key away, and that is for people to sort out. Two things only replace what
+is there: renewing, and signing the revocation list anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from secure_tls import pem
+from secure_tls import own_list, pem, renewal, revocation
 from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued, trust_domain_of
 from secure_tls.errors import AuthorityError, TLSFileError
 from secure_tls.keys import KeyType, PrivateKey, private_pem
+from secure_tls.layout import Layout, Leaf, is_there
 from secure_tls.names import IPAddress, check_name, split_server_names
+from secure_tls.outcome import Outcome, State
+from secure_tls.pairs import sole_run
+from secure_tls.revocation import Reason
 from secure_tls.spiffe import check_trust_domain
-from secure_tls.writing import make_folder, sole_writer, write_new
+from secure_tls.writing import make_folder, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
+    from pathlib import Path
 
 DEFAULT_TRUST_DOMAIN = "example.org"
 
@@ -66,14 +72,6 @@ class Order:
         return authority.issue_client(self.name, lifetime, private_key=private_key)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file: ``created`` now, or there already and kept."""
-
-    path: Path
-    created: bool
-
-
 class CertificateFolder:
     """The files ``ca.pem ca.key crl.pem`` and the leaves, as one folder holds them.
 
@@ -83,7 +81,7 @@ class CertificateFolder:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._clock = clock
+        self._layout = Layout(path, clock)
         self._created: set[Path] = set()
 
     def generate(
@@ -103,48 +101,48 @@ class CertificateFolder:
         if trust_domain is not None:
             check_trust_domain(trust_domain)
         make_folder(self._path)
-        with sole_writer(self._path):
-            return self._complete(
+        with sole_run(self._path) as (locked, repaired):
+            outcomes = self._complete(
                 orders, trust_domain=trust_domain, key_type=key_type, lifetime=lifetime
             )
+            crl = self._layout.crl
+            if crl in self._created:
+                return [*repaired, *outcomes, Outcome.of(crl, State.CREATED)]
+            return [*repaired, *outcomes, own_list.keep_fresh(self._layout, locked=locked)]
 
     def add(
         self, order: Order, *, key_type: KeyType, lifetime: timedelta = MAX_LEAF_LIFETIME
     ) -> list[Outcome]:
         """Add one leaf under the authority that is there; raises as ``generate``."""
-        if not self._ca.exists():
-            raise TLSFileError(
-                "no_ca",
-                f"{self._path} has no authority yet: run secure-certs there first.",
-                self._path,
-            )
-        with sole_writer(self._path):
+        self._layout.ca_certificate()
+        with sole_run(self._path) as (locked, repaired):
             if self._missing(order):
-                authority = self._authority(None, key_type)
-                self._fill(order, authority, key_type, lifetime)
-        return self._outcomes([order])
+                self._fill(order, self._layout.authority(), key_type, lifetime)
+            outcomes = [*repaired, *self._outcomes([order])]
+            if is_there(self._layout.crl):
+                crl = own_list.keep_fresh(self._layout, locked=locked)
+                # Not asked for: it is worth a line only when there is something to say.
+                outcomes += [crl] if crl.note or crl.state is not State.KEPT else []
+        return outcomes
 
-    @property
-    def _ca(self) -> Path:
-        return self._path / "ca.pem"
+    def renew(self, names: Sequence[str] = (), *, within: timedelta | None = None) -> list[Outcome]:
+        """Renew the leaves of these names, or those that are due; as ``renewal.renew``."""
+        return renewal.renew(self._layout, names, within=within)
 
-    @property
-    def _ca_key(self) -> Path:
-        return self._path / "ca.key"
+    def revoke(self, wanted: str | int, *, reason: Reason | None = None) -> list[Outcome]:
+        """Revoke by name, file or serial number; as ``revocation.revoke``."""
+        return revocation.revoke(self._layout, wanted, reason=reason)
 
-    @property
-    def _crl(self) -> Path:
-        return self._path / "crl.pem"
-
-    def _pair(self, order: Order) -> tuple[Path, Path]:
-        return self._path / f"{order.stem}.pem", self._path / f"{order.stem}.key"
+    def _leaf(self, order: Order) -> Leaf:
+        return self._layout.leaf_at(order.stem)
 
     def _missing(self, order: Order) -> bool:
-        certificate, key = self._pair(order)
+        leaf = self._leaf(order)
+        certificate, key = leaf.certificate, leaf.key
         # The certificate is looked for first: a run at the same time writes it last.
-        if not _is_there(certificate):
+        if not is_there(certificate):
             return True
-        if not _is_there(key):
+        if not is_there(key):
             raise TLSFileError(
                 "half_pair",
                 f"{certificate} is there without {key}: put the key back, or move the "
@@ -161,75 +159,60 @@ class CertificateFolder:
         key_type: KeyType,
         lifetime: timedelta,
     ) -> list[Outcome]:
+        layout = self._layout
         missing = [order for order in orders if self._missing(order)]
-        has_crl = _is_there(self._crl)
+        has_crl = is_there(layout.crl)
         has_others = has_crl or len(missing) < len(orders)
         # Looked for last: whatever an authority signed is younger than its certificate.
-        has_ca = _is_there(self._ca)
+        has_ca = is_there(layout.ca)
         if has_others and not has_ca:
             raise TLSFileError(
                 "no_ca",
-                f"{self._ca} is missing, though certificates that it signed are there: put it "
+                f"{layout.ca} is missing, though certificates that it signed are there: put it "
                 "back, or start over in an empty folder.",
-                self._ca,
+                layout.ca,
             )
         if has_ca and trust_domain is not None:
             self._check_trust_domain(trust_domain)
-        if missing or not has_crl or not has_ca:
-            authority = self._authority(trust_domain, key_type, create=not has_ca)
+        if not has_ca:
+            self._create_authority(trust_domain or DEFAULT_TRUST_DOMAIN, key_type)
+        if missing or not has_crl:
+            # From the disk, also where it was just made: another run may have been the first.
+            authority = layout.authority()
             for order in missing:
                 self._fill(order, authority, key_type, lifetime)
             if not has_crl:
                 crl = authority.crl(number=1).public_bytes(Encoding.PEM)
-                self._write(self._crl, crl, secret=False)
-        outcomes = self._outcomes(orders)
-        authority_files = [p for p in (self._ca, self._ca_key) if _is_there(p)]
-        return [
-            *(Outcome(path, path in self._created) for path in authority_files),
-            *outcomes,
-            Outcome(self._crl, self._crl in self._created),
-        ]
+                self._write(layout.crl, crl, secret=False)
+        authority_files = [path for path in (layout.ca, layout.ca_key) if is_there(path)]
+        return [*map(self._outcome, authority_files), *self._outcomes(orders)]
 
-    def _authority(
-        self, trust_domain: str | None, key_type: KeyType, *, create: bool = False
-    ) -> Authority:
-        if create:
-            key = self._key(self._ca_key, key_type)
-            made = Authority.create(
-                trust_domain or DEFAULT_TRUST_DOMAIN, private_key=key, clock=self._clock
-            )
-            self._write(self._ca, made.certificate_pem, secret=False)
-        elif not _is_there(self._ca_key):
-            raise TLSFileError(
-                "no_ca_key",
-                f"{self._ca_key} is not there, and nothing can be signed without it: bring it "
-                "back for this run.",
-                self._ca_key,
-            )
-        # From the disk, also where it was just made: another run may have been the first.
-        return Authority.load(self._ca, self._ca_key, clock=self._clock)
+    def _create_authority(self, trust_domain: str, key_type: KeyType) -> None:
+        key = self._key(self._layout.ca_key, key_type)
+        made = Authority.create(trust_domain, private_key=key, clock=self._layout.clock)
+        self._write(self._layout.ca, made.certificate_pem, secret=False)
 
     def _check_trust_domain(self, wanted: str) -> None:
-        certificate = pem.load_certificates(pem.read(self._ca), self._ca)[0]
-        there = trust_domain_of(certificate, self._ca)
+        ca = self._layout.ca
+        there = trust_domain_of(self._layout.ca_certificate(), ca)
         if there != wanted:
             raise AuthorityError(
                 "trust_domain",
-                f"{self._ca} is the authority of {there}, not of {wanted}: use another folder "
+                f"{ca} is the authority of {there}, not of {wanted}: use another folder "
                 "for another trust domain.",
             )
 
     def _fill(
         self, order: Order, authority: Authority, key_type: KeyType, lifetime: timedelta
     ) -> None:
-        certificate, key_path = self._pair(order)
-        make_folder(certificate.parent)
-        key = self._key(key_path, key_type)
+        leaf = self._leaf(order)
+        make_folder(leaf.certificate.parent)
+        key = self._key(leaf.key, key_type)
         issued = order.fill(authority, lifetime, key)
-        self._write(certificate, issued.certificate_pem, secret=False)
+        self._write(leaf.certificate, issued.certificate_pem, secret=False)
 
     def _key(self, path: Path, key_type: KeyType) -> PrivateKey:
-        if not _is_there(path):
+        if not is_there(path):
             key = key_type.generate()
             if self._write(path, private_pem(key), secret=True):
                 return key
@@ -243,10 +226,14 @@ class CertificateFolder:
         return created
 
     def _outcomes(self, orders: Sequence[Order]) -> list[Outcome]:
-        paths = [path for order in orders for path in self._pair(order)]
-        return [Outcome(path, path in self._created) for path in paths]
+        leaves = map(self._leaf, orders)
+        return [self._outcome(path) for leaf in leaves for path in (leaf.certificate, leaf.key)]
 
-
-def _is_there(path: Path) -> bool:
-    # A dangling link is there too: its name is taken.
-    return path.exists() or path.is_symlink()
+    def _outcome(self, path: Path) -> Outcome:
+        if path in self._created:
+            return Outcome.of(path, State.CREATED)
+        outcome = Outcome.of(path, State.KEPT)
+        if outcome.until is None or outcome.until >= self._layout.clock():
+            return outcome
+        note = "" if path == self._layout.ca else "run secure-certs renew"
+        return dataclasses.replace(outcome, state=State.EXPIRED, note=note)

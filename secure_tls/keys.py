@@ -33,6 +33,14 @@ class KeyType(StrEnum):
         return ec.generate_private_key(ec.SECP256R1())
 
 
+def generate_like(public_key: PublicKeyTypes) -> PrivateKey:
+    """Make a new key of the same kind and size as this one, which ``is_servable``."""
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return rsa.generate_private_key(public_exponent=65537, key_size=public_key.key_size)
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    return ec.generate_private_key(public_key.curve)
+
+
 def is_servable(public_key: PublicKeyTypes) -> bool:
     """Whether gRPC's TLS stack can use such a key: it cannot use Ed25519, for one."""
     if isinstance(public_key, rsa.RSAPublicKey):
@@ -40,6 +48,15 @@ def is_servable(public_key: PublicKeyTypes) -> bool:
     return isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(
         public_key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
     )
+
+
+def kind_of(public_key: PublicKeyTypes) -> str:
+    """A short name for the kind and size of a key, as ``KeyType`` gives them."""
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return f"rsa-{public_key.key_size}"
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return f"ecdsa-{public_key.curve.name.replace('secp', 'p').removesuffix('r1')}"
+    return type(public_key).__name__.removesuffix("PublicKey").lower()
 
 
 def same_key(one: PublicKeyTypes, other: PublicKeyTypes) -> bool:

@@ -1,0 +1,57 @@
+"""What a run made of each file of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+from secure_tls.check import describe
+from secure_tls.errors import TLSFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class State(StrEnum):
+    """What became of a file or of a certificate."""
+
+    CREATED = "created"
+    KEPT = "kept"
+    EXPIRED = "expired"
+    RENEWED = "renewed"
+    REPAIRED = "repaired"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    REVOKED = "revoked"
+    ALREADY_REVOKED = "already revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One file: ``until`` is seconds since the epoch, ``note`` says why, where that is not plain.
+
+    ``who`` comes from a certificate and may hold any character.
+    """
+
+    path: Path
+    state: State
+    who: str = ""
+    until: float | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, path: Path, state: State, note: str = "") -> Self:
+        """The outcome for a file, with who and until as it says now."""
+        if path.suffix == ".key":
+            return cls(path, state, note=note)
+        try:
+            finding = describe(path)
+        except TLSFileError:
+            # It was there before; verify says what is wrong with it.
+            return cls(path, state, "not readable as a certificate", note=note)
+        return cls(path, state, finding.who, finding.until, note)
+
+    @property
+    def created(self) -> bool:
+        return self.state is State.CREATED

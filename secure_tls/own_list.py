@@ -1,0 +1,80 @@
+"""The revocation list that a folder's own authority signs, and that every run keeps fresh.
+
+A list past its end lets nobody in, so an authority must not fall silent only because there is
+nobody to revoke.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from secure_tls import writing
+from secure_tls.crl import VerifiedList, load_lists
+from secure_tls.errors import RevocationListError, TLSFileError
+from secure_tls.layout import Layout, is_there
+from secure_tls.outcome import Outcome, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryptography import x509
+
+    from secure_tls.authority import Authority
+
+
+def load(layout: Layout) -> VerifiedList:
+    """The folder's list, verified. Raises ``TLSFileError``, ``no_crl`` where there is none."""
+    if not is_there(layout.crl):
+        raise TLSFileError(
+            "no_crl",
+            f"{layout.crl} is missing: put it back (secure-certs would make an empty one, which "
+            "forgets who was revoked).",
+            layout.crl,
+        )
+    lists = load_lists(layout.crl, [layout.ca_certificate()], now=layout.clock())
+    if len(lists) != 1:
+        raise RevocationListError(
+            "unsupported",
+            f"{layout.crl} holds more than one revocation list: keep the others elsewhere.",
+            layout.crl,
+        )
+    return lists[0]
+
+
+def keep_fresh(layout: Layout, *, locked: bool) -> Outcome:
+    """Sign the list anew when half of its life is over; a note says where that is not possible.
+
+    Raises ``TLSFileError`` where the authority cannot be read or the list cannot be written.
+    """
+    try:
+        current = load(layout)
+    except TLSFileError as error:
+        return Outcome.of(layout.crl, State.KEPT, error.message)
+    start = current.crl.last_update_utc.timestamp()
+    if layout.clock() < (start + current.next_update) / 2:
+        return Outcome.of(layout.crl, State.KEPT)
+    note = ""
+    if not is_there(layout.ca_key):
+        note = "half of its life is over: run secure-certs where ca.key is"
+    elif not locked:
+        note = "half of its life is over, and a file system without locks keeps it from renewal"
+    if note:
+        return Outcome.of(layout.crl, State.KEPT, note)
+    return sign(layout, layout.authority(), current)
+
+
+def sign(
+    layout: Layout,
+    authority: Authority,
+    current: VerifiedList,
+    new: Iterable[x509.RevokedCertificate] = (),
+) -> Outcome:
+    """Replace the list by the next one, with all its entries; only under the folder's lock.
+
+    Raises ``TLSFileError``.
+    """
+    crl = authority.crl([*current.crl, *new], number=current.number + 1)
+    writing.replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False)
+    return Outcome.of(layout.crl, State.RENEWED)

@@ -1,0 +1,101 @@
+"""A certificate and its key, replaced together although they are two files.
+
+Both drafts are on the disk before the first file is replaced, and the two renames follow each
+other at once. Where a run was killed between them one draft is left, and it belongs to the file
+that was replaced: the next run finds that out and completes the pair, without the authority's key.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secure_tls import files, pem, writing
+from secure_tls.errors import TLSFileError
+from secure_tls.layout import LEAF_FOLDERS
+from secure_tls.outcome import Outcome, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PREFIX = ".secure-certs-renewal."
+
+
+def replace_pair(
+    certificate: Path, key: Path, *, certificate_pem: bytes, private_key_pem: bytes
+) -> None:
+    """Replace both files; only under the folder's lock. Raises ``TLSFileError``."""
+    drafts = {key: _draft(key), certificate: _draft(certificate)}
+    try:
+        writing.write_draft(drafts[key], key, private_key_pem, secret=True)
+        writing.write_draft(drafts[certificate], certificate, certificate_pem, secret=False)
+        writing.sync_folder(key.parent)
+    except (OSError, TLSFileError) as error:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise writing.unwritable(certificate, error) from error
+        raise
+    _put_in_place(drafts)
+
+
+@contextmanager
+def sole_run(folder: Path, *, needs_lock: bool = False) -> Iterator[tuple[bool, list[Outcome]]]:
+    """Be the only run in the folder; yields whether so, and which pairs had to be completed.
+
+    Without a lock nothing is completed, since another run could be at it. Raises
+    ``TLSFileError``, with ``needs_lock`` also ``no_locks``.
+    """
+    with writing.sole_writer(folder) as locked:
+        if needs_lock and not locked:
+            raise TLSFileError(
+                "no_locks",
+                f"{folder} is on a file system without locks, where runs at the same time could "
+                "undo each other's work: do this on the machine that has the disk.",
+                folder,
+            )
+        yield locked, _complete(folder) if locked else []
+
+
+def _complete(folder: Path) -> list[Outcome]:
+    completed = []
+    places = [folder, *(folder / name for name in LEAF_FOLDERS)]
+    for draft in sorted(draft for place in places for draft in place.glob(f"{_PREFIX}*")):
+        path = draft.with_name(draft.name.removeprefix(_PREFIX))
+        certificate, key = path.with_suffix(".pem"), path.with_suffix(".key")
+        # Named by its own path is what was replaced, by its draft what was not.
+        pair = (draft, key) if path == certificate else (certificate, draft)
+        if _belong_together(*pair):
+            _put_in_place({path: draft})
+            note = "a run was stopped between replacing its key and its certificate"
+            completed.append(Outcome.of(certificate, State.REPAIRED, note))
+        else:
+            draft.unlink(missing_ok=True)
+    return completed
+
+
+def _belong_together(certificate: Path, key: Path) -> bool:
+    try:
+        leaf = pem.load_certificates(pem.read(certificate), certificate)[0]
+        files.check_pair(leaf, certificate, pem.read_secret(key, allow_readable=True), key)
+    except TLSFileError:
+        return False
+    return True
+
+
+def _put_in_place(drafts: dict[Path, Path]) -> None:
+    for path, draft in drafts.items():
+        try:
+            draft.replace(path)
+        except OSError as error:
+            raise writing.unwritable(path, error) from error
+    for folder in {path.parent for path in drafts}:
+        try:
+            writing.sync_folder(folder)
+        except OSError as error:
+            raise writing.unwritable(folder, error) from error
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{_PREFIX}{path.name}")
