@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from secure_server.auth.claim_path import ClaimPath, claim_path
 from secure_server.authz.audit import AuditCondition, AuditLogger, AuditOptions
-from secure_server.authz.claims import ClaimPath, claim_path
 from secure_server.authz.document import Node, quoted, read
 from secure_server.authz.patterns import Patterns
 from secure_server.authz.rule import Rule
@@ -39,7 +39,7 @@ class ParsedPolicy:
     audit: AuditOptions
 
 
-def parse(text: str, *, origin: str, known_loggers: frozenset[str]) -> ParsedPolicy:
+def parse(text: str, *, origin: str, known_loggers: frozenset[str] | None) -> ParsedPolicy:
     """Read a policy. Raises `PolicyError` for the first thing that is wrong with it."""
     root = read(text, origin=origin)
     members = root.members("name", "deny_rules", "allow_rules", "audit_logging_options")
@@ -162,7 +162,7 @@ def _claims(node: Node) -> tuple[tuple[ClaimPath, Patterns], ...]:
     return tuple(claims)
 
 
-def _audit_options(node: Node | None, known_loggers: frozenset[str]) -> AuditOptions:
+def _audit_options(node: Node | None, known_loggers: frozenset[str] | None) -> AuditOptions:
     if node is None:
         return AuditOptions()
     members = node.members("audit_condition", "audit_loggers")
@@ -179,13 +179,13 @@ def _audit_options(node: Node | None, known_loggers: frozenset[str]) -> AuditOpt
     return AuditOptions(condition, tuple(logger for logger in loggers if logger is not None))
 
 
-def _audit_logger(node: Node, known_loggers: frozenset[str]) -> AuditLogger | None:
+def _audit_logger(node: Node, known_loggers: frozenset[str] | None) -> AuditLogger | None:
     """The logger, or None where it is unknown and optional: A59 has such a one ignored."""
     members = node.members("name", "config", "is_optional")
     name = _name(node, members, "each audit logger")
     config = members["config"].any_members() if "config" in members else {}
     is_optional = "is_optional" in members and members["is_optional"].boolean()
-    if name in known_loggers:
+    if known_loggers is None or name in known_loggers:
         frozen = MappingProxyType({key: _frozen(each.value) for key, each in config.items()})
         return AuditLogger(name, frozen, is_optional)
     if is_optional:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secure_server.auth.claim_path import ClaimPath, claim_texts
 from secure_server.auth.principal import Principal
-from secure_server.authz.claims import ClaimPath, claim_texts
 from secure_server.authz.patterns import Patterns
 
 
