@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class EverybodysInterceptor(grpc.ServerInterceptor):
@@ -17,7 +16,7 @@ class EverybodysInterceptor(grpc.ServerInterceptor):
     grpcio's one serving thread.
     """
 
-    def __init__(self, key: ec.EllipticCurvePublicKey, issuer: str, audience: str) -> None:
+    def __init__(self, key: Any, issuer: str, audience: str) -> None:
         self._key = key
         self._issuer = issuer
         self._audience = audience

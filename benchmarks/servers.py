@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, r
 from benchmarks.everybody import EverybodysInterceptor
 from secure_server.auth import Authenticators, Credentials, Principal
 from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.keys import FindKey
+from secure_server.auth.signs import Scheme, Sign
 from secure_server.authz import Policy
 from secure_server.config import ServerSection
 from secure_server.guard import (
@@ -167,7 +169,7 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
 
     core = Core(
         peers=Peers(trust_domains=frozenset({"example.org"}), minimum_tls="1.3"),
-        authenticators=Authenticators([_verifier(lambda: ring.keys), _Seen()]),
+        authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
         # The very object that the shipped server's door asks, without the feed that fills it.
         revocations=Snapshot(
             1, frozenset(f"{n:032x}" for n in range(guarded.revocations)), frozenset()
@@ -180,7 +182,7 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
     return core
 
 
-def _verifier(keys: Callable[[], Any]) -> JWTAuthenticator:
+def _verifier(keys: FindKey) -> JWTAuthenticator:
     return JWTAuthenticator(
         name="jwt",
         issuer=ISSUER,
@@ -223,10 +225,10 @@ class _Seen:
     """
 
     name = "seen"
+    signs: Collection[Sign] = (Scheme(SEEN),)
 
-    def authenticate(self, credentials: Credentials, peer: Peer | None) -> Principal | None:
-        if credentials.scheme != SEEN.lower():
-            return None
+    def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
+        assert credentials is not None
         serial = credentials.value[-SEEN_DIGITS:]
         claims = {"iss": ISSUER, "sub": f"users/{serial}", "jti": serial, "roles": [ROLE]}
         return Principal(

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from secure_server.auth.authenticators import Authenticator
     from secure_server.auth.credentials import Credentials
-    from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
-    from secure_server.auth.key_sets import KeySetError
+    from secure_server.auth.errors import (
+        AuthenticationError,
+        AuthenticatorError,
+        AuthenticatorUnavailable,
+    )
     from secure_server.auth.principal import ANONYMOUS, Principal
     from secure_server.authz import PolicyError
     from secure_server.config import ConfigError
@@ -26,12 +29,12 @@ __all__ = [
     "AuditLogger",
     "AuthenticationError",
     "Authenticator",
+    "AuthenticatorError",
     "AuthenticatorUnavailable",
     "Caller",
     "ConfigError",
     "Credentials",
     "Guard",
-    "KeySetError",
     "Peer",
     "PolicyError",
     "Principal",
@@ -45,12 +48,12 @@ _HOMES = {
     "AuditLogger": "secure_server.guard",
     "AuthenticationError": "secure_server.auth",
     "Authenticator": "secure_server.auth",
+    "AuthenticatorError": "secure_server.auth.errors",
     "AuthenticatorUnavailable": "secure_server.auth",
     "Caller": "secure_server.guard",
     "ConfigError": "secure_server.config",
     "Credentials": "secure_server.auth",
     "Guard": "secure_server.guard",
-    "KeySetError": "secure_server.auth.key_sets",
     "Peer": "secure_tls.peer",
     "PolicyError": "secure_server.authz",
     "Principal": "secure_server.auth",

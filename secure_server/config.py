@@ -5,26 +5,24 @@ An unknown key refuses to start: a misspelt limit would otherwise be no limit.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
+    PlainValidator,
+    TypeAdapter,
     ValidationError,
-    ValidationInfo,
     field_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -32,62 +30,28 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from secure_tls.errors import SpiffeIDError
-from secure_tls.spiffe import SpiffeID, check_trust_domain
-
-ENVIRONMENT = "SECURE_SERVER_"
-"""``SECURE_SERVER_TLS__CLIENT_CA`` is ``client_ca`` of ``[tls]``."""
+from secure_server.auth.own import OWN_TOKENS, OwnSettings
+from secure_server.auth.plugin import AuthenticatorType, find_type
+from secure_server.config_errors import ENVIRONMENT, explain
+from secure_server.fields import (
+    Address,
+    File,
+    Name,
+    Section,
+    SpiffeIDText,
+    Word,
+    relative_to,
+    resolve,
+    sentence_of,
+)
+from secure_tls.spiffe import check_trust_domain
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the file, the line and the key."""
 
 
-_FOLDER: ContextVar[Path] = ContextVar("folder", default=Path())
-"""From where relative paths count while a configuration is read."""
-
-
-def _resolve(path: Path) -> Path:
-    text = os.fspath(path)
-    if text == "." or "\0" in text:  # pathlib's "." is also the empty text
-        raise ValueError("is not the path of a file")
-    return _FOLDER.get() / path.expanduser()
-
-
-File = Annotated[Path, AfterValidator(_resolve)]
-
-
-_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-
-
-def _check_address(value: str) -> str:
-    match = _ADDRESS.fullmatch(value)
-    if match is None or int(match[1]) > 65535:
-        raise ValueError("is not HOST:PORT, such as 0.0.0.0:50051 or [::]:50051")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_check_address)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-Word = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,63}$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _check_no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what Python would take for 1: `grace = true` is a misunderstanding."""
-        if (
-            isinstance(value, bool)
-            and cls.model_fields[str(info.field_name)].annotation is not bool
-        ):
-            raise ValueError("is not for true or false")
-        return value
-
-
-class ServerSection(_Section):
+class ServerSection(Section):
     """``[server]``: where to listen, and how much at once."""
 
     listen: Address = "127.0.0.1:50051"
@@ -103,14 +67,16 @@ class ServerSection(_Section):
     """A larger message is RESOURCE_EXHAUSTED, before and after decompression."""
 
 
-class TLSSection(_Section):
+class TLSSection(Section):
     """``[tls]``: our certificate, and whom we let connect."""
 
     certificate: File = Path("certs/server.pem")
     private_key: File = Path("certs/server.key")
     client_ca: File = Path("certs/ca.pem")
     crl: File | None = None
-    trust_domains: Annotated[list[str], Field(min_length=1)] = ["example.org"]
+    trust_domains: Annotated[list[str], Field(min_length=1)] = Field(
+        default_factory=lambda: ["example.org"]
+    )
     """SPIFFE trust domains whose members may connect."""
     minimum_version: Literal["1.2", "1.3"] = "1.3"
     allow_readable_private_key: bool = False
@@ -120,11 +86,11 @@ class TLSSection(_Section):
     @classmethod
     def _check_trust_domains(cls, domains: list[str]) -> list[str]:
         for domain in domains:
-            _speak(check_trust_domain, domain)
+            sentence_of(check_trust_domain, domain)
         return domains
 
 
-class TokensSection(_Section):
+class TokensSection(Section):
     """``[tokens]``: what we vouch for."""
 
     issuer: Name = "https://secure-grpc.example.org"
@@ -141,21 +107,52 @@ class TokensSection(_Section):
     """Seconds after which a session ends, however busy."""
 
 
-class WorkloadSection(_Section):
+class WorkloadSection(Section):
     """``[[workloads]]``: who gets a token by its client certificate alone."""
 
-    spiffe_id: str
-    roles: list[Word] = []
-    scopes: list[Word] = []
-
-    @field_validator("spiffe_id")
-    @classmethod
-    def _check_spiffe_id(cls, text: str) -> str:
-        _speak(SpiffeID.parse, text)
-        return text
+    spiffe_id: SpiffeIDText
+    roles: tuple[Word, ...] = ()
+    scopes: tuple[Word, ...] = ()
 
 
-class StoreSection(_Section):
+@dataclass(frozen=True, slots=True)
+class AuthenticatorSection:
+    """``[[authenticators]]``: one way to recognise callers, with the settings of its own type."""
+
+    name: str
+    kind: AuthenticatorType[Any]
+    settings: BaseModel
+
+
+def read_authenticator(table: object) -> AuthenticatorSection:
+    """Read one table of ``[[authenticators]]``. Raises ``ValueError``."""
+    if isinstance(table, AuthenticatorSection):
+        return table
+    if not isinstance(table, dict):
+        raise ValueError("is not a table")  # noqa: TRY004 - the one that pydantic listens to
+    settings = dict(table)
+    name = settings.pop("type", None)
+    try:
+        kind = find_type(name if isinstance(name, str) else "")
+        called = _NAME.validate_python(settings.pop("name", name))
+    except ValueError as error:
+        at_fault = "name" if isinstance(error, ValidationError) else "type"
+        reason = "is no name of 1 to 256 characters" if at_fault == "name" else str(error)
+        problem = InitErrorDetails(
+            type=PydanticCustomError("value_error", "{reason}", {"reason": reason}),
+            loc=(at_fault,),
+            input=name,
+        )
+        raise ValidationError.from_exception_data("authenticators", [problem]) from None
+    # What this raises keeps its own place below ours.
+    return AuthenticatorSection(called, kind, kind.settings.model_validate(settings))
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_OWN_TOKENS = AuthenticatorSection("jwt", OWN_TOKENS, OwnSettings())
+
+
+class StoreSection(Section):
     """``[store]``: what is remembered, and where."""
 
     url: str = "sqlite:///state/secure-grpc.db"
@@ -170,23 +167,23 @@ class StoreSection(_Section):
                 f"is not sqlite:///FILE, the only kind of store there is (scheme "
                 f"{urlsplit(url).scheme!r})"
             )
-        return prefix + str(_resolve(Path(url.removeprefix(prefix))).absolute())
+        return prefix + str(resolve(Path(url.removeprefix(prefix))).absolute())
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """``[policy]``: who may call what."""
 
     file: File | None = None
     """gRFC A43 JSON; without it the policy that is shipped with the server."""
 
 
-class HTTPSection(_Section):
+class HTTPSection(Section):
     """``[http]``: /healthz, /metrics and /.well-known/jwks.json, in the clear; off by default."""
 
     listen: Address | None = None
 
 
-class LogSection(_Section):
+class LogSection(Section):
     """``[log]``: to standard error."""
 
     format: Literal["auto", "json", "text"] = "auto"
@@ -204,6 +201,10 @@ class Config(BaseSettings):
     server: ServerSection = Field(default_factory=ServerSection)
     tls: TLSSection = Field(default_factory=TLSSection)
     tokens: TokensSection = Field(default_factory=TokensSection)
+    authenticators: Annotated[
+        list[Annotated[AuthenticatorSection, PlainValidator(read_authenticator)]],
+        Field(min_length=1),
+    ] = [_OWN_TOKENS]
     workloads: list[WorkloadSection] = []
     store: StoreSection = Field(default_factory=StoreSection)
     policy: PolicySection = Field(default_factory=PolicySection)
@@ -244,18 +245,34 @@ def read_config(path: Path | None) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}.") from None
     _check_environment()
-    anchor = _FOLDER.set(Path() if path is None else path.parent)
     try:
-        return Config(**settings)
+        with relative_to(Path() if path is None else path.parent):
+            return Config(**settings)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, text)) from None
+        raise ConfigError(explain(error, path, text, known_keys(settings))) from None
     except SettingsError:
         raise ConfigError(
             f"The environment: {' or '.join(_unreadable_variables())} cannot be read: lists and "
             "whole sections are written as JSON."
         ) from None
-    finally:
-        _FOLDER.reset(anchor)
+
+
+def known_keys(settings: dict[str, Any]) -> Callable[[tuple[int | str, ...]], list[str]]:
+    """Return what lists the keys that a table of these settings may have."""
+
+    def known(location: tuple[int | str, ...]) -> list[str]:
+        match location:
+            case ():
+                return list(Config.model_fields)
+            case ("workloads", *_):
+                return list(WorkloadSection.model_fields)
+            case ("authenticators", int(number), *_):
+                kind = find_type(settings["authenticators"][number]["type"])
+                return ["type", "name", *kind.settings.model_fields]
+        section = Config.model_fields[str(location[0])].annotation
+        return list(getattr(section, "model_fields", {}))
+
+    return known
 
 
 def _read(path: Path) -> str:
@@ -300,72 +317,3 @@ def _unreadable_variables() -> Iterator[str]:
                 json.loads(value)
             except ValueError:
                 yield name
-
-
-def _explain(error: ValidationError, path: Path | None, text: str) -> str:
-    """Write one line a problem: where, which key, what is wrong."""
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False):
-        location = problem["loc"]
-        variable = ENVIRONMENT + "__".join(str(part).upper() for part in location)
-        if variable in os.environ:
-            where = f"environment: {variable}"
-        else:
-            line = _line_of(text, location)
-            key = ".".join(str(part) for part in location)
-            where = f"{path or 'defaults'}{f':{line}' if line else ''}: {key}"
-        lines.append(f"{where} {_sentence(problem, location)}")
-    return "\n".join(lines)
-
-
-def _sentence(problem: Any, location: tuple[int | str, ...]) -> str:
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-        return f"is not a setting; {hint}"
-    message = str(problem["msg"]).removeprefix("Value error, ").removesuffix(".")
-    return f"{message}." if message.startswith("is ") else f"is wrong: {message}."
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    if not location:
-        return list(Config.model_fields)
-    if location[0] == "workloads":
-        return list(WorkloadSection.model_fields)
-    kind = Config.model_fields[str(location[0])].annotation
-    return list(getattr(kind, "model_fields", {}))
-
-
-_TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
-_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)(?:\s*\.\s*[A-Za-z0-9_-]+)*\s*=")
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
-    """Find the line of a setting, or of its table where it has none. tomllib keeps no positions."""
-    table: tuple[int | str, ...] = ()
-    seen: dict[str, int] = {}
-    best: int | None = None
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := _TABLE.fullmatch(line):
-            name = match[2]
-            if match[1] == "[[":
-                table = (name, seen.get(name, 0))
-                seen[name] = seen.get(name, 0) + 1
-            else:
-                table = tuple(name.split("."))
-            if table == location[: len(table)] or (
-                best is None and table[: len(location)] == location
-            ):
-                best = number
-        elif (match := _KEY.match(line)) and (*table, match[1]) == location[: len(table) + 1]:
-            return number
-    return best
-
-
-def _speak(check: Callable[[str], object], text: str) -> None:
-    """Hand on the sentence of a check; pydantic listens to ``ValueError`` alone."""
-    try:
-        check(text)
-    except SpiffeIDError as error:
-        raise ValueError(str(error)) from None

@@ -18,13 +18,16 @@ from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from secure_server import logs
 from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.own import OwnAuthenticator
+from secure_server.auth.plugin import OwnTokens
 from secure_server.authz import Policy
 from secure_server.config import Config
 from secure_server.guard import AuditEvent, Guard, log_audit
-from secure_server.guard.guard import own_tokens, read_policy
+from secure_server.guard.chain import build_chain, grants
+from secure_server.guard.guard import read_policy
 from secure_server.http import HTTPServer, json_page
 from secure_server.services.cursors import Cursors
-from secure_server.services.token_service import TokenService, Workload
+from secure_server.services.token_service import TokenService
 from secure_server.services.user_service import UserService
 from secure_server.store.database import Database
 from secure_server.store.settings import secret_key
@@ -77,10 +80,13 @@ class Server:
         revocations = Revocations(database, clock=self._clock)
         revocations.start()
         self._undo.append(revocations.close)
-        verifier = own_tokens(config, lambda: key_ring.keys, self._clock)
+        own = OwnTokens(config.tokens.issuer, config.tokens.audience, key_ring.keys.get)
+        verifier = OwnAuthenticator("jwt", own, self._clock)
+        chain = build_chain(config, clock=self._clock, find_key=own.keys)
+        self._undo.append(chain.close)
         self._guard = Guard(
             config,
-            authenticators=[verifier],
+            authenticators=chain,
             policy=policy,
             revocations=revocations,
             audit=self._audit,
@@ -156,12 +162,7 @@ class Server:
                 key_ring=key_ring,
                 verifier=verifier,
                 revocations=revocations,
-                workloads={
-                    workload.spiffe_id: Workload(
-                        frozenset(workload.roles), frozenset(workload.scopes)
-                    )
-                    for workload in self._config.workloads
-                },
+                workloads=grants(self._config),
             ),
             self._grpc,
         )

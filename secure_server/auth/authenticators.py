@@ -1,39 +1,138 @@
-"""The chain of authenticators: the first that knows the credentials decides."""
+"""The chain of authenticators: who is asked about which credentials."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from secure_server.auth.credentials import Credentials
-from secure_server.auth.errors import AuthenticationError
-from secure_server.auth.principal import Principal
+from secure_server.auth import signs
+from secure_server.auth.credentials import BEARER, Credentials
+from secure_server.auth.errors import AuthenticationError, AuthenticatorError
+from secure_server.auth.generation import Generation
+from secure_server.auth.principal import ANONYMOUS, Principal
+from secure_server.auth.signs import BareCertificate, IssuedBy, Opaque, Prefix, Scheme, Sign
 from secure_tls.peer import Peer
 
 
 class Authenticator(Protocol):
     """Recognises callers by one kind of credentials.
 
+    It is asked about credentials that bear one of its ``signs``, and about no others.
     ``authenticate`` returns the principal; None for "none of mine", which lets the next one try; or
-    raises ``AuthenticationError``, which is final. It is called from many threads at once.
+    raises ``AuthenticationError``, which is final. It is called from many threads at once, and what
+    it returns is remembered until ``Principal.expires_at`` or ``recheck_at``. ``credentials`` is
+    None for a call with a client certificate and no credential.
+
+    It may also have ``check() -> str``, which fetches what can be fetched and says in a sentence
+    what would be accepted, for `secure-server check`; and ``close()``.
     """
 
     @property
     def name(self) -> str: ...
 
-    def authenticate(self, credentials: Credentials, peer: Peer | None) -> Principal | None: ...
+    @property
+    def signs(self) -> Collection[Sign]: ...
+
+    def authenticate(
+        self, credentials: Credentials | None, peer: Peer | None
+    ) -> Principal | None: ...
 
 
 class Authenticators:
-    """Asks each in turn. Credentials that nobody claims are refused."""
+    """Asks those whose sign the credentials bear. Credentials that nobody claims are refused."""
 
-    def __init__(self, chain: Sequence[Authenticator]) -> None:
-        self._chain = tuple(chain)
+    def __init__(
+        self,
+        chain: Sequence[Authenticator],
+        generation: Generation | None = None,
+        closing: Sequence[object] = (),
+    ) -> None:
+        """Raises ``AuthenticatorError`` for two that claim the same, or have the same name.
 
-    def authenticate(self, credentials: Credentials, peer: Peer | None) -> Principal:
-        """Return the principal, or raise ``AuthenticationError``."""
-        for authenticator in self._chain:
+        ``generation`` is that which the members of the chain move on when what they answered before
+        may not hold any longer; ``closing`` is what to close with them.
+        """
+        self.members = tuple(chain)
+        self._closing = (*self.members, *closing)
+        self.generation = generation or Generation()
+        _check(self.members)
+        self._issuers: dict[str, Authenticator] = {}
+        self._prefixes: list[tuple[str, Authenticator]] = []
+        self._schemes: dict[str, Authenticator] = {}
+        self._opaque: Authenticator | None = None
+        self._bare: Authenticator | None = None
+        for member in self.members:
+            for sign in member.signs:
+                self._file(sign, member)
+
+    @property
+    def asks_about_certificates(self) -> bool:
+        """Whether a call without a credential is anybody's business."""
+        return self._bare is not None
+
+    def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal:
+        """Return the principal, ``ANONYMOUS`` where there are no credentials and nobody knows the
+        certificate, or raise ``AuthenticationError``.
+        """
+        if credentials is None:
+            bare = self._bare
+            known = None if bare is None or peer is None else bare.authenticate(None, peer)
+            return ANONYMOUS if known is None else known
+        for authenticator in self._candidates(credentials):
             principal = authenticator.authenticate(credentials, peer)
             if principal is not None:
                 return principal
         raise AuthenticationError("unclaimed", "No authenticator knows this kind of credentials.")
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        for one in self._closing:
+            getattr(one, "close", bool)()
+
+    def _file(self, sign: Sign, member: Authenticator) -> None:
+        match sign:
+            case IssuedBy(issuer):
+                self._issuers[issuer] = member
+            case Prefix(text):
+                self._prefixes.append((text, member))
+            case Scheme(name):
+                self._schemes[name.lower()] = member
+            case Opaque():
+                self._opaque = member
+            case BareCertificate():
+                self._bare = member
+
+    def _candidates(self, credentials: Credentials) -> list[Authenticator]:
+        """Find whom to ask: by prefix, else by the issuer that a JWT names, else by nothing."""
+        if credentials.scheme != BEARER:
+            found = [self._schemes.get(credentials.scheme)]
+        else:
+            found = [a for text, a in self._prefixes if credentials.value.startswith(text)]
+            token = credentials.jwt if not found else None
+            if token is not None:
+                issuer = token.claims.get("iss")
+                found.append(self._issuers.get(issuer) if isinstance(issuer, str) else None)
+            else:
+                found.append(self._opaque)
+        return [authenticator for authenticator in found if authenticator is not None]
+
+
+def _check(members: Sequence[Authenticator]) -> None:
+    claims = [(member, sign) for member in members for sign in member.signs]
+    for member, sign in claims:
+        try:
+            signs.check(sign)
+        except ValueError as error:
+            raise AuthenticatorError(f"The authenticator {member.name!r}: {error}") from None
+    for one, other in itertools.combinations(members, 2):
+        if one.name == other.name:
+            raise AuthenticatorError(
+                f"Two authenticators are called {one.name!r}: give each a `name` of its own."
+            )
+    for (one, sign), (other, theirs) in itertools.combinations(claims, 2):
+        if one is not other and signs.overlap(sign, theirs):
+            raise AuthenticatorError(
+                f"The authenticators {one.name!r} and {other.name!r} both claim {sign}: leave one "
+                "of them out, or have them claim different credentials."
+            )

@@ -1,4 +1,4 @@
-"""One claim of a principal, found by its name and read as text."""
+"""One claim, found by its name and read as text."""
 
 from __future__ import annotations
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from secure_server.auth import jws
 from secure_server.auth.errors import AuthenticationError
 
+BEARER = "bearer"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Credentials:
     """One ``authorization`` value, taken apart (RFC 9110, section 11.4).
 
@@ -29,3 +33,11 @@ class Credentials:
                 "authorization", "The authorization value is not a scheme, one space, a credential."
             )
         return cls(scheme.lower(), value)
+
+    @cached_property
+    def jwt(self) -> jws.UnverifiedToken | None:
+        """The bearer token, read and *not* verified, where it has the form of a JWT; else None.
+
+        Read once, however many ask. Raises ``AuthenticationError``, as ``jws.parse`` does.
+        """
+        return jws.parse(self.value) if self.scheme == BEARER else None

@@ -18,3 +18,7 @@ class AuthenticationError(Exception):
 
 class AuthenticatorUnavailable(AuthenticationError):  # noqa: N818 - it is a condition, not a fault
     """Nobody can tell now whether the credentials are good; the caller may try again."""
+
+
+class AuthenticatorError(Exception):
+    """An authenticator cannot be used as it is configured; the message says why and what to do."""

@@ -18,6 +18,9 @@ from secure_server.auth.errors import AuthenticationError
 MAX_TOKEN_BYTES = 8 * 1024
 """Longer tokens are refused before anything of them is parsed; metadata ends at 16 KiB."""
 
+_MOST_BRACKETS = 256
+"""A bound on how deep a part can be nested, looked at before it is parsed."""
+
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)", re.ASCII)
 
 
@@ -34,10 +37,13 @@ class UnverifiedToken:
 def parse(token: str) -> UnverifiedToken | None:
     """Read a token without verifying it; None where the text has not the form of one.
 
-    Raises ``AuthenticationError`` with code ``malformed`` where the parts are not canonical
-    base64url, not UTF-8 JSON objects, or have a member twice.
+    Raises ``AuthenticationError`` with code ``too_long`` for more than ``MAX_TOKEN_BYTES``, and
+    with code ``malformed`` where the parts are not canonical base64url, not UTF-8 JSON objects,
+    nested deeply, or have a member twice.
     """
-    match = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_BYTES else None
+    if len(token) > MAX_TOKEN_BYTES:
+        raise AuthenticationError("too_long", f"The token has more than {MAX_TOKEN_BYTES} bytes.")
+    match = _COMPACT.fullmatch(token)
     if match is None:
         return None
     header, payload, signature = match.groups()
@@ -61,9 +67,12 @@ def _bytes(text: str, part: str) -> bytes:
 
 
 def _object(text: str, part: str) -> dict[str, Any]:
+    data = _bytes(text, part)
+    if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
+        raise AuthenticationError("malformed", f"The {part} is nested too deeply.")
     try:
         value = json.loads(
-            _bytes(text, part).decode("utf-8"),
+            data.decode("utf-8"),
             object_pairs_hook=_unique_members,
             parse_constant=_refuse_constant,
         )

@@ -14,7 +14,8 @@ _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 class Principal:
     """Who is calling, as one authenticator recognised them: an immutable value.
 
-    ``expires_at`` is seconds since the epoch, or None where the credential has no end of its own.
+    ``expires_at`` is seconds since the epoch, or None where the credential has no end of its own;
+    ``recheck_at``, too, is when the authenticator wants to be asked about it again, if earlier.
     ``thumbprint`` is that of the certificate which the credential is bound to (RFC 8705), if any.
     ``claims`` are the verified claims, never the credential itself, and stay out of the ``repr``.
     """
@@ -29,6 +30,7 @@ class Principal:
     session_id: str = ""
     expires_at: float | None = None
     thumbprint: str = ""
+    recheck_at: float | None = field(default=None, repr=False, hash=False, compare=False)
     claims: Mapping[str, Any] = field(
         default_factory=lambda: _NO_CLAIMS, repr=False, hash=False, compare=False
     )

@@ -17,8 +17,8 @@ import grpc
 import grpc.aio
 
 from secure_server import logs
+from secure_server.bounded import Bounded
 from secure_server.guard.aio_handlers import GuardedMethod, status_of
-from secure_server.guard.bounded import Bounded
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Refusal

@@ -17,8 +17,8 @@ from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavaila
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.auth.revocations import Revocations
 from secure_server.authz import Decision, Policy
+from secure_server.bounded import Bounded
 from secure_server.guard.audit import AuditEvent, AuditLogger
-from secure_server.guard.bounded import Bounded
 from secure_server.guard.caller import Caller
 from secure_server.guard.peers import Peers
 from secure_server.guard.refusal import Answer, Refusal
@@ -37,12 +37,15 @@ Metadata = Iterable[tuple[str, str | bytes]]
 class _Known:
     """A caller who was recognised, and what was decided about them since."""
 
-    __slots__ = ("caller", "decided", "generation", "good_until")
+    __slots__ = ("believed", "caller", "decided", "generation", "good_until")
 
-    def __init__(self, caller: Caller, good_until: float, generation: int, policy: Policy) -> None:
+    def __init__(
+        self, caller: Caller, good_until: float, generation: int, believed: int, policy: Policy
+    ) -> None:
         self.caller = caller
         self.good_until = good_until
         self.generation = generation
+        self.believed = believed
         # Replaced together: no decision is ever filed under another policy.
         self.decided: tuple[Policy, dict[str, Decision]] = (policy, {})
 
@@ -66,6 +69,7 @@ class Core:
         self._revocations = revocations
         self._audit = audit
         self._clock = clock
+        self._believed = authenticators.generation
         self._known: Bounded[tuple[bytes, str], _Known] = Bounded(_MOST_KNOWN)
 
     def admit(
@@ -138,15 +142,15 @@ class Core:
         # The key is a digest: no cache, and no dump of one, holds a credential.
         key = (hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint)
         generation = self._revocations.generation
+        believed = self._believed.value
         known = self._known.get(key)
-        if known is None or now >= known.good_until:
-            if warm and authorization is not None:
+        if known is None or now >= known.good_until or known.believed != believed:
+            if warm and (authorization is not None or self._authenticators.asks_about_certificates):
                 return None
             principal = self._authenticate(authorization, peer)
             self._check_revoked(principal)
-            expires = principal.expires_at
-            good_until = _FOREVER if expires is None else expires
-            known = _Known(Caller(peer, principal), good_until, generation, self.policy)
+            good_until = min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER)
+            known = _Known(Caller(peer, principal), good_until, generation, believed, self.policy)
             if now < good_until:
                 self._known.put(key, known)
         elif known.generation != generation:
@@ -155,10 +159,9 @@ class Core:
         return known
 
     def _authenticate(self, authorization: str | None, peer: Peer | None) -> Principal:
-        if authorization is None:
-            return ANONYMOUS
         try:
-            return self._authenticators.authenticate(Credentials.parse(authorization), peer)
+            credentials = None if authorization is None else Credentials.parse(authorization)
+            return self._authenticators.authenticate(credentials, peer)
         except AuthenticatorUnavailable as error:
             raise Refusal(Answer.UNAVAILABLE, error.code, str(error), error.claims) from error
         except AuthenticationError as error:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 
 from secure_server import logs
-from secure_server.auth.authenticators import Authenticator, Authenticators
-from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.key_sets import read_key_set
-from secure_server.auth.keys import KeySet
+from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
 from secure_server.config import Config, ConfigError, read_config
 from secure_server.guard.aio import AioGuardInterceptor
 from secure_server.guard.audit import AuditLogger, log_audit
+from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience
 from secure_server.guard.peers import Peers
@@ -28,12 +26,6 @@ from secure_server.guard.sync import GuardInterceptor
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_tls.crl import RevocationList
 from secure_tls.files import TLSFiles, find_ca_key, read_server_files
-
-MAX_TOKEN_LIFETIME = 3600.0
-"""Seconds; the most that our issuer can be set to. A longer token is not ours."""
-
-LEEWAY = 10.0
-"""Seconds by which the clocks of our own machines may differ."""
 
 
 class Guard:
@@ -47,7 +39,7 @@ class Guard:
         self,
         config: Config,
         *,
-        authenticators: Sequence[Authenticator],
+        authenticators: Authenticators,
         policy: Policy,
         revocations: Revocations | None = None,
         audit: AuditLogger = log_audit,
@@ -69,12 +61,13 @@ class Guard:
                 minimum_tls=config.tls.minimum_version,
                 revocation_list=self._read_crl(),
             ),
-            authenticators=Authenticators(authenticators),
+            authenticators=authenticators,
             revocations=revocations or NothingRevoked(),
             policy=policy,
             audit=audit,
             clock=clock,
         )
+        self._authenticators = authenticators
         self.streams = Streams(config.server.stream_threads)
         self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
         self._aio: list[AioGuardInterceptor] = []
@@ -83,23 +76,23 @@ class Guard:
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
-        It needs ``[tokens] key_set``, the issuer's public keys, and ``[policy] file``. Raises
-        ``ConfigError``, ``KeySetError``, ``PolicyError`` and ``secure_tls.TLSFileError``.
+        It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
+        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError`` and
+        ``secure_tls.TLSFileError``.
         """
         config = read_config(Path(path))
-        if config.tokens.key_set is None:
-            raise ConfigError(
-                f"{path}: tokens.key_set is missing: name a file with the issuer's public keys, "
-                "such as `secure-client keys > jwks.json` writes it."
-            )
         if config.policy.file is None:
             raise ConfigError(
                 f"{path}: policy.file is missing: the policy that comes with the server is about "
                 "its own methods and would deny all of yours."
             )
-        key_set = read_key_set(config.tokens.key_set)
-        authenticator = own_tokens(config, lambda: key_set, time.time)
-        return cls(config, authenticators=[authenticator], policy=read_policy(config.policy.file))
+        policy = read_policy(config.policy.file)
+        chain = build_chain(config, clock=time.time)
+        try:
+            return cls(config, authenticators=chain, policy=policy)
+        except BaseException:
+            chain.close()
+            raise
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
@@ -136,6 +129,7 @@ class Guard:
 
     def close(self) -> None:
         """Let go of the threads. Calls that are in flight end as they would."""
+        self._authenticators.close()
         self._patience.close()
         self.streams.close()
         for interceptor in self._aio:
@@ -170,21 +164,6 @@ class Guard:
                 file=str(path),
             )
         return revocation_list
-
-
-def own_tokens(
-    config: Config, keys: Callable[[], KeySet], clock: Callable[[], float]
-) -> JWTAuthenticator:
-    """Return the authenticator of the tokens that ``[tokens]`` describes."""
-    return JWTAuthenticator(
-        name="jwt",
-        issuer=config.tokens.issuer,
-        audience=config.tokens.audience,
-        keys=keys,
-        max_lifetime=MAX_TOKEN_LIFETIME,
-        leeway=LEEWAY,
-        clock=clock,
-    )
 
 
 def read_policy(path: Path) -> Policy:

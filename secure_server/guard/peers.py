@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from secure_server.guard.bounded import Bounded
+from secure_server.bounded import Bounded
 from secure_server.guard.refusal import Answer, Refusal
 from secure_tls.crl import RevocationList
 from secure_tls.errors import PeerError

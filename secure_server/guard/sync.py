@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from secure_server import logs
-from secure_server.guard.bounded import Bounded
+from secure_server.bounded import Bounded
 from secure_server.guard.caller import CALLER, Caller, current_caller
 from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -14,6 +13,7 @@ from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
 from secure_server import logs
 from secure_server.auth.errors import AuthenticationError
 from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.plugin import Grant
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_caller, current_principal
 from secure_server.services.failures import InvalidRequestError, NotAllowedError, answers
@@ -30,14 +30,6 @@ from secure_tls.peer import Peer
 _MOST_CORRELATION_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What a workload's token may carry."""
-
-    roles: frozenset[str]
-    scopes: frozenset[str]
-
-
 class TokenService(TokenServiceServicer):
     """Tokens. The policy has admitted the caller, for some methods without any token."""
 
@@ -50,7 +42,7 @@ class TokenService(TokenServiceServicer):
         key_ring: KeyRing,
         verifier: JWTAuthenticator,
         revocations: Revocations,
-        workloads: Mapping[str, Workload],
+        workloads: Mapping[str, Grant],
     ) -> None:
         """``verifier`` recognises the tokens of ``issuer``; ``workloads`` are by SPIFFE ID."""
         self._accounts = accounts
@@ -106,7 +98,7 @@ class TokenService(TokenServiceServicer):
     @answers
     def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
         principal = current_principal()
-        if principal.session_id:
+        if principal.session_id:  # of ours: other issuers' tokens have none
             self._sessions.end(principal.session_id)
             self._revocations.refresh()
         else:

@@ -3,6 +3,7 @@
 - ``guarded_server`` and ``aio_guarded_server`` run a guarded server in this process, over real
   mutual TLS, and hand out channels to it.
 - ``Issuer`` signs tokens in memory, good ones and ones with each defect of ``DEFECTS``.
+- ``running_provider`` puts one on the network: discovery, keys, introspection, and failures.
 - ``as_principal`` lets a unit test call a servicer without any server.
 - ``secure_tls.Authority`` makes the certificates.
 
@@ -42,6 +43,7 @@ from secure_server.testing.aio import AioGuardedServer, aio_guarded_server
 from secure_server.testing.caller import as_principal
 from secure_server.testing.defects import DEFECTS
 from secure_server.testing.issuer import Issuer
+from secure_server.testing.provider import Provider, running_provider
 from secure_server.testing.server import GuardedServer, guarded_server
 
 __all__ = [
@@ -49,7 +51,9 @@ __all__ = [
     "AioGuardedServer",
     "GuardedServer",
     "Issuer",
+    "Provider",
     "aio_guarded_server",
     "as_principal",
     "guarded_server",
+    "running_provider",
 ]

@@ -11,6 +11,7 @@ import grpc.aio
 
 from secure_server.auth.authenticators import Authenticator
 from secure_server.guard.audit import AuditEvent
+from secure_server.guard.guard import Guard
 from secure_server.testing.guarded import CHANNEL_OPTIONS, GRACE, HOST, THREADS, Guarded, guarding
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
@@ -20,9 +21,14 @@ class AioGuardedServer(Guarded):
     __doc__ = Guarded.__doc__
 
     def __init__(
-        self, address: str, authority: Authority, issuer: Issuer, audit: list[AuditEvent]
+        self,
+        address: str,
+        authority: Authority,
+        issuer: Issuer,
+        audit: list[AuditEvent],
+        guard: Guard,
     ) -> None:
-        super().__init__(address, authority, issuer, audit)
+        super().__init__(address, authority, issuer, audit, guard)
         self._channels: list[grpc.aio.Channel] = []
 
     def channel(
@@ -54,7 +60,7 @@ async def aio_guarded_server(
     add_servicers: Callable[[grpc.aio.Server], object],
     *,
     policy: str | Mapping[str, Any],
-    authenticators: Sequence[Authenticator] = (),
+    authenticators: Sequence[Authenticator | Mapping[str, Any]] = (),
     authority: Authority | None = None,
     issuer: Issuer | None = None,
 ) -> AsyncIterator[AioGuardedServer]:
@@ -90,7 +96,7 @@ async def aio_guarded_server(
         add_servicers(server)
         port = server.add_secure_port(f"{HOST}:0", guard.server_credentials())
         await server.start()
-        guarded = AioGuardedServer(f"{HOST}:{port}", authority, issuer, audit)
+        guarded = AioGuardedServer(f"{HOST}:{port}", authority, issuer, audit, guard)
         try:
             yield guarded
         finally:

@@ -16,14 +16,13 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _HOUR = 3600
 _YEAR = 365 * 24 * _HOUR
-_SIGNATURE_BYTES = 64  # RFC 7518, section 3.4: R and S of P-256
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
-_ES256 = jwt.get_algorithm_by_name("ES256")
+_CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Draft:
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
-    private_key: ec.EllipticCurvePrivateKey
+    private_key: Any
+    algorithm: str
     now: int
 
     def claiming(self, **claims: Any) -> Draft:
@@ -47,14 +47,17 @@ class Draft:
     def without_header(self, name: str) -> Draft:
         return replace(self, header=_without(self.header, name))
 
-    def signed_by(self, private_key: ec.EllipticCurvePrivateKey) -> Draft:
-        return replace(self, private_key=private_key)
+    def signed_by_stranger(self) -> Draft:
+        return replace(self, private_key=generate_key(self.algorithm))
+
+    def signature(self, signing_input: str) -> bytes:
+        algorithm = jwt.get_algorithm_by_name(self.algorithm)
+        return bytes(algorithm.sign(signing_input.encode(), self.private_key))
 
     def sign(self, *, header: str | None = None, claims: str | None = None) -> str:
         """Write the compact serialization (RFC 7515, section 7.1), with these texts as they are."""
         signing_input = self.signing_input(header=header, claims=claims)
-        signature = _ES256.sign(signing_input.encode(), self.private_key)
-        return f"{signing_input}.{_base64url(signature)}"
+        return f"{signing_input}.{_base64url(self.signature(signing_input))}"
 
     def signing_input(self, *, header: str | None = None, claims: str | None = None) -> str:
         first, second = header or _json(self.header), claims or _json(self.claims)
@@ -78,17 +81,22 @@ def _with_member(members: Mapping[str, Any], member: str) -> str:
     return "{" + member + "," + _json(members)[1:]
 
 
-def _stranger() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
+def generate_key(algorithm: str) -> Any:
+    """Return a new private key for one of the algorithms that the guard knows."""
+    if algorithm in _CURVES:
+        return ec.generate_private_key(_CURVES[algorithm])
+    if algorithm == "EdDSA":
+        return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _with_signature(draft: Draft, change: Callable[[bytes], bytes]) -> str:
-    signature = _ES256.sign(draft.signing_input().encode(), draft.private_key)
-    return f"{draft.signing_input()}.{_base64url(change(signature))}"
+    signing_input = draft.signing_input()
+    return f"{signing_input}.{_base64url(change(draft.signature(signing_input)))}"
 
 
 def _der(signature: bytes) -> bytes:
-    half = _SIGNATURE_BYTES // 2
+    half = len(signature) // 2
     return encode_dss_signature(
         int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
     )
@@ -104,9 +112,10 @@ def _hmac_with_public_key(draft: Draft) -> str:
 
 
 def _embedded_jwk(draft: Draft) -> str:
-    stranger = _stranger()
-    jwk = _ES256.to_jwk(stranger.public_key(), as_dict=True)
-    return draft.headed(jwk=jwk).signed_by(stranger).sign()
+    forged = draft.signed_by_stranger()
+    algorithm = jwt.get_algorithm_by_name(draft.algorithm)
+    jwk = algorithm.to_jwk(forged.private_key.public_key(), as_dict=True)
+    return forged.headed(jwk=jwk).sign()
 
 
 def _tampered_payload(draft: Draft) -> str:
@@ -116,7 +125,7 @@ def _tampered_payload(draft: Draft) -> str:
 
 
 def _respelt_signature(draft: Draft) -> str:
-    # 64 bytes leave four of the last character's six bits without a meaning.
+    # 64 bytes, or 256, leave four of the last character's six bits without a meaning.
     token = draft.sign()
     return token[:-1] + _ALPHABET[_ALPHABET.index(token[-1]) + 1]
 
@@ -211,8 +220,8 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
         lambda draft: draft.without_header("alg").sign(),
     ),
     "wrong_alg": (
-        "Its `alg` is RS256, which is not its key's.",
-        lambda draft: draft.headed(alg="RS256").sign(),
+        "Its `alg` is another than its key's: RS256, or ES256 where that is it.",
+        lambda draft: draft.headed(alg="ES256" if draft.algorithm == "RS256" else "RS256").sign(),
     ),
     "hmac_with_public_key": (
         "Its `alg` is HS256, keyed with the issuer's public key in PEM.",
@@ -233,7 +242,7 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
     "remote_jwk": (
         "It is signed by a key that it says to fetch, by `jku`.",
         lambda draft: (
-            draft.headed(jku="https://attacker.invalid/jwks.json").signed_by(_stranger()).sign()
+            draft.headed(jku="https://attacker.invalid/jwks.json").signed_by_stranger().sign()
         ),
     ),
     "wrong_typ": (
@@ -255,7 +264,7 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
     # Signature: RFC 7518, section 3.4.
     "foreign_key": (
         "It is signed by a key that is not the issuer's.",
-        lambda draft: draft.signed_by(_stranger()).sign(),
+        lambda draft: draft.signed_by_stranger().sign(),
     ),
     "tampered_payload": ("A role was added after it was signed.", _tampered_payload),
     "missing_signature": (
@@ -268,10 +277,10 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
     ),
     "zero_signature": (
         "R and S of its signature are zero, which careless verifiers accept for every message.",
-        lambda draft: _with_signature(draft, lambda _: bytes(_SIGNATURE_BYTES)),
+        lambda draft: _with_signature(draft, lambda signature: bytes(len(signature))),
     ),
     "der_signature": (
-        "Its signature is written in DER instead of R and S.",
+        "Its signature is written in DER, its two halves as R and S.",
         lambda draft: _with_signature(draft, _der),
     ),
     # Text: RFC 7515, sections 2, 4 and 7.

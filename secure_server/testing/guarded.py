@@ -13,10 +13,20 @@ from typing import Any, Literal
 import grpc
 
 from secure_server.auth.authenticators import Authenticator
+from secure_server.auth.own import OWN_TOKENS, OwnSettings
+from secure_server.auth.plugin import AuthenticatorType
 from secure_server.authz import Policy
-from secure_server.config import Config, ServerSection, TLSSection, TokensSection
+from secure_server.config import (
+    AuthenticatorSection,
+    Config,
+    ServerSection,
+    TLSSection,
+    TokensSection,
+    read_authenticator,
+)
 from secure_server.guard.audit import AuditEvent
-from secure_server.guard.guard import Guard, own_tokens
+from secure_server.guard.chain import build_chain
+from secure_server.guard.guard import Guard
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -42,9 +52,15 @@ class Guarded:
     """
 
     def __init__(
-        self, address: str, authority: Authority, issuer: Issuer, audit: list[AuditEvent]
+        self,
+        address: str,
+        authority: Authority,
+        issuer: Issuer,
+        audit: list[AuditEvent],
+        guard: Guard,
     ) -> None:
         self.address = address
+        self._guard = guard
         self.authority = authority
         self.issuer = issuer
         self.audit = audit
@@ -92,18 +108,25 @@ def guarding(
     authority: Authority,
     issuer: Issuer,
     policy: str | Mapping[str, Any],
-    authenticators: Sequence[Authenticator],
+    authenticators: Sequence[Authenticator | Mapping[str, Any]],
     audit: list[AuditEvent],
 ) -> Iterator[Guard]:
     """Build the guard that production builds, from files that go with it."""
+    sections = [AuthenticatorSection("jwt", OWN_TOKENS, OwnSettings())]
+    sections += [_section(one) for one in authenticators if isinstance(one, Mapping)]
     text = policy if isinstance(policy, str) else json.dumps(policy)
     parsed = Policy.parse(text)
     with TemporaryDirectory(prefix="secure-server-testing-") as folder:
-        config = _config(Path(folder), authority, issuer)
-        own = own_tokens(config, lambda: issuer.key_set, issuer.clock)
+        config = _config(Path(folder), authority, issuer, sections)
+        chain = build_chain(
+            config,
+            clock=issuer.clock,
+            find_key=issuer.find_key,
+            others=[one for one in authenticators if not isinstance(one, Mapping)],
+        )
         guard = Guard(
             config,
-            authenticators=[*authenticators, own],
+            authenticators=chain,
             policy=parsed,
             audit=audit.append,
             clock=issuer.clock,
@@ -114,7 +137,20 @@ def guarding(
             guard.close()
 
 
-def _config(folder: Path, authority: Authority, issuer: Issuer) -> Config:
+def _section(table: Mapping[str, Any]) -> AuthenticatorSection:
+    """Read what a table of ``[[authenticators]]`` would say; its type need not be installed."""
+    kind = table["type"]
+    if not isinstance(kind, AuthenticatorType):
+        return read_authenticator(table)
+    settings = {key: value for key, value in table.items() if key not in {"type", "name"}}
+    return AuthenticatorSection(
+        table.get("name", "own"), kind, kind.settings.model_validate(settings)
+    )
+
+
+def _config(
+    folder: Path, authority: Authority, issuer: Issuer, sections: list[AuthenticatorSection]
+) -> Config:
     leaf = authority.issue_server("server", ["localhost"], [ip_address(HOST)])
     tls = TLSSection(
         certificate=_write(folder / "server.pem", leaf.certificate_pem),
@@ -124,7 +160,9 @@ def _config(folder: Path, authority: Authority, issuer: Issuer) -> Config:
     )
     tokens = TokensSection(issuer=issuer.name, audience=issuer.audience)
     # As ``Config(...)``, but for the environment, which is no business of a test's.
-    return Config.model_construct(server=ServerSection(), tls=tls, tokens=tokens)
+    return Config.model_construct(
+        server=ServerSection(), tls=tls, tokens=tokens, authenticators=sections
+    )
 
 
 def _write(path: Path, data: bytes) -> Path:

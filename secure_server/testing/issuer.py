@@ -8,14 +8,13 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from types import MappingProxyType
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from secure_server.auth.key_sets import parse_key_set
 from secure_server.auth.keys import KeySet, VerificationKey
-from secure_server.testing.defects import Draft, spoil
+from secure_server.testing.defects import Draft, generate_key, spoil
 from secure_tls.authority import Issued
 from secure_tls.peer import parse_peer
 
@@ -24,7 +23,7 @@ _LIFETIME = 3600
 
 
 class Issuer:
-    """Signs access tokens (RFC 9068) with an ES256 key that exists in memory alone.
+    """Signs access tokens (RFC 9068) with keys that exist in memory alone.
 
     A class because key, name and audience belong together: an authenticator is told of all three.
 
@@ -38,7 +37,7 @@ class Issuer:
     ...     name="jwt",
     ...     issuer=issuer.name,
     ...     audience=issuer.audience,
-    ...     keys=lambda: issuer.key_set,
+    ...     keys=issuer.find_key,
     ...     max_lifetime=3600,
     ...     leeway=10,
     ...     clock=time.time,
@@ -60,39 +59,55 @@ class Issuer:
         name: str = "https://issuer.example.org",
         audience: str = "example",
         *,
+        algorithm: str = "ES256",
+        typ: str = "at+jwt",
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Vouch as ``name`` (``iss``) towards ``audience`` (``aud``).
 
-        ``clock`` gives seconds since the epoch. A guarded server reads the clock of its issuer, so
-        that a test can let tokens expire without waiting.
+        ``algorithm`` is one of those of RFC 7518 and RFC 8037 that the guard knows; ``typ`` the
+        type of the tokens, empty for none, as different kinds of issuers have it. ``clock`` gives
+        seconds since the epoch. A guarded server reads the clock of its issuer, so that a test can
+        let tokens expire without waiting.
         """
         self.name = name
         self.audience = audience
         self.clock = clock
-        self._private_key = ec.generate_private_key(ec.SECP256R1())
-        self._jwk = _jwk(self._private_key.public_key())
-        self.key_id: str = self._jwk["kid"]
+        self._algorithm = algorithm
+        self._typ = typ
+        self._jwks: list[dict[str, Any]] = []
+        self.rotate()
 
     def __repr__(self) -> str:
         return f"Issuer({self.name!r}, {self.audience!r})"
 
+    def rotate(self, *, keep_old: bool = True) -> None:
+        """Sign with a new key from now on, and publish it, beside the old ones or instead."""
+        self._private_key = generate_key(self._algorithm)
+        jwk = _jwk(self._algorithm, self._private_key.public_key())
+        self.key_id: str = jwk["kid"]
+        self._jwks = [jwk, *(self._jwks if keep_old else [])]
+
     @property
     def key_set(self) -> KeySet:
-        """The public key by its ``kid``: what ``JWTAuthenticator(keys=...)`` returns."""
-        key = VerificationKey(self.key_id, "ES256", self._private_key.public_key())
-        return MappingProxyType({self.key_id: key})
+        """The public keys by their ``kid``."""
+        keys, _ = parse_key_set(self.jwks().encode(), self.name)
+        return keys
+
+    def find_key(self, key_id: str) -> VerificationKey | None:
+        """Return the public key of this ``kid``: what ``JWTAuthenticator(keys=...)`` wants."""
+        return self.key_set.get(key_id)
 
     def jwks(self) -> str:
-        """Return the public key as a JSON Web Key Set (RFC 7517, section 5), a JSON text.
+        """Return the public keys as a JSON Web Key Set (RFC 7517, section 5), a JSON text.
 
         It is what ``tokens.key_set`` of the configuration wants in a file.
         """
-        return json.dumps({"keys": [self._jwk]})
+        return json.dumps({"keys": self._jwks})
 
     def token(
         self,
-        client_or_thumbprint: Issued | str,
+        client_or_thumbprint: Issued | str | None,
         /,
         *,
         subject: str = "alice",
@@ -104,9 +119,9 @@ class Issuer:
         """Sign a token that is good for an hour over one client certificate (RFC 8705, section 3).
 
         The certificate is what ``secure_tls.Authority`` issued, or its thumbprint (base64url
-        SHA-256 of the DER). The ``client_id`` is the certificate's SPIFFE ID, or with a thumbprint
-        the subject. ``claims`` are added, and replace the issuer's own; times are in seconds since
-        the epoch.
+        SHA-256 of the DER), or None for a token that is bound to nothing. The ``client_id`` is the
+        certificate's SPIFFE ID, or without one the subject. ``claims`` are added, and replace the
+        issuer's own; times are in seconds since the epoch.
 
         With a ``defect``, one of ``DEFECTS``, the token has this one and no other. Raises
         ``ValueError`` for a defect that there is not, and ``secure_tls.PeerError`` for a
@@ -122,29 +137,34 @@ class Issuer:
             "iat": now,
             "exp": now + _LIFETIME,
             "jti": str(uuid.uuid4()),
-            "cnf": {"x5t#S256": thumbprint},
         }
+        if thumbprint:
+            own["cnf"] = {"x5t#S256": thumbprint}
         if roles := sorted(roles):
             own["roles"] = roles
         if scopes := sorted(scopes):
             own["scope"] = " ".join(scopes)  # RFC 9068, section 2.2.3
-        header = {"alg": "ES256", "typ": "at+jwt", "kid": self.key_id}
-        draft = Draft(header, own | claims, self._private_key, now)
+        header = {"alg": self._algorithm, "kid": self.key_id}
+        if self._typ:
+            header["typ"] = self._typ
+        draft = Draft(header, own | claims, self._private_key, self._algorithm, now)
         return draft.sign() if defect is None else spoil(draft, defect)
 
 
-def _binding(client: Issued | str, subject: str) -> tuple[str, str]:
-    if isinstance(client, str):
-        return client, subject
+def _binding(client: Issued | str | None, subject: str) -> tuple[str, str]:
+    if client is None or isinstance(client, str):
+        return client or "", subject
     peer = parse_peer(client.certificate_pem)
     return peer.thumbprint, peer.spiffe_id or subject
 
 
-def _jwk(public_key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
-    jwk: dict[str, Any] = jwt.get_algorithm_by_name("ES256").to_jwk(public_key, as_dict=True)
+def _jwk(algorithm: str, public_key: Any) -> dict[str, Any]:
+    jwk: dict[str, Any] = jwt.get_algorithm_by_name(algorithm).to_jwk(public_key, as_dict=True)
     # RFC 7638, section 3: the members that are required, sorted, without white space.
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+    required: dict[str, Any] = {
+        name: jwk[name] for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk
+    }
     text = json.dumps(required, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
     key_id = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    return {**jwk, "kid": key_id, "use": "sig", "alg": "ES256"}
+    return {**required, "kid": key_id, "use": "sig", "alg": algorithm}

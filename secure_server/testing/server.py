@@ -11,6 +11,7 @@ import grpc
 
 from secure_server.auth.authenticators import Authenticator
 from secure_server.guard.audit import AuditEvent
+from secure_server.guard.guard import Guard
 from secure_server.testing.guarded import CHANNEL_OPTIONS, GRACE, HOST, THREADS, Guarded, guarding
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
@@ -20,9 +21,14 @@ class GuardedServer(Guarded):
     __doc__ = Guarded.__doc__
 
     def __init__(
-        self, address: str, authority: Authority, issuer: Issuer, audit: list[AuditEvent]
+        self,
+        address: str,
+        authority: Authority,
+        issuer: Issuer,
+        audit: list[AuditEvent],
+        guard: Guard,
     ) -> None:
-        super().__init__(address, authority, issuer, audit)
+        super().__init__(address, authority, issuer, audit, guard)
         self._channels: list[grpc.Channel] = []
 
     def channel(
@@ -60,7 +66,7 @@ def guarded_server(
     add_servicers: Callable[[grpc.Server], object],
     *,
     policy: str | Mapping[str, Any],
-    authenticators: Sequence[Authenticator] = (),
+    authenticators: Sequence[Authenticator | Mapping[str, Any]] = (),
     authority: Authority | None = None,
     issuer: Issuer | None = None,
 ) -> Iterator[GuardedServer]:
@@ -68,14 +74,16 @@ def guarded_server(
 
     ``add_servicers`` gets the ``grpc.Server`` before it starts. ``policy`` is one of gRFC A43, as
     JSON text or the same as a dictionary; what it does not allow is refused, as in production.
-    ``authenticators`` are asked before the one of ``issuer``. Without ``authority`` and ``issuer``
-    there is a new one of each, for the trust domain ``example.org``. The guard reads the issuer's
-    clock, which must stay within the 90 days of the certificates.
+    ``authenticators`` are asked beside the one of ``issuer``; each is one, or what a table of
+    ``[[authenticators]]`` would say, whose ``type`` may also be an ``AuthenticatorType``. Without
+    ``authority`` and ``issuer`` there is a new one of each, for the trust domain ``example.org``.
+    The guard reads the issuer's clock, which must stay within the 90 days of the certificates.
 
     When the block ends, calls that are open are cancelled; handlers that do not notice are not
     waited for.
 
-    Raises ``secure_server.PolicyError``.
+    Raises ``secure_server.PolicyError``, ``secure_server.AuthenticatorError``, and ``ValueError``
+    for settings that are wrong.
     """
     authority = authority or Authority.create("example.org")
     issuer = issuer or Issuer()
@@ -86,7 +94,7 @@ def guarded_server(
         add_servicers(server)
         port = server.add_secure_port(f"{HOST}:0", guard.server_credentials())
         server.start()
-        guarded = GuardedServer(f"{HOST}:{port}", authority, issuer, audit)
+        guarded = GuardedServer(f"{HOST}:{port}", authority, issuer, audit, guard)
         try:
             yield guarded
         finally:

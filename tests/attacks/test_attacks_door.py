@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
+from secure_server.auth.signs import Prefix
 from secure_server.guard import current_caller, current_principal
 from support.door import Door, ask, open_door, silence, wait_until
 from support.probe import KINDS, STYLES
@@ -227,11 +228,12 @@ def test_a_message_that_does_not_parse_is_internal_and_leaks_nothing(
 
 class Raising:
     name = "raising"
+    signs = (Prefix("raise"),)
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def authenticate(self, credentials: Credentials, peer: object) -> Principal | None:
+    def authenticate(self, credentials: Credentials | None, peer: object) -> Principal | None:
         raise self.error
 
 
@@ -240,7 +242,7 @@ def test_G9_an_authenticator_that_raises_fails_closed_and_is_audited(
     tmp_path: Path, style: str, kind: str
 ) -> None:
     with open_door(tmp_path, style=style, before=(Raising(RuntimeError("hunter2")),)) as door:
-        answered = ask(door.channel(), kind, f"Bearer {door.token()}")
+        answered = ask(door.channel(), kind, "Bearer raise")
         assert_refused(door, answered, grpc.StatusCode.INTERNAL)
         assert "hunter2" not in str(answered)
         (event,) = door.events
@@ -265,7 +267,7 @@ def test_G9_a_policy_that_raises_fails_closed(tmp_path: Path, style: str) -> Non
 def test_an_authenticator_that_cannot_tell_now_is_unavailable(tmp_path: Path, style: str) -> None:
     cannot_tell = Raising(AuthenticatorUnavailable("network", "the issuer is down"))
     with open_door(tmp_path, style=style, before=(cannot_tell,)) as door:
-        answered = ask(door.channel(), "unary_unary", f"Bearer {door.token()}")
+        answered = ask(door.channel(), "unary_unary", "Bearer raise")
         assert_refused(door, answered, grpc.StatusCode.UNAVAILABLE)
         assert "issuer" not in str(answered)
 

@@ -200,7 +200,7 @@ def authenticator(forge: Forge, clock: Callable[[], float]) -> JWTAuthenticator:
         name="jwt",
         issuer=forge.issuer,
         audience=forge.audience,
-        keys=lambda: {forge.key_id: key},
+        keys={forge.key_id: key}.get,
         max_lifetime=3600,
         leeway=10,
         clock=clock,

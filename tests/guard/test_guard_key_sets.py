@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from secure_server import ConfigError, Guard, KeySetError
-from secure_server.auth.key_sets import read_key_set
+from secure_server import AuthenticatorError, ConfigError, Guard
+from secure_server.auth.key_sets import KeySetError, read_key_set
 from secure_server.testing import Issuer
 
 
@@ -68,12 +68,13 @@ def test_what_is_no_key_set_is_refused_by_name(tmp_path: Path, text: str) -> Non
 
 @pytest.mark.parametrize(
     ("settings", "missing"),
-    [("", "tokens.key_set"), ('[tokens]\nkey_set = "jwks.json"\n', "policy.file")],
+    [('[policy]\nfile = "policy.json"\n', "key_set"), ("", "policy.file")],
 )
 def test_from_config_says_what_is_missing_and_how_to_get_it(
     tmp_path: Path, settings: str, missing: str
 ) -> None:
     path = tmp_path / "secure-server.toml"
     path.write_text(settings)
-    with pytest.raises(ConfigError, match=missing):
+    (tmp_path / "policy.json").write_text('{"name": "any", "allow_rules": [{"name": "any"}]}')
+    with pytest.raises((ConfigError, AuthenticatorError), match=missing):
         Guard.from_config(path)

@@ -1,6 +1,7 @@
 """The public surface: small, pinned, and documented where it is defined."""
 
 import secure_server
+from secure_server import plugins
 
 
 def test_the_public_names_are_these_and_every_one_is_documented() -> None:
@@ -10,12 +11,12 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
         "AuditLogger",
         "AuthenticationError",
         "Authenticator",
+        "AuthenticatorError",
         "AuthenticatorUnavailable",
         "Caller",
         "ConfigError",
         "Credentials",
         "Guard",
-        "KeySetError",
         "Peer",
         "PolicyError",
         "Principal",
@@ -30,6 +31,30 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
             member = getattr(public, method)
             if name == "Guard" and callable(member) and not method.startswith("_"):
                 assert member.__doc__, f"{name}.{method}"
+
+
+def test_a_plug_in_needs_these_and_no_others() -> None:
+    assert plugins.__all__ == [
+        "AuthenticationError",
+        "Authenticator",
+        "AuthenticatorContext",
+        "AuthenticatorError",
+        "AuthenticatorType",
+        "AuthenticatorUnavailable",
+        "BareCertificate",
+        "Credentials",
+        "File",
+        "IssuedBy",
+        "Opaque",
+        "Peer",
+        "Prefix",
+        "Principal",
+        "Scheme",
+        "Settings",
+        "Sign",
+    ]
+    for name in plugins.__all__:
+        assert getattr(plugins, name).__doc__, name
 
 
 def test_what_is_not_public_is_no_attribute() -> None:

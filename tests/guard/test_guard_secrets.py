@@ -12,18 +12,19 @@ SCRIPT = """
 import sys, tempfile
 from pathlib import Path
 sys.path[:0] = ["tests", "."]
-from secure_server.auth import Credentials
+from secure_server.auth.signs import Scheme
 from support.door import ask, open_door
 
 class Raising:
     name = "raising"
+    signs = (Scheme("raise"),)
     def authenticate(self, credentials, peer):
         copy = credentials.value
         raise RuntimeError("broken")
 
 with tempfile.TemporaryDirectory() as folder, open_door(Path(folder), before=(Raising(),)) as door:
     token = door.token()
-    print(ask(door.channel(), "unary_unary", f"Bearer {token}").code.name)
+    print(ask(door.channel(), "unary_unary", f"Raise {token}").code.name)
     print(token)
 """
 

@@ -172,7 +172,7 @@ class Door:
                         name="jwt",
                         issuer="https://issuer",
                         audience="audience",
-                        keys=lambda: key_ring.keys,
+                        keys=key_ring.keys.get,
                         max_lifetime=3600,
                         leeway=10,
                         clock=clock,

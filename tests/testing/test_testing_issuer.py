@@ -75,7 +75,7 @@ CODES = {
     "duplicate_member": "malformed",
     "duplicate_header_member": "malformed",
     "array_payload": "malformed",
-    "oversized": "unclaimed",
+    "oversized": "too_long",
     "json_serialization": "unclaimed",
 }
 

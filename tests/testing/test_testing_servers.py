@@ -32,6 +32,7 @@ from secure_server import (
     PolicyError,
     Principal,
 )
+from secure_server.plugins import Scheme
 from secure_server.testing import Issuer, aio_guarded_server, guarded_server
 from secure_tls import Authority, AuthorityError
 
@@ -160,10 +161,10 @@ class Keys:
     """A plug-in, as its author would test it."""
 
     name = "key"
+    signs = (Scheme("Key"),)
 
-    def authenticate(self, credentials: Credentials, peer: Peer | None) -> Principal | None:
-        if credentials.scheme != "key":
-            return None
+    def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
+        assert credentials is not None
         if credentials.value != "open-sesame":
             raise AuthenticationError("key", "No such key.")
         assert peer is not None

@@ -1,0 +1,256 @@
+"""``type = "introspection"``: opaque tokens, about which their issuer is asked (RFC 7662)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Collection
+from types import MappingProxyType
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import Field, model_validator
+
+from secure_server.auth import claims as read
+from secure_server.auth.circuit import Circuit
+from secure_server.auth.credentials import Credentials
+from secure_server.auth.errors import (
+    AuthenticationError,
+    AuthenticatorError,
+    AuthenticatorUnavailable,
+)
+from secure_server.auth.fetch import TIMEOUT, Fetcher, FetchError
+from secure_server.auth.oidc import LEEWAY
+from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
+from secure_server.auth.principal import Principal
+from secure_server.auth.role_map import RoleMap
+from secure_server.auth.signs import Opaque, Sign
+from secure_server.bounded import Bounded
+from secure_server.fields import URL, File, Name, Section, Word
+from secure_tls.errors import TLSFileError
+from secure_tls.peer import Peer
+from secure_tls.pem import read_secret
+
+_FAILURES, _PAUSE = 5, 5.0  # in a row; seconds
+_REFUSED_FOR = 5.0
+"""Seconds for which a token that was not active is not asked about again."""
+_MOST_ANSWERS = 10_000
+
+
+class IntrospectionSettings(Section):
+    """Whom to ask, and what the answer must say."""
+
+    endpoint: URL
+    issuer: URL
+    """Whose tokens they are; the answer's ``iss``, where it has one."""
+    audience: Name
+    """What must be in the answer's ``aud``."""
+    client_id: Name
+    client_secret_file: File
+    """The secret with which this server shows who it is (HTTP Basic); mode 0600."""
+    cache: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """Seconds for which an answer holds: as long may a revoked token go on."""
+    roles_claim: Name | None = None
+    roles: dict[str, Word] = Field(default_factory=dict)
+    certificate_bound: bool = False
+    ca: File | None = None
+    allow_private_addresses: bool = False
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> IntrospectionSettings:
+        RoleMap.of_settings(self.roles_claim, self.roles)
+        return self
+
+
+class _Question:
+    """One token that is being asked about: the first asks, the others wait for the answer."""
+
+    __slots__ = ("answer", "done")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.answer: _Answer | None = None
+
+
+class _Answer:
+    """What the issuer said of a token, or why it said nothing; ``until`` is by our clock."""
+
+    __slots__ = ("error", "members", "until")
+
+    def __init__(
+        self, until: float, members: dict[str, Any], error: AuthenticationError | None = None
+    ) -> None:
+        self.until = until
+        self.members = members
+        self.error = error
+
+
+class IntrospectionAuthenticator:
+    """Recognises opaque tokens by asking their issuer; answers hold for a short while.
+
+    A class because the answers are remembered, by digests of the tokens: in them, and in the
+    guard's own memory, until ``Principal.recheck_at``.
+    """
+
+    signs: Collection[Sign] = (Opaque(),)
+
+    def __init__(self, settings: IntrospectionSettings, context: AuthenticatorContext) -> None:
+        """Raises ``AuthenticatorError`` for a secret or CA bundle that cannot be used."""
+        self.name = context.name
+        self._settings = settings
+        self._clock = context.clock
+        self._bulkhead = context.bulkhead
+        self._roles = RoleMap.of_settings(settings.roles_claim, settings.roles)
+        self._circuit = Circuit(failures=_FAILURES, pause=_PAUSE)
+        self._answers: Bounded[bytes, _Answer] = Bounded(_MOST_ANSWERS)
+        self._asking: dict[bytes, _Question] = {}
+        self._lock = threading.Lock()
+        try:
+            secret = read_secret(settings.client_secret_file, allow_readable=False)
+            self._secret = secret.decode("utf-8").strip()
+            self._fetcher = Fetcher(
+                ca=settings.ca, allow_private_addresses=settings.allow_private_addresses
+            )
+        except (TLSFileError, FetchError) as error:
+            raise AuthenticatorError(str(error)) from None
+        except UnicodeDecodeError:
+            raise AuthenticatorError(f"{settings.client_secret_file}: not UTF-8.") from None
+        if not self._secret:
+            raise AuthenticatorError(f"{settings.client_secret_file}: empty.")
+
+    def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
+        """Say who is calling. Raises ``AuthenticationError``, and ``AuthenticatorUnavailable``
+        where the issuer does not answer.
+        """
+        if credentials is None:
+            return None
+        digest = hashlib.sha256(credentials.value.encode("utf-8", "surrogateescape")).digest()
+        answer = self._answers.get(digest)
+        if answer is None or answer.until <= self._clock():
+            answer = self._ask_once(digest, credentials.value)
+        if answer.error is not None:
+            raise type(answer.error)(answer.error.code, str(answer.error))
+        try:
+            return self._principal(answer, digest, peer)
+        except AuthenticationError as error:
+            error.claims = read.unverified(answer.members)
+            raise
+
+    def check(self) -> str:
+        """Ask about a token that does not exist, and say what is accepted.
+
+        Raises ``AuthenticatorError``.
+        """
+        try:
+            self._ask("secure-server-check")
+        except AuthenticatorUnavailable as error:
+            raise AuthenticatorError(str(error)) from None
+        except AuthenticationError:
+            pass  # not active: as it should be
+        return (
+            f"opaque tokens of {self._settings.issuer} for {self._settings.audience}, by asking "
+            f"{self._settings.endpoint}"
+        )
+
+    def close(self) -> None:
+        self._fetcher.close()
+
+    def _ask_once(self, digest: bytes, token: str) -> _Answer:
+        with self._lock:
+            question = self._asking.get(digest)
+            is_mine = question is None
+            if question is None:
+                question = self._asking[digest] = _Question()
+        if not is_mine:
+            with self._bulkhead.waiting():
+                question.done.wait(2 * TIMEOUT)
+            if question.answer is None:
+                raise AuthenticatorUnavailable("introspection", "The answer takes too long.")
+            return question.answer
+        try:
+            question.answer = self._answer(digest, token)
+            return question.answer
+        finally:
+            with self._lock:
+                del self._asking[digest]
+            question.done.set()
+
+    def _answer(self, digest: bytes, token: str) -> _Answer:
+        try:
+            members = self._ask(token)
+        except AuthenticatorUnavailable as error:
+            return _Answer(0.0, {}, error)  # nothing was said, so there is nothing to remember
+        except AuthenticationError as error:
+            answer = _Answer(self._clock() + _REFUSED_FOR, {}, error)
+        else:
+            answer = _Answer(self._clock() + self._settings.cache, members)
+        self._answers.put(digest, answer)
+        return answer
+
+    def _ask(self, token: str) -> dict[str, Any]:
+        """Return the members of an answer that says active."""
+        settings = self._settings
+        if not self._circuit.try_pass():
+            raise AuthenticatorUnavailable("introspection", f"{settings.endpoint} is down.")
+        with self._bulkhead.waiting():
+            try:
+                body = self._fetcher.post(
+                    settings.endpoint,
+                    {"token": token, "token_type_hint": "access_token"},
+                    (quote(settings.client_id, safe=""), quote(self._secret, safe="")),
+                )
+            except FetchError as error:
+                self._circuit.report(answered=False)
+                raise AuthenticatorUnavailable("introspection", str(error)) from None
+        self._circuit.report(answered=True)
+        try:
+            members = json.loads(body)
+        except (ValueError, RecursionError):
+            members = None
+        if not isinstance(members, dict) or not isinstance(members.get("active"), bool):
+            raise AuthenticationError("introspection", f"{settings.endpoint} answers nonsense.")
+        if not members["active"]:
+            raise AuthenticationError("inactive", "The issuer says that the token is not active.")
+        return members
+
+    def _principal(self, answer: _Answer, digest: bytes, peer: Peer | None) -> Principal:
+        members, now, settings = answer.members, self._clock(), self._settings
+        expires = read.time_of(members, "exp") if "exp" in members else None
+        if expires is not None and now >= expires + LEEWAY:
+            raise AuthenticationError("expired", "The token has expired.")
+        read.check_times(members, now, LEEWAY)
+        if members.get("iss", settings.issuer) != settings.issuer:
+            raise AuthenticationError("iss", "The token is another issuer's.")
+        read.check_audience(members, settings.audience)
+        thumbprint = read.thumbprint_of(members)
+        if settings.certificate_bound and not thumbprint:
+            raise AuthenticationError("cnf", "The token is not bound to a certificate.")
+        if thumbprint:
+            read.check_binding(thumbprint, peer)
+        client_id = read.text_of(members, "client_id") if "client_id" in members else ""
+        return Principal(
+            # A client that acts for itself is the subject (RFC 9068, section 2.2).
+            subject=read.text_of(members, "sub")
+            if "sub" in members or not client_id
+            else client_id,
+            issuer=settings.issuer,
+            authenticator=self.name,
+            roles=self._roles.of(members),
+            scopes=read.scopes_of(members),
+            client_id=client_id,
+            token_id=read.text_of(members, "jti") if "jti" in members else _token_id(digest),
+            expires_at=expires,
+            recheck_at=answer.until,
+            thumbprint=thumbprint,
+            claims=MappingProxyType(members),
+        )
+
+
+def _token_id(digest: bytes) -> str:
+    """Return what revocation goes by: an opaque token has one spelling."""
+    return "sha256:" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+INTROSPECTION = AuthenticatorType(IntrospectionSettings, IntrospectionAuthenticator)

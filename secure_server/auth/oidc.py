@@ -1,0 +1,128 @@
+"""``type = "oidc"``: the tokens of an OpenID Connect provider or OAuth authorization server."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from secure_server.auth.discovery import fetching, key_set_url, reading
+from secure_server.auth.errors import AuthenticatorError
+from secure_server.auth.fetch import Fetcher, FetchError
+from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.key_source import FETCHED, FILE, KeySource
+from secure_server.auth.keys import VerificationKey
+from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
+from secure_server.auth.profiles import PROFILES
+from secure_server.auth.role_map import RoleMap
+from secure_server.fields import URL, File, Name, Section, Word
+
+LEEWAY = 30.0
+"""Seconds by which an issuer's clock may differ from ours."""
+
+Algorithm = Literal["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
+
+
+class OIDCSettings(Section):
+    """What to expect of one issuer's tokens, and where its keys are."""
+
+    profile: Literal["rfc9068", "id_token", "google", "kubernetes", "github", "entra"]
+    issuer: URL
+    """The claim ``iss``, to the letter."""
+    audience: Name
+    """What must be in the claim ``aud``."""
+    subject_claim: Name = "sub"
+    roles_claim: Name | None = None
+    roles: dict[str, Word] = Field(default_factory=dict)
+    """From values of that claim to roles of ours; values that are not here give none."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = get_args(Algorithm)
+    max_lifetime: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
+    """Seconds; the profile's own by default."""
+    certificate_bound: bool = False
+    """Accept no token that is not bound to the caller's certificate (RFC 8705)."""
+    jwks_uri: URL | None = None
+    """Where the keys are, for issuers without discovery."""
+    key_set: File | None = None
+    """A JWKS file instead; nothing is fetched."""
+    ca: File | None = None
+    """Whom to trust for the fetching; the system's authorities by default."""
+    allow_private_addresses: bool = False
+
+    @model_validator(mode="after")
+    def _check_together(self) -> OIDCSettings:
+        RoleMap.of_settings(self.roles_claim, self.roles)
+        if self.jwks_uri is not None and self.key_set is not None:
+            raise ValueError("has both jwks_uri and key_set: the keys come from one place")
+        return self
+
+
+class OIDCAuthenticator(JWTAuthenticator):
+    """A ``JWTAuthenticator`` with the source of its keys."""
+
+    def __init__(self, settings: OIDCSettings, context: AuthenticatorContext) -> None:
+        """Raises ``AuthenticatorError``."""
+        profile = PROFILES[settings.profile]
+        self._source = _key_source(settings, context)
+        self._settings = settings
+        super().__init__(
+            name=context.name,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            keys=self._source.find,
+            max_lifetime=settings.max_lifetime or profile.max_lifetime,
+            leeway=LEEWAY,
+            clock=context.clock,
+            profile=profile,
+            must_be_bound=settings.certificate_bound,
+            subject_claim=settings.subject_claim,
+            roles=RoleMap.of_settings(settings.roles_claim, settings.roles),
+        )
+        self._source.start()
+
+    def check(self) -> str:
+        """Wait for the keys and say what is accepted. Raises ``AuthenticatorError``."""
+        keys = self._source.loaded()
+        named = ", ".join(f"{key.key_id} ({key.algorithm})" for key in keys.values())
+        settings = self._settings
+        bound = ", bound to a certificate" if settings.certificate_bound else ""
+        return (
+            f"{settings.profile} tokens of {settings.issuer} for {settings.audience}{bound}, "
+            f"signed by {named}"
+        )
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _key_source(
+    settings: OIDCSettings, context: AuthenticatorContext
+) -> KeySource[VerificationKey]:
+    if settings.key_set is not None:
+        source: KeySource[VerificationKey] = KeySource(
+            reading(settings.key_set, settings.algorithms),
+            name=settings.issuer,
+            pace=FILE,
+            bulkhead=context.bulkhead,
+            generation=context.generation,
+        )
+        source.load_now()  # a file that cannot be read is a mistake, not an outage
+        return source
+    try:
+        fetcher = Fetcher(ca=settings.ca, allow_private_addresses=settings.allow_private_addresses)
+    except FetchError as error:
+        raise AuthenticatorError(str(error)) from None
+
+    def location() -> str:
+        return settings.jwks_uri or key_set_url(fetcher, settings.issuer)
+
+    return KeySource(
+        fetching(fetcher, location, settings.algorithms),
+        name=settings.issuer,
+        pace=FETCHED,
+        bulkhead=context.bulkhead,
+        generation=context.generation,
+        release=fetcher.close,
+    )
+
+
+OIDC = AuthenticatorType(OIDCSettings, OIDCAuthenticator)

@@ -1,0 +1,113 @@
+"""How an authenticator is found, configured and built: the protocol for plug-ins, version 1.
+
+A package announces its kinds of authenticators as entry points in the group
+``secure_server.authenticators``; each names an ``AuthenticatorType``. Those of this project are
+announced in the same way.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from secure_server.auth.authenticators import Authenticator
+from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.errors import AuthenticatorError
+from secure_server.auth.generation import Generation
+from secure_server.auth.keys import FindKey
+
+API_VERSION = 1
+GROUP = "secure_server.authenticators"
+
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTokens:
+    """The tokens that ``[tokens]`` describes: this server's own, or its identity service's."""
+
+    issuer: str
+    audience: str
+    keys: FindKey
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What ``[[workloads]]`` grants to a workload."""
+
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatorContext:
+    """What an authenticator is built with, beside its own settings.
+
+    ``name`` is what it must call itself. ``clock`` gives seconds since the epoch. ``bulkhead`` is
+    to be held while a call waits for a network: ``with context.bulkhead.waiting(): …``.
+    ``generation.advance()`` makes the guard ask again about everybody whom it remembers: for when
+    keys were withdrawn, say. ``own`` is None where this server vouches for nothing.
+    """
+
+    name: str
+    clock: Callable[[], float]
+    bulkhead: Bulkhead
+    generation: Generation = field(default_factory=Generation)
+    own: OwnTokens | None = None
+    workloads: Mapping[str, Grant] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatorType(Generic[S]):
+    """One ``type`` of ``[[authenticators]]``.
+
+    ``settings`` is the model of the table's other keys, a ``secure_server.Settings``: relative
+    paths (``secure_server.File``) count from the configuration, and mistakes are reported with
+    their line. ``build`` makes the authenticator; it may raise ``AuthenticatorError``, and had
+    better not wait for a network.
+    """
+
+    settings: type[S]
+    build: Callable[[S, AuthenticatorContext], Authenticator]
+    api_version: int = API_VERSION
+
+
+def find_type(name: str) -> AuthenticatorType[Any]:
+    """Return the type of this name. Raises ``ValueError`` with a sentence for people."""
+    announced = {point.name: point for point in entry_points(group=GROUP)}
+    found = entry_points(group=GROUP, name=name)
+    places = {point.value for point in found}
+    if len(places) > 1:
+        raise ValueError(f"is ambiguous: {' and '.join(sorted(places))} both provide {name!r}")
+    if not places:
+        near = difflib.get_close_matches(name, announced, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(announced))}"
+        raise ValueError(f"is no type of authenticator that is installed; {hint}")
+    try:
+        kind = announced[name].load()
+    except ImportError as error:
+        raise ValueError(f"cannot be loaded from {places.pop()}: {error}") from None
+    if not isinstance(kind, AuthenticatorType):
+        raise ValueError(f"is not an AuthenticatorType: {places.pop()}")  # noqa: TRY004
+    if kind.api_version != API_VERSION:
+        raise ValueError(
+            f"was written for version {kind.api_version} of the plug-in protocol; this is version "
+            f"{API_VERSION}"
+        )
+    return kind
+
+
+def build(
+    kind: AuthenticatorType[Any], settings: BaseModel, context: AuthenticatorContext
+) -> Authenticator:
+    """Build one. Raises ``AuthenticatorError`` that names it."""
+    try:
+        return kind.build(settings, context)
+    except AuthenticatorError as error:
+        raise AuthenticatorError(f"The authenticator {context.name!r}: {error}") from None

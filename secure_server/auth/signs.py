@@ -1,0 +1,89 @@
+"""By which signs an authenticator knows its credentials, before any cryptography.
+
+No two may lay claim to the same credentials: then which of them is asked would depend on an order
+in a file, and one could vouch for the callers of the other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from secure_server.auth.credentials import BEARER
+
+# A JWT begins with the base64url of "{" and of whatever follows it.
+_JWT_BEGINS = re.compile(r"e?|e[w-z].*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedBy:
+    """Bearer tokens that are JWTs with this ``iss``."""
+
+    issuer: str
+
+    def __str__(self) -> str:
+        return f"JWTs whose iss is {self.issuer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Bearer tokens that begin with this text."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"bearer tokens that begin with {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Bearer tokens that are no JWTs and begin with nobody's prefix."""
+
+    def __str__(self) -> str:
+        return "opaque bearer tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """Everything under one authorization scheme (RFC 9110, section 11.1) other than Bearer."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"the authorization scheme {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BareCertificate:
+    """Calls with a client certificate and no credential."""
+
+    def __str__(self) -> str:
+        return "client certificates without a credential"
+
+
+Sign = IssuedBy | Prefix | Opaque | Scheme | BareCertificate
+
+
+def overlap(one: Sign, other: Sign) -> bool:
+    """Whether the same credentials could bear both signs."""
+    if isinstance(one, Prefix) and isinstance(other, Prefix):
+        return one.text.startswith(other.text) or other.text.startswith(one.text)
+    if isinstance(one, Prefix) and isinstance(other, IssuedBy):
+        return _JWT_BEGINS.fullmatch(one.text) is not None
+    if isinstance(one, IssuedBy) and isinstance(other, Prefix):
+        return overlap(other, one)
+    if isinstance(one, Scheme) and isinstance(other, Scheme):
+        return one.name.lower() == other.name.lower()
+    return one == other
+
+
+def check(sign: Sign) -> None:
+    """Refuse a sign that would take what belongs to others. Raises ``ValueError``."""
+    if isinstance(sign, Scheme) and sign.name.lower() == BEARER:
+        raise ValueError(
+            "The scheme Bearer is everybody's: claim IssuedBy, Prefix or Opaque within it."
+        )
+    if isinstance(sign, Prefix | IssuedBy) and not str(
+        getattr(sign, "text", None) or getattr(sign, "issuer", "")
+    ):
+        raise ValueError("An empty prefix or issuer would claim everything.")

@@ -1,0 +1,39 @@
+"""Everything that an authenticator of your own needs: docs/authenticators.md shows how.
+
+The protocol has version 1 (``AuthenticatorType.api_version``). What is added to it later leaves
+plug-ins of this version as they are.
+"""
+
+from secure_server.auth.authenticators import Authenticator
+from secure_server.auth.credentials import Credentials
+from secure_server.auth.errors import (
+    AuthenticationError,
+    AuthenticatorError,
+    AuthenticatorUnavailable,
+)
+from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
+from secure_server.auth.principal import Principal
+from secure_server.auth.signs import BareCertificate, IssuedBy, Opaque, Prefix, Scheme, Sign
+from secure_server.fields import File
+from secure_server.fields import Section as Settings
+from secure_tls.peer import Peer
+
+__all__ = [
+    "AuthenticationError",
+    "Authenticator",
+    "AuthenticatorContext",
+    "AuthenticatorError",
+    "AuthenticatorType",
+    "AuthenticatorUnavailable",
+    "BareCertificate",
+    "Credentials",
+    "File",
+    "IssuedBy",
+    "Opaque",
+    "Peer",
+    "Prefix",
+    "Principal",
+    "Scheme",
+    "Settings",
+    "Sign",
+]

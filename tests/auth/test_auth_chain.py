@@ -1,0 +1,147 @@
+"""Who is asked about which credentials: decided by signs, which nobody shares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from secure_server import ANONYMOUS, AuthenticationError, AuthenticatorError, Credentials
+from secure_server.auth.authenticators import Authenticators
+from secure_server.plugins import (
+    BareCertificate,
+    IssuedBy,
+    Opaque,
+    Peer,
+    Prefix,
+    Principal,
+    Scheme,
+    Sign,
+)
+from secure_server.testing import Issuer, as_principal
+
+
+class Asked:
+    """Knows whatever it is asked about, and counts."""
+
+    def __init__(self, name: str, *signs: Sign, knows: bool = True) -> None:
+        self.name = name
+        self.signs: Collection[Sign] = signs
+        self.asked = 0
+        self.knows = knows
+
+    def authenticate(
+        self, _credentials: Credentials | None, _peer: Peer | None
+    ) -> Principal | None:
+        self.asked += 1
+        return Principal(self.name, "issuer", self.name) if self.knows else None
+
+
+@pytest.fixture(scope="module")
+def peer() -> Peer:
+    with as_principal("alice") as caller:
+        assert caller.peer is not None
+        return caller.peer
+
+
+def test_each_credential_goes_to_whom_its_signs_name_and_to_no_other(peer: Peer) -> None:
+    one, other = Issuer("https://one"), Issuer("https://two")
+    members = {
+        "one": Asked("one", IssuedBy("https://one")),
+        "two": Asked("two", IssuedBy("https://two")),
+        "keys": Asked("keys", Prefix("sgk_")),
+        "opaque": Asked("opaque", Opaque()),
+        "scheme": Asked("scheme", Scheme("ACME")),
+        "bare": Asked("bare", BareCertificate()),
+    }
+    chain = Authenticators(list(members.values()))
+    for value, expected in (
+        (f"Bearer {one.token(None)}", "one"),
+        (f"Bearer {other.token(None)}", "two"),
+        ("Bearer sgk_x", "keys"),
+        ("Bearer sgk_a.b.c", "keys"),
+        ("Bearer 2YotnFZFEjr1zCsicMWpAA", "opaque"),
+        ("acme x", "scheme"),
+        ("AcMe x", "scheme"),
+        (None, "bare"),
+    ):
+        credentials = None if value is None else Credentials.parse(value)
+        assert chain.authenticate(credentials, peer).subject == expected, value
+    assert [member.asked for member in members.values()] == [1, 1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("Bearer " + Issuer("https://three").token(None), "unclaimed"),
+        ("Bearer " + Issuer("https://one").token(None, iss=["https://one"]), "unclaimed"),
+        ("Bearer " + Issuer("https://one").token(None, defect="missing_iss"), "unclaimed"),
+        ("Bearer " + Issuer("https://one").token(None, defect="duplicate_member"), "malformed"),
+        ("Bearer " + "x" * 8193, "too_long"),
+        ("Basic x", "unclaimed"),
+    ],
+)
+def test_what_nobody_claims_is_refused_and_nobody_is_asked(
+    peer: Peer, value: str, code: str
+) -> None:
+    members = [Asked("one", IssuedBy("https://one")), Asked("opaque", Opaque())]
+    with pytest.raises(AuthenticationError) as refused:
+        Authenticators(members).authenticate(Credentials.parse(value), peer)
+    assert refused.value.code == code
+    assert [member.asked for member in members] == [0, 0]
+
+
+def test_none_of_mine_leaves_a_credential_unclaimed_and_a_caller_anonymous(peer: Peer) -> None:
+    chain = Authenticators(
+        [Asked("opaque", Opaque(), knows=False), Asked("bare", BareCertificate(), knows=False)]
+    )
+    with pytest.raises(AuthenticationError, match="No authenticator knows"):
+        chain.authenticate(Credentials.parse("Bearer x"), peer)
+    assert chain.authenticate(None, peer) is ANONYMOUS
+    assert chain.authenticate(None, None) is ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (IssuedBy("https://a"), IssuedBy("https://a")),
+        (Prefix("sgk_"), Prefix("sgk_")),
+        (Prefix("sgk_"), Prefix("sgk_live_")),
+        (Prefix("ey"), IssuedBy("https://a")),
+        (Prefix("e"), IssuedBy("https://a")),
+        (IssuedBy("https://a"), Prefix("eyJhbGciOi")),
+        (Opaque(), Opaque()),
+        (Scheme("acme"), Scheme("ACME")),
+        (BareCertificate(), BareCertificate()),
+    ],
+)
+def test_two_that_could_claim_the_same_do_not_start(one: Sign, other: Sign) -> None:
+    with pytest.raises(AuthenticatorError, match="'first' and 'second' both claim"):
+        Authenticators([Asked("first", one), Asked("second", other)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (IssuedBy("https://a"), IssuedBy("https://a/")),
+        (Prefix("sgk_"), IssuedBy("https://a")),
+        (Prefix("ea"), IssuedBy("https://a")),
+        (Prefix("sgk_"), Opaque()),
+        (IssuedBy("https://a"), Opaque()),
+        (Scheme("acme"), Opaque()),
+        (BareCertificate(), Opaque()),
+    ],
+)
+def test_two_that_claim_different_things_stand_beside_each_other(one: Sign, other: Sign) -> None:
+    assert len(Authenticators([Asked("first", one), Asked("second", other)]).members) == 2
+
+
+@pytest.mark.parametrize("sign", [Scheme("bearer"), Scheme("Bearer"), Prefix(""), IssuedBy("")])
+def test_a_sign_that_takes_everything_does_not_start(sign: Sign) -> None:
+    with pytest.raises(AuthenticatorError, match="greedy"):
+        Authenticators([Asked("greedy", sign)])
+
+
+def test_two_of_one_name_do_not_start() -> None:
+    with pytest.raises(AuthenticatorError, match=r"called 'same'.*`name`"):
+        Authenticators([Asked("same", Opaque()), Asked("same", BareCertificate())])
