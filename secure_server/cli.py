@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import signal
@@ -15,7 +16,12 @@ from typing import Annotated, NoReturn
 import typer
 
 try:
+    from secure_server.auth.errors import AuthenticatorError
     from secure_server.authz import PolicyError
+    from secure_server.commands.api_keys import api_keys_app
+    from secure_server.commands.check import look_through
+    from secure_server.commands.output import as_json, escaped
+    from secure_server.commands.policy import policy_app
     from secure_server.config import Config, ConfigError, read_config
     from secure_server.logs import set_up_logging
     from secure_server.server import Server, ServerError
@@ -36,6 +42,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(policy_app, name="policy")
+app.add_typer(api_keys_app, name="api-keys")
 
 _DEFAULT_FILE = Path("secure-server.toml")
 
@@ -81,6 +90,28 @@ def serve(
         server.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
+
+
+@app.command()
+def check(
+    config: ConfigOption = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at everything that a start would, and ask the issuers: exit status 1 if anything is
+    wrong.
+    """
+    settings = _read(config)
+    set_up_logging(settings.log.format, "error")  # what else there is to say is in the findings
+    findings = list(look_through(settings))
+    if as_json_:
+        as_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(
+                f"{'ok  ' if finding.good else 'FAIL'}  {finding.about}: {escaped(finding.text)}"
+            )
+    if not all(finding.good for finding in findings):
+        raise SystemExit(1)
 
 
 @app.command()
@@ -152,6 +183,7 @@ def main() -> None:
     try:
         app(prog_name="secure-server")
     except (
+        AuthenticatorError,
         ConfigError,
         PolicyError,
         ServerError,

@@ -72,7 +72,7 @@ class Server:
     def _build(self) -> None:
         config = self._config
         policy = (
-            _shipped_policy() if config.policy.file is None else read_policy(config.policy.file)
+            shipped_policy() if config.policy.file is None else read_policy(config.policy.file)
         )
         key_ring = KeyRing.open(config.tokens.signing_key)
         database = Database.open(config.store.url)
@@ -109,7 +109,7 @@ class Server:
             door, interceptors=[self._guard.interceptor()], options=self._guard.options()
         )
         self._register(database, key_ring, verifier, revocations)
-        _check_every_method_has_a_rule(policy)
+        check_every_method_has_a_rule(policy)
         self._bind()
         if config.http.listen is not None:
             self._serve_http(config.http.listen, key_ring)
@@ -252,13 +252,17 @@ class Server:
             self._undo.pop()()
 
 
-def _shipped_policy() -> Policy:
+def shipped_policy() -> Policy:
+    """Return the policy that comes with the server."""
     text = resources.files("secure_server").joinpath("policy.json").read_text("utf-8")
     return Policy.parse(text, origin="the shipped policy.json")
 
 
-def _check_every_method_has_a_rule(policy: Policy) -> None:
-    """Refuse a policy that forgets a method of ours: it would be denied to everybody, silently."""
+def check_every_method_has_a_rule(policy: Policy) -> None:
+    """Refuse a policy that forgets a method of ours: it would be denied to everybody, silently.
+
+    Raises ``ServerError``.
+    """
     methods = [
         f"/{service.full_name}/{method.name}" for service in _SERVICES for method in service.methods
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
 
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorError
@@ -31,6 +31,7 @@ PREFIX = "sgk_"
 """How each key begins: scanners for leaked secrets know it by that."""
 
 _KEY = re.compile(rf"{PREFIX}([0-9a-f]{{16}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
+_OWNER = re.compile(r"[\w.@:/-]{1,128}")
 
 
 class APIKeysSettings(Section):
@@ -42,9 +43,15 @@ class APIKeysSettings(Section):
     """The issuer of the principals, for policies: ``request_principals = ["api-keys/ci"]``."""
 
 
+def _check_owner(text: str) -> str:
+    if not _OWNER.fullmatch(text):
+        raise ValueError("is not 1 to 128 letters, digits and . _ @ : / -")
+    return text
+
+
 class _Entry(Section):
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    owner: Annotated[str, Field(pattern=r"^[\w.@:/-]{1,128}$")]
+    owner: Annotated[str, AfterValidator(_check_owner)]
     sha256: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
     expires: AwareDatetime
     scopes: tuple[Word, ...] = ()

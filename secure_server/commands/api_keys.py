@@ -1,0 +1,113 @@
+"""``secure-server api-keys``: make the keys of ``type = "api_key"``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from secure_server.auth.api_keys import make_api_key, read_api_keys
+from secure_server.auth.errors import AuthenticatorError
+from secure_server.commands.output import as_json, fail, table
+from secure_tls.errors import TLSFileError
+from secure_tls.writing import replace
+
+api_keys_app = typer.Typer(
+    help='Make and list the keys of `[[authenticators]] type = "api_key"`.', no_args_is_help=True
+)
+
+KeysFile = Annotated[
+    Path, typer.Option("--file", metavar="FILE", help="The file that the configuration names.")
+]
+_DEFAULT = Path("api-keys.toml")
+
+
+@api_keys_app.command()
+def create(
+    owner: Annotated[str, typer.Option(help="Whose key it is: the subject of its calls.")],
+    scope: Annotated[list[str] | None, typer.Option(help="What it is for; repeatable.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="A role; repeatable.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help="For how long it is good.")] = 90,
+    file: KeysFile = _DEFAULT,
+) -> None:
+    """Print a new key, once, and add its digest to the file. Running servers take it up."""
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    try:
+        key, entry = make_api_key(owner, scopes=scope or (), roles=role or (), expires=expires)
+        with _alone_in(file.parent):
+            before = ""
+            if file.exists():
+                read_api_keys(file)  # nothing is added to what could not be read
+                before = file.read_text(encoding="utf-8").rstrip() + "\n\n"
+            replace(file, (before.lstrip() + entry).encode(), secret=True)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        raise fail(f"--{str(problem['loc'][0]).rstrip('s')} {message}.") from None
+    except (AuthenticatorError, TLSFileError) as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{file}: cannot be written: {error.strerror}.") from None
+    typer.echo(key)
+    typer.echo(
+        f"The key of {owner} is good until {expires:%Y-%m-%d}. It is shown this once; {file} holds "
+        "its digest. Take its table out of there to end it sooner.",
+        err=True,
+    )
+
+
+@api_keys_app.command("list")
+def list_keys(
+    file: KeysFile = _DEFAULT,
+    *,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the keys of the file: whose they are, what for, until when."""
+    try:
+        keys = read_api_keys(file)
+    except AuthenticatorError as error:
+        raise fail(str(error)) from None
+    rows = [
+        {
+            "id": key.key_id,
+            "owner": key.owner,
+            "scopes": sorted(key.scopes),
+            "roles": sorted(key.roles),
+            "expires": datetime.fromtimestamp(key.expires_at, UTC).isoformat(),
+        }
+        for key in keys.values()
+    ]
+    if as_json_:
+        as_json(rows)
+        return
+    table(
+        ("id", "owner", "scopes", "roles", "expires"),
+        [
+            (
+                str(row["id"]),
+                str(row["owner"]),
+                " ".join(row["scopes"]),
+                " ".join(row["roles"]),
+                str(row["expires"])[:16],
+            )
+            for row in rows
+        ],
+    )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for another run: of two that read the file before either wrote it, one loses its key."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""``secure-server check``: everything that a start would look at, and what an issuer says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from secure_server.auth.errors import AuthenticatorError
+from secure_server.auth.keys import FindKey
+from secure_server.authz import Policy, PolicyError
+from secure_server.config import Config, ConfigError
+from secure_server.guard.chain import build_chain
+from secure_server.guard.guard import read_policy
+from secure_server.server import ServerError, check_every_method_has_a_rule, shipped_policy
+from secure_server.tokens.key_ring import KeyRing, SigningKeyError
+from secure_tls.crl import RevocationList
+from secure_tls.errors import TLSError
+from secure_tls.files import TLSFiles, read_server_files
+
+_MISTAKES = (
+    AuthenticatorError,
+    ConfigError,
+    PolicyError,
+    ServerError,
+    SigningKeyError,
+    TLSError,
+)
+_DAY = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of looking at one thing."""
+
+    about: str
+    good: bool
+    text: str
+
+
+def look_through(config: Config) -> Iterator[Finding]:
+    """Look at what a configuration names, and change nothing."""
+    yield _finding("policy", lambda: _policy(config))
+    try:
+        files = _files(config)
+    except _MISTAKES as error:
+        yield Finding("certificate", good=False, text=str(error))
+    else:
+        yield Finding("certificate", good=True, text=_leaf(files))
+        if config.tls.crl is not None:
+            yield _finding("revocation list", lambda: _crl(config, files))
+    yield from _authenticators(config)
+
+
+def _finding(about: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(about, good=True, text=look())
+    except _MISTAKES as error:
+        return Finding(about, good=False, text=str(error))
+
+
+def _policy(config: Config) -> str:
+    """A guard of one's own takes the keys of our tokens from a file; its methods are not known."""
+    policy = shipped_policy() if config.policy.file is None else read_policy(config.policy.file)
+    if config.tokens.key_set is None:
+        check_every_method_has_a_rule(policy)
+    return _described(policy)
+
+
+def _described(policy: Policy) -> str:
+    return f"{policy.name!r}; `secure-server policy check` says more"
+
+
+def _files(config: Config) -> TLSFiles:
+    tls = config.tls
+    return read_server_files(
+        tls.certificate,
+        tls.private_key,
+        tls.client_ca,
+        allow_readable_key=tls.allow_readable_private_key,
+        now=time.time(),
+    )
+
+
+def _leaf(files: TLSFiles) -> str:
+    end = files.leaf.not_valid_after_utc
+    days = int((end.timestamp() - time.time()) // _DAY)
+    return f"good until {end:%Y-%m-%d %H:%M} UTC, {days} days from now"
+
+
+def _crl(config: Config, files: TLSFiles) -> str:
+    assert config.tls.crl is not None
+    now = time.time()
+    revoked = RevocationList.load(config.tls.crl, files.authorities, now=now)
+    return "stale: a newer one should be there" if revoked.is_stale(now) else "fresh"
+
+
+def _authenticators(config: Config) -> Iterator[Finding]:
+    try:
+        chain = build_chain(config, clock=time.time, find_key=_own_keys(config))
+    except _MISTAKES as error:
+        yield Finding("authenticators", good=False, text=str(error))
+        return
+    try:
+        for member in chain.members:
+            about = f"authenticator {member.name}"
+            say = getattr(member, "check", None)
+            claims = "; ".join(str(sign) for sign in member.signs)
+            yield _finding(about, say or (lambda claims=claims: claims))
+    finally:
+        chain.close()
+
+
+def _own_keys(config: Config) -> FindKey | None:
+    if config.tokens.key_set is not None:
+        return None
+    if not config.tokens.signing_key.exists():
+        return lambda _key_id: None  # a start makes the key; looking does not
+    return KeyRing.open(config.tokens.signing_key).keys.get
