@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any
 
 from secure_server.authz.errors import PolicyError
+from secure_server.authz.places import Steps, line_and_column, offset_of
 
 MAX_CHARACTERS = 16 * 1024 * 1024
 MAX_DEPTH = 64
 
-Steps: TypeAlias = tuple[str | int, ...]
-
 # An unterminated string runs to the end of the text, so that no input is scanned twice.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAYBE_SURROGATE = re.compile("\\\\u[dD]|[\ud800-\udfff]")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-# Only ever used to step over text that was decoded before, so what numbers are worth is no matter.
-_STEPPER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,8 @@ class Node:
         self, what: str, advice: str, *, at_key: bool = False, occurrence: int = 1
     ) -> PolicyError:
         """``what`` and ``advice`` are one sentence each, the first without its full stop."""
-        offset = _offset(self.text, self.steps, at_key=at_key, occurrence=occurrence)
-        line, column = _line_and_column(self.text, offset)
+        offset = offset_of(self.text, self.steps, at_key=at_key, occurrence=occurrence)
+        line, column = line_and_column(self.text, offset)
         path = _json_path(self.steps)
         owner = f" in {self.subject}" if self.subject else ""
         return PolicyError(
@@ -174,7 +168,7 @@ def _check_depth(text: str, origin: str) -> None:
         if sign in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                line, column = _line_and_column(text, token.start())
+                line, column = line_and_column(text, token.start())
                 message = f"The policy is nested deeper than {MAX_DEPTH} levels. Flatten it."
                 raise PolicyError(message, origin=origin, line=line, column=column)
         elif sign in "]}":
@@ -228,45 +222,3 @@ def _json_path(steps: Steps) -> str:
         else:
             path += f"[{quoted(step)}]"
     return path
-
-
-def _offset(text: str, steps: Steps, *, at_key: bool, occurrence: int) -> int:
-    offset = _skip_space(text, 0)
-    for depth, step in enumerate(steps, start=1):
-        last = depth == len(steps)
-        met = 0
-        for name, key_offset, value_offset in _children(text, offset):
-            if name == step:
-                met += 1
-                offset = key_offset if last and at_key else value_offset
-                if not last or met == occurrence:
-                    break
-    return offset
-
-
-def _children(text: str, offset: int) -> Iterator[tuple[str | int, int, int]]:
-    """Name, offset and value's offset of each child of the valid object or list at ``offset``."""
-    is_object = text[offset] == "{"
-    offset = _skip_space(text, offset + 1)
-    number = 0
-    while text[offset] not in "]}":
-        name: str | int = number
-        start = offset
-        if is_object:
-            name, offset = _STEPPER.raw_decode(text, offset)
-            offset = _skip_space(text, _skip_space(text, offset) + len(":"))
-        yield name, start, offset
-        _, offset = _STEPPER.raw_decode(text, offset)
-        offset = _skip_space(text, offset)
-        if text[offset] == ",":
-            offset = _skip_space(text, offset + 1)
-        number += 1
-
-
-def _skip_space(text: str, offset: int) -> int:
-    match = _SPACE.match(text, offset)
-    return offset if match is None else match.end()
-
-
-def _line_and_column(text: str, offset: int) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)

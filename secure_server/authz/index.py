@@ -49,6 +49,10 @@ class RuleIndex:
         self._prefixes = _by_length(prefixes)
         self._suffixes = _by_length(suffixes)
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self._rules
+
     def first_match(self, method: str, caller: Caller) -> Rule | None:
         """The first rule in file order that is about ``method`` and matches ``caller``."""
         groups = self._groups(method)

@@ -48,3 +48,24 @@ class Patterns:
         if not (self.prefixes or self.suffixes or self.present):
             return False
         return any(map(self.match, values))
+
+    def covers(self, other: Patterns) -> bool:
+        """Whether each pattern of ``other`` matches nothing that one of these does not.
+
+        False where only several of these together would. No affix is empty: that is ``*``.
+        """
+        return (
+            all(map(self.match, other.exact))
+            and all(self.present or each.startswith(self.prefixes) for each in other.prefixes)
+            and all(self.present or each.endswith(self.suffixes) for each in other.suffixes)
+            and (self.present or not other.present)
+        )
+
+    def written(self) -> tuple[str, ...]:
+        """The patterns as a policy writes them, each once, in an order of their own."""
+        return (
+            *sorted(self.exact),
+            *(f"{prefix}*" for prefix in self.prefixes),
+            *(f"*{suffix}" for suffix in self.suffixes),
+            *(("*",) if self.present else ()),
+        )

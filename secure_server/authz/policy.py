@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secure_server.auth.principal import Principal
 from secure_server.authz.audit import AuditCondition, AuditLogger, AuditOptions
+from secure_server.authz.explain import Explanation, explain
 from secure_server.authz.index import RuleIndex
 from secure_server.authz.parser import parse
 from secure_server.authz.rule import Caller
@@ -41,7 +42,7 @@ class Policy:
 
     __slots__ = ("_allow", "_audit", "_deny", "_name", "_reading_headers")
 
-    def __init__(self, text: str, origin: str, known_loggers: frozenset[str]) -> None:
+    def __init__(self, text: str, origin: str, known_loggers: frozenset[str] | None) -> None:
         parsed = parse(text, origin=origin, known_loggers=known_loggers)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
         self._name = parsed.name
@@ -56,11 +57,12 @@ class Policy:
         text: str,
         *,
         origin: str = "policy",
-        known_loggers: frozenset[str] = frozenset({STDOUT_LOGGER}),
+        known_loggers: frozenset[str] | None = frozenset({STDOUT_LOGGER}),
     ) -> Policy:
         """Compile a policy from its JSON text; ``origin`` is the file's name, for messages.
 
-        An audit logger that is neither among ``known_loggers`` nor optional is an error (A59).
+        An audit logger that is neither among ``known_loggers`` nor optional is an error (A59);
+        None knows them all, for whoever only asks for decisions.
 
         Beyond A43, ``source`` takes ``request_principals`` (patterns for ``<issuer>/<subject>``),
         ``scopes``, ``roles`` and ``claims`` (an object of claim name to patterns). Each is a list
@@ -119,6 +121,19 @@ class Policy:
         if rule is not None:
             return self._decision(rule.name, allowed=True)
         return self._decision("", allowed=False)
+
+    def explain(
+        self,
+        method: str,
+        *,
+        peer: Peer | None,
+        principal: Principal,
+        headers: Mapping[str, str] | None = None,
+        tls: bool = True,
+    ) -> Explanation:
+        """Say what `decide` decides and why: what came of every rule. Slow; for people."""
+        caller = Caller(_peer_names(peer, tls=tls), principal, {} if headers is None else headers)
+        return explain(self._deny.rules, self._allow.rules, method, caller)
 
     def _decision(self, rule: str, *, allowed: bool) -> Decision:
         return Decision(allowed, rule, self._audit.wants(allowed=allowed))

@@ -4,86 +4,19 @@ import json
 from contextlib import suppress
 
 import a43_naive
-from a43_values import a_peer, a_principal
+from a43_generated import patterns, peers, policies, principals, words
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from secure_server.auth.principal import ANONYMOUS
 from secure_server.authz import Policy, PolicyError
-
-# Few and overlapping, so that rules match, miss by one sign, and compete.
-_WORDS = ["", "a", "b", "ab", "aba", "ba", "/a", "/a/b", "/a/ba", "a*b", "*", "1", "true"]
-_words = st.sampled_from(_WORDS)
-_patterns = st.one_of(
-    _words,
-    _words.map(lambda word: word + "*"),
-    _words.map(lambda word: "*" + word),
-    _words.map(lambda word: f"*{word}*"),
-)
-_lists = st.lists(_patterns, max_size=3)
-_filled = st.lists(_patterns, min_size=1, max_size=3)
-_keys = st.sampled_from(["x", "X-Y", "y"])
-_claim_names = st.sampled_from(["a", "b", "a.b", "[a.b]", "[a][b]"])
-
-_sources = st.fixed_dictionaries(
-    {},
-    optional={
-        "principals": _lists,
-        "request_principals": _filled,
-        "scopes": _filled,
-        "roles": _filled,
-        "claims": st.dictionaries(_claim_names, _filled, min_size=1, max_size=2),
-    },
-)
-_requests = st.fixed_dictionaries(
-    {},
-    optional={
-        "paths": _lists,
-        "headers": st.lists(st.fixed_dictionaries({"key": _keys, "values": _filled}), max_size=2),
-    },
-)
-_rules = st.fixed_dictionaries({}, optional={"source": _sources, "request": _requests})
-
-
-def _numbered(prefix, rules):
-    return [{"name": f"{prefix}{number}", **rule} for number, rule in enumerate(rules)]
-
-
-_policies = st.builds(
-    lambda deny, allow: {
-        "name": "p",
-        "deny_rules": _numbered("d", deny),
-        "allow_rules": _numbered("a", allow),
-    },
-    st.lists(_rules, max_size=3),
-    st.lists(_rules, min_size=1, max_size=6),
-)
-_scalars = st.one_of(_words, st.none(), st.booleans(), st.integers(0, 2), st.just(0.5))
-_claims = st.dictionaries(
-    st.sampled_from(["a", "b", "a.b"]),
-    st.one_of(_scalars, st.lists(_scalars, max_size=3), st.dictionaries(st.just("b"), _scalars)),
-)
-_principals = st.one_of(
-    st.just(ANONYMOUS),
-    st.builds(
-        a_principal,
-        _words,
-        _words,
-        scopes=st.frozensets(_words, max_size=3),
-        roles=st.frozensets(_words, max_size=3),
-        claims=_claims,
-    ),
-)
-_sans = st.lists(_words, max_size=2)
-_peers = st.one_of(st.none(), st.builds(a_peer, uri_sans=_sans, dns_sans=_sans, subject=_words))
 
 
 @given(
-    policy=_policies,
-    method=_words,
-    peer=_peers,
-    principal=_principals,
-    headers=st.dictionaries(st.sampled_from(["x", "x-y"]), _words),
+    policy=policies,
+    method=words,
+    peer=peers,
+    principal=principals,
+    headers=st.dictionaries(st.sampled_from(["x", "x-y"]), words),
     tls=st.booleans(),
 )
 def test_the_compiled_policy_decides_as_the_naive_one(
@@ -103,7 +36,32 @@ def test_the_compiled_policy_decides_as_the_naive_one(
         assert decision.rule == ""
 
 
-@given(policy=_policies, method=_words)
+@given(
+    policy=policies,
+    method=words,
+    peer=peers,
+    principal=principals,
+    headers=st.dictionaries(st.sampled_from(["x", "x-y"]), words),
+    tls=st.booleans(),
+)
+def test_an_explanation_tells_of_each_rule_what_the_naive_one_finds(
+    policy, method, peer, principal, headers, tls
+):
+    call = {"peer": peer, "principal": principal, "headers": headers, "tls": tls}
+    explanation = Policy.parse(json.dumps(policy)).explain(method, **call)
+    decided_by = explanation.decided_by
+
+    assert (explanation.allowed, decided_by.name if decided_by else "") == a43_naive.decide(
+        policy, method, **call
+    )
+    rules = [*policy["deny_rules"], *policy["allow_rules"]]
+    for rule, report in zip(rules, explanation.reports, strict=True):
+        matches = a43_naive.first_rule([rule], method, **call) is not None
+        assert (report.name, report.outcome != "no_match") == (rule["name"], matches)
+        assert matches is not bool(report.failed)
+
+
+@given(policy=policies, method=words)
 def test_a_method_is_named_by_a_path_or_by_a_rule_without_paths(policy, method):
     rules = policy["deny_rules"] + policy["allow_rules"]
     about = [rule for rule in rules if a43_naive.request_matches(_only_paths(rule), method, {})]
@@ -120,7 +78,7 @@ def _only_paths(rule):
 
 
 _json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), _patterns),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), patterns),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
@@ -165,7 +123,7 @@ def test_any_json_parses_or_is_a_policy_error(text):
     _parse(text)
 
 
-@given(policy=_policies, data=st.data())
+@given(policy=policies, data=st.data())
 def test_a_damaged_policy_parses_or_is_a_policy_error(policy, data):
     text = json.dumps(policy, indent=1)
     start = data.draw(st.integers(0, len(text)))

@@ -1,0 +1,225 @@
+"""What is in a valid policy that its author cannot have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from itertools import chain
+from typing import Any
+
+from secure_server.authz.cover import EarlierRules, never_matches
+from secure_server.authz.document import quoted, read
+from secure_server.authz.index import RuleIndex
+from secure_server.authz.parser import parse
+from secure_server.authz.patterns import Patterns
+from secure_server.authz.places import Places
+from secure_server.authz.rule import Rule
+
+_KIND_OF_RULE = {"deny_rules": "deny rule", "allow_rules": "allow rule"}
+
+# Methods that are close to a wrong one are sought this often; each search takes milliseconds.
+_MAX_HINTS = 20
+
+
+class Kind(StrEnum):
+    """What a finding is about, for programs."""
+
+    NEVER_MATCHES = "never_matches"
+    """A rule that matches no call."""
+    NEVER_ALLOWS = "never_allows"
+    """An allow rule whose calls deny rules refuse."""
+    SHADOWED = "shadowed"
+    """A rule whose calls are decided by rules before it."""
+    LITERAL_STAR = "literal_star"
+    """A star that is no wildcard."""
+    NO_SUCH_METHOD = "no_such_method"
+    """A path that no method can have, or none of the known ones has."""
+    NO_RULE = "no_rule"
+    """A method that nobody can call, because no rule is about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReference:
+    """Which rule: ``rules`` is ``deny_rules`` or ``allow_rules``; line and column are from 1."""
+
+    rules: str
+    name: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"the {_KIND_OF_RULE[self.rules]} {quoted(self.name)} (line {self.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to mend. ``line`` and ``column`` are None where nothing in the text is to blame.
+
+    ``earlier`` are the rules that leave nothing to ``rule``. An error keeps the server from
+    starting, all else is a warning.
+    """
+
+    kind: Kind
+    message: str
+    line: int | None = None
+    column: int | None = None
+    rule: RuleReference | None = None
+    earlier: tuple[RuleReference, ...] = ()
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, in the order of the text; methods without a rule come last."""
+
+    name: str
+    rules: int
+    findings: tuple[Finding, ...]
+
+
+def check(
+    text: str,
+    *,
+    origin: str,
+    known_loggers: frozenset[str],
+    methods: Collection[str] = (),
+    required: Collection[str] = (),
+) -> Report:
+    """Look through a policy. Raises `PolicyError` where it is none.
+
+    ``methods`` are all that its server has, full paths, and empty where they are not known; to
+    have no rule is an error for those of them that are ``required``. Of rules that never decide
+    only those are found that can be proved to: an earlier one matches whatever they match.
+    """
+    parsed = parse(text, origin=origin, known_loggers=known_loggers)
+    places, root = Places(text), read(text, origin=origin).value
+    subjects = [
+        _Subject(rule, rules, index, root[rules][index], places)
+        for rules, parsed_rules in (
+            ("deny_rules", parsed.deny_rules),
+            ("allow_rules", parsed.allow_rules),
+        )
+        for index, rule in enumerate(parsed_rules)
+    ]
+    findings = chain(
+        _dead_rules(subjects), *map(_literal_stars, subjects), _dead_paths(subjects, methods)
+    )
+    in_order = sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0))
+    index = RuleIndex(subject.rule for subject in subjects)
+    without = [method for method in methods if not index.is_about(method)]
+    forgotten = (_no_rule(method, is_error=method in required) for method in without)
+    return Report(parsed.name, len(subjects), (*in_order, *forgotten))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A rule, and how the text has it."""
+
+    rule: Rule
+    rules: str
+    index: int
+    written: dict[str, Any]
+    places: Places
+
+    @property
+    def reference(self) -> RuleReference:
+        return RuleReference(self.rules, self.rule.name, *self.places.of(self.rules, self.index))
+
+    def patterns(self, part: str, key: str) -> list[str]:
+        patterns: list[str] = self.written.get(part, {}).get(key, [])
+        return patterns
+
+    def finding(self, kind: Kind, message: str, *steps: str | int) -> Finding:
+        """A finding about the value that the steps lead to from the rule."""
+        line, column = self.places.of(self.rules, self.index, *steps)
+        return Finding(kind, message, line, column, self.reference)
+
+
+def _dead_rules(subjects: list[_Subject]) -> Iterator[Finding]:
+    earlier = EarlierRules()
+    asked: list[_Subject] = []
+    for subject in subjects:
+        reason = never_matches(subject.rule)
+        covering = earlier.covering(subject.rule)
+        if reason is not None:
+            message = f"{_named(subject)} never decides: {reason}."
+            yield subject.finding(Kind.NEVER_MATCHES, message)
+        elif covering is not None:
+            yield _shadowed(subject, [asked[position] for position in covering])
+        earlier.add(subject.rule)
+        asked.append(subject)
+
+
+def _shadowed(subject: _Subject, covering: list[_Subject]) -> Finding:
+    reference = subject.reference
+    earlier = tuple(each.reference for each in covering)
+    names, one = " and ".join(map(str, earlier)), len(earlier) == 1
+    if subject.rules == "allow_rules" and all(each.rules == "deny_rules" for each in earlier):
+        kind = Kind.NEVER_ALLOWS
+        what = f"never allows anything: {names} {'refuses' if one else 'refuse'} all its calls"
+    else:
+        kind = Kind.SHADOWED
+        what = f"never decides: {names} {'matches' if one else 'match'} all its calls before it"
+    message = f"{_named(subject)} {what}."
+    return Finding(kind, message, reference.line, reference.column, reference, earlier)
+
+
+def _literal_stars(subject: _Subject) -> Iterator[Finding]:
+    for part, key in (
+        ("request", "paths"),
+        ("source", "principals"),
+        ("source", "request_principals"),
+    ):
+        for number, pattern in enumerate(subject.patterns(part, key)):
+            if _has_literal_star(pattern):
+                yield subject.finding(
+                    Kind.LITERAL_STAR,
+                    f"{quoted(pattern)} has a star that stands for itself. "
+                    "Only one at the end, or else at the beginning, is a wildcard.",
+                    *(part, key, number),
+                )
+
+
+def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[Finding]:
+    hints = iter(range(_MAX_HINTS))
+    for subject in subjects:
+        paths = subject.patterns("request", "paths")
+        dead = [number for number, path in enumerate(paths) if _is_dead(path, methods)]
+        for number in dead:
+            path = paths[number]
+            if not path.startswith(("/", "*")):
+                message = f"The path {quoted(path)} matches no method: write its leading slash."
+            else:
+                near = next(hints, None) is not None and get_close_matches(path, methods)
+                hint = f" Did you mean {quoted(near[0])}?" if near else ""
+                message = f"The path {quoted(path)} matches no known method.{hint}"
+            if len(dead) == len(paths):
+                message += f" Nothing is left of {_named(subject, 'the')}."
+            yield subject.finding(Kind.NO_SUCH_METHOD, message, "request", "paths", number)
+
+
+def _is_dead(path: str, methods: Collection[str]) -> bool:
+    if not path.startswith(("/", "*")):
+        return True
+    # gRPC's own services are added by whoever runs the server.
+    if not methods or _has_literal_star(path) or path.startswith("/grpc."):
+        return False
+    return not Patterns.of([path]).match_any(methods)
+
+
+def _no_rule(method: str, *, is_error: bool) -> Finding:
+    message = (
+        f"No rule is about {quoted(method)}: nobody may call it. "
+        "Add one; a deny rule says that it is meant so."
+    )
+    return Finding(Kind.NO_RULE, message, is_error=is_error)
+
+
+def _has_literal_star(pattern: str) -> bool:
+    return "*" in (pattern[:-1] if pattern.endswith("*") else pattern[1:])
+
+
+def _named(subject: _Subject, article: str = "The") -> str:
+    return f"{article} {_KIND_OF_RULE[subject.rules]} {quoted(subject.rule.name)}"
