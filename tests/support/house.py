@@ -58,10 +58,15 @@ class House:
     """One server with everything around it. ``admin`` is the first administrator's client."""
 
     def __init__(
-        self, root: Path, settings: str = "", *, clock: Callable[[], float] = time.time
+        self,
+        root: Path,
+        settings: str = "",
+        *,
+        clock: Callable[[], float] = time.time,
+        authority: Authority | None = None,
     ) -> None:
         self.root = root
-        self.authority = Authority.create("example.org")
+        self.authority = authority or Authority.create("example.org")
         self.clients: dict[str, Client] = {}
         server = self.authority.issue_server(
             "server", ["localhost"], [ip_address("127.0.0.1"), ip_address("::1")]
@@ -166,9 +171,13 @@ def _none(*_arguments: object) -> int:
 
 @contextmanager
 def running_house(
-    root: Path, settings: str = "", *, clock: Callable[[], float] = time.time
+    root: Path,
+    settings: str = "",
+    *,
+    clock: Callable[[], float] = time.time,
+    authority: Authority | None = None,
 ) -> Iterator[House]:
-    house = House(root, settings, clock=clock)
+    house = House(root, settings, clock=clock, authority=authority)
     try:
         house.server.start()
         yield house
