@@ -186,7 +186,9 @@ def renew(
     print_outcomes(folder, outcomes, as_json=shared.as_json)
     failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
     if failed:
-        complain(f"{len(failed)} certificates in {folder} could not be renewed: see their notes.")
+        complain(
+            f"{len(failed)} of the certificates in {folder} could not be renewed: see the notes."
+        )
         raise typer.Exit(_FAILURE)
 
 

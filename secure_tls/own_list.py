@@ -1,7 +1,7 @@
 """The revocation list that a folder's own authority signs, and that every run keeps fresh.
 
-A list past its end lets nobody in, so an authority must not fall silent only because there is
-nobody to revoke.
+A list past its end is not to be relied on, so an authority must not fall silent only because there
+is nobody to revoke.
 """
 
 from __future__ import annotations

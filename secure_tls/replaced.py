@@ -35,6 +35,8 @@ def remember(layout: Layout, certificates: Sequence[x509.Certificate]) -> None:
     if valid:
         data = b"".join(map(pem.encode, valid))
         writing.replace(layout.replaced, data, secret=False)
+    else:
+        layout.replaced.unlink(missing_ok=True)
 
 
 def same_identity(one: x509.Certificate, other: x509.Certificate) -> bool:

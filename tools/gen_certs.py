@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make and check certificates, from a bare clone: the same as the installed ``secure-certs``."""
+"""Make, renew, revoke and check certificates: the installed ``secure-certs``, from a bare clone."""
 
 import sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 import pytest
 
 from secure_tls import Authority, Issued
+from secure_tls.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,18 @@ def bundle(tmp_path, authority):
     path = tmp_path / "bundle.pem"
     path.write_bytes(authority.certificate_pem)
     return path
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command in an empty folder; return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return caught.value.code or 0, output.out, output.err
+
+    return run

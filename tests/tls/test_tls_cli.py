@@ -14,26 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import secure_tls
 from secure_tls import Authority
-from secure_tls.cli import main
 from secure_tls.writing import write_new
 
 ROOT = Path(secure_tls.__file__).parent.parent
 SCRIPT = ROOT / "tools" / "gen_certs.py"
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run the command in an empty folder; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        return caught.value.code or 0, output.out, output.err
-
-    return run
 
 
 @pytest.fixture
@@ -281,5 +265,13 @@ def test_the_script_says_what_to_install(tmp_path):
 def test_help_goes_to_standard_output(run):
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    for word in ("--trust-domain", "add-client", "add-server", "verify"):
+    for word in (
+        "--trust-domain",
+        "add-client",
+        "add-server",
+        "renew",
+        "revoke",
+        "inspect",
+        "verify",
+    ):
         assert word in out

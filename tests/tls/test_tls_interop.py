@@ -6,9 +6,12 @@ import ssl
 import subprocess
 
 import pytest
+from cryptography import x509
 
 from secure_tls import KeyType
 from secure_tls.folder import CertificateFolder, Order
+from secure_tls.pem import serial_text
+from secure_tls.revocation import Reason
 
 HOSTS = ["localhost", "127.0.0.1", "::1", "grpc.example.org"]
 KNOWN_TO_BE_WRONG = ("spiffe://", '"localhost"')
@@ -135,3 +138,67 @@ def test_T6_neither_end_takes_the_others_certificate(folder):
     client.load_cert_chain(folder / "server.pem", folder / "server.key")
     with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
         shake_hands(server, client, "localhost")
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Billing was renewed, and both of its certificates were revoked; demo was only renewed."""
+    certs = CertificateFolder(tmp_path / "certs")
+    orders = [Order.server("server", HOSTS, stem="server")]
+    certs.generate([*orders, Order.client("demo"), Order.client("billing"), Order.client("other")])
+    shutil.copy(tmp_path / "certs/clients/billing.pem", tmp_path / "before.pem")
+    certs.renew(["demo", "billing", "server"])
+    certs.revoke("billing", reason=Reason.KEY_COMPROMISE)
+    return tmp_path
+
+
+def test_O7_openssl_refuses_the_revoked_and_accepts_the_renewed(changed):
+    certs = changed / "certs"
+    lists = ["-crl_check", "-CRLfile", certs / "crl.pem", "-CAfile", certs / "ca.pem"]
+    strict = ["openssl", "verify", "-x509_strict", *lists, "-purpose"]
+    for leaf, purpose in [
+        ("clients/demo", "sslclient"),
+        ("clients/other", "sslclient"),
+        ("server", "sslserver"),
+    ]:
+        assert "OK" in run(*strict, purpose, certs / f"{leaf}.pem")
+    for leaf in (certs / "clients/billing.pem", changed / "before.pem"):
+        refused = subprocess.run(
+            [*strict, "sslclient", leaf], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert refused.returncode != 0
+        assert "certificate revoked" in refused.stderr
+
+
+def test_O7_openssl_reads_the_list(changed):
+    certs = changed / "certs"
+    arguments = [
+        "-in",
+        certs / "crl.pem",
+        "-CAfile",
+        certs / "ca.pem",
+        "-noout",
+        "-text",
+        "-verify",
+    ]
+    text = run("openssl", "crl", *arguments)
+    for words in ("X509v3 CRL Number", "Key Compromise"):
+        assert words in text
+    for leaf in (certs / "clients/billing.pem", changed / "before.pem"):
+        serial = run("openssl", "x509", "-in", leaf, "-noout", "-serial").strip()
+        assert serial.removeprefix("serial=") in text
+
+
+def test_a_serial_number_is_written_as_openssl_writes_it(changed):
+    leaf = changed / "certs/clients/demo.pem"
+    printed = run("openssl", "x509", "-in", leaf, "-noout", "-serial").strip()
+    assert (
+        printed
+        == f"serial={serial_text(x509.load_pem_x509_certificate(leaf.read_bytes()).serial_number)}"
+    )
+    assert [serial_text(serial) for serial in (1, 0xABC, 0xABCD)] == ["01", "0ABC", "ABCD"]
+
+
+def test_the_renewed_shake_hands_over_mutual_tls(changed):
+    _, client = shake_hands(*contexts(changed / "certs"), "localhost")
+    assert client["subjectAltName"] == (("URI", "spiffe://example.org/client/demo"),)
