@@ -161,7 +161,7 @@ def _config(
     tokens = TokensSection(issuer=issuer.name, audience=issuer.audience)
     # As ``Config(...)``, but for the environment, which is no business of a test's.
     return Config.model_construct(
-        server=ServerSection(), tls=tls, tokens=tokens, authenticators=sections
+        server=ServerSection(door_threads=THREADS), tls=tls, tokens=tokens, authenticators=sections
     )
 
 

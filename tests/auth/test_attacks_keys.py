@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from secure_server.auth.key_source import FETCHED, KeySource, Pace
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.testing.provider import DISCOVERY, KEYS, page
 from secure_tls.authority import Authority
+from support.door import wait_until
 
 PATIENT = Pace(refresh=3600, cooldown=10, max_stale=86400, patience=10)
 
@@ -500,6 +502,40 @@ class TestIntrospection:
             assert token not in held
             assert token not in f"{door.audit}"
             assert provider.client_secret not in f"{asker!r}{held}{door.audit}"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_G8_slow_authentications_get_their_share_and_others_are_unhurt(
+    provider: Provider, tmp_path: Path, stack: str
+) -> None:
+    """Half of the 32 threads may wait for the issuer; the others are everybody else's."""
+    tokens = [provider.opaque(f"slow-{number}") for number in range(40)]
+    over = threading.Event()
+
+    def late() -> Any:
+        over.wait(20)
+        return page({"active": False})
+
+    provider.answers["/introspect"] = late
+    with (
+        guarded(stack, introspection(provider, tmp_path)) as door,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        known = f"Bearer {door.server.issuer.token(door.server.client('alice'))}"
+        assert door.ask(known)[0] == "OK"
+        waiting = [pool.submit(door.ask, f"Bearer {token}") for token in tokens]
+        try:
+            wait_until(lambda: sum(one.done() for one in waiting) == 24)
+            wait_until(lambda: provider.requests.count("/introspect") == 16)
+            for _ in range(10):
+                assert door.ask(known, timeout=5)[0] == "OK"
+            fresh = door.server.issuer.token(door.server.client("alice"))
+            assert door.ask(f"Bearer {fresh}", timeout=5)[0] == "OK"
+        finally:
+            over.set()
+        answers = [one.result()[0] for one in waiting]
+        assert answers.count("UNAVAILABLE") == 24
+        assert answers.count("UNAUTHENTICATED") == 16
 
 
 def test_K8_a_key_that_was_withdrawn_verifies_nothing_whatever_the_token_says(
