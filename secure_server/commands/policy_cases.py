@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from secure_server.authz import Policy, PolicyError
 from secure_server.commands.policy_call import (
@@ -23,6 +23,9 @@ from secure_server.commands.policy_call import (
 )
 
 _Decision: TypeAlias = Literal["allow", "deny", "parse_error"]
+_Texts: TypeAlias = Annotated[
+    list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 _Pair: TypeAlias = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
@@ -108,7 +111,7 @@ class _Written(BaseModel):
     roles: list[str] = []
     scopes: list[str] = []
     claims: dict[str, Any] | None = None
-    headers: dict[str, str | list[str]] = {}
+    headers: dict[str, _Texts] = {}
     expect: Literal["allow", "deny"]
     rule: str | None = None
 
@@ -122,11 +125,7 @@ class _Written(BaseModel):
             scopes=self.scopes,
             claims=self.claims,
         )
-        headers = (
-            (key, value)
-            for key, values in self.headers.items()
-            for value in ([values] if isinstance(values, str) else values)
-        )
+        headers = ((key, value) for key, values in self.headers.items() for value in values)
         call = Call(
             check_method(self.method),
             peer_of(uri_sans=uri_sans, dns_sans=self.dns_sans) if has_certificate else None,
