@@ -15,7 +15,7 @@ from secure_server.commands.output import escaped, line, table
 from secure_server.commands.policy_cases import Case, Verdict
 
 # Of a long list of patterns people get the beginning, programs all.
-_SHOWN = 3
+_SHOWN = 2
 
 _LISTS = {"deny_rules": "deny", "allow_rules": "allow"}
 _OUTCOMES = {
