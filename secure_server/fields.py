@@ -85,7 +85,10 @@ URL = Annotated[str, AfterValidator(_check_url)]
 class Section(BaseModel):
     """One table of the configuration. A key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Hidden, because what somebody mistyped may be a secret.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod

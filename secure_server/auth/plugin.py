@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -52,12 +52,13 @@ class AuthenticatorContext:
     ``name`` is what it must call itself. ``clock`` gives seconds since the epoch. ``bulkhead`` is
     to be held while a call waits for a network: ``with context.bulkhead.waiting(): …``.
     ``generation.advance()`` makes the guard ask again about everybody whom it remembers: for when
-    keys were withdrawn, say. ``own`` is None where this server vouches for nothing.
+    keys were withdrawn, say. ``own`` is None where this server vouches for nothing. In a test, name
+    and clock suffice.
     """
 
     name: str
     clock: Callable[[], float]
-    bulkhead: Bulkhead
+    bulkhead: Bulkhead = field(default_factory=lambda: Bulkhead(1))
     generation: Generation = field(default_factory=Generation)
     own: OwnTokens | None = None
     workloads: Mapping[str, Grant] = field(default_factory=lambda: MappingProxyType({}))
@@ -75,32 +76,45 @@ class AuthenticatorType(Generic[S]):
 
     settings: type[S]
     build: Callable[[S, AuthenticatorContext], Authenticator]
-    api_version: int = API_VERSION
+    # Not API_VERSION: a plug-in that does not say was written for the first, whichever runs it.
+    api_version: int = 1
 
 
 def find_type(name: str) -> AuthenticatorType[Any]:
     """Return the type of this name. Raises ``ValueError`` with a sentence for people."""
-    announced = {point.name: point for point in entry_points(group=GROUP)}
-    found = entry_points(group=GROUP, name=name)
-    places = {point.value for point in found}
-    if len(places) > 1:
-        raise ValueError(f"is ambiguous: {' and '.join(sorted(places))} both provide {name!r}")
-    if not places:
-        near = difflib.get_close_matches(name, announced, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(announced))}"
+    announced = entry_points(group=GROUP)
+    found = {point.value: point for point in announced.select(name=name)}
+    if not found:
+        names = sorted(announced.names)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise ValueError(f"is no type of authenticator that is installed; {hint}")
+    places = [_place(point) for _, point in sorted(found.items())]
+    if len(found) > 1:
+        raise ValueError(
+            f"is ambiguous: {' and '.join(places)} both provide {name!r}; uninstall one of them"
+        )
+    (point,), (place,) = found.values(), places
     try:
-        kind = announced[name].load()
-    except ImportError as error:
-        raise ValueError(f"cannot be loaded from {places.pop()}: {error}") from None
+        kind = point.load()
+    except Exception as error:  # a module of anybody's, which may do anything when it is imported
+        raise ValueError(
+            f"cannot be loaded from {place}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(kind, AuthenticatorType):
-        raise ValueError(f"is not an AuthenticatorType: {places.pop()}")  # noqa: TRY004
+        raise ValueError(f"is not an AuthenticatorType in {place}")  # noqa: TRY004
     if kind.api_version != API_VERSION:
         raise ValueError(
-            f"was written for version {kind.api_version} of the plug-in protocol; this is version "
-            f"{API_VERSION}"
+            f"was written for version {kind.api_version} of the plug-in protocol, and this is "
+            f"version {API_VERSION}: install a release of {place} that goes with it"
         )
     return kind
+
+
+def _place(point: EntryPoint) -> str:
+    """Say whose it is: what to uninstall, and where to look."""
+    package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+    return f"{package} ({point.value})"
 
 
 def build(
