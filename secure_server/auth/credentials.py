@@ -25,12 +25,17 @@ class Credentials:
     def parse(cls, authorization: str) -> Credentials:
         """Take ``authorization`` apart at its one space.
 
-        Raises ``AuthenticationError`` with code ``authorization`` where there is not exactly one.
+        Raises ``AuthenticationError`` with code ``authorization`` where there is not exactly one,
+        and for what gRPC does not have in a text: anything but printable ASCII.
         """
         scheme, space, value = authorization.partition(" ")
         if not (scheme and space and value) or " " in value:
             raise AuthenticationError(
                 "authorization", "The authorization value is not a scheme, one space, a credential."
+            )
+        if not (authorization.isascii() and authorization.isprintable()):
+            raise AuthenticationError(
+                "authorization", "The authorization value is not printable ASCII."
             )
         return cls(scheme.lower(), value)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import threading
 from collections.abc import Collection
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from secure_server.auth.errors import (
     AuthenticatorUnavailable,
 )
 from secure_server.auth.fetch import TIMEOUT, Fetcher, FetchError
+from secure_server.auth.jws import read_json
 from secure_server.auth.oidc import LEEWAY
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.principal import Principal
@@ -206,7 +206,7 @@ class IntrospectionAuthenticator:
                 raise AuthenticatorUnavailable("introspection", str(error)) from None
         self._circuit.report(answered=True)
         try:
-            members = json.loads(body)
+            members = read_json(body)
         except (ValueError, RecursionError):
             members = None
         if not isinstance(members, dict) or not isinstance(members.get("active"), bool):

@@ -71,17 +71,28 @@ def _object(text: str, part: str) -> dict[str, Any]:
     if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
         raise AuthenticationError("malformed", f"The {part} is nested too deeply.")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_members,
-            parse_constant=_refuse_constant,
-        )
+        value = read_json(data)
     except (ValueError, RecursionError):
         raise AuthenticationError(
             "malformed", f"The {part} is not a JSON object with unique members."
         ) from None
     if not isinstance(value, dict):
         raise AuthenticationError("malformed", f"The {part} is not a JSON object.")
+    return value
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON that every reader reads alike (RFC 7493): UTF-8, no member twice, no NaN, no half
+    of a surrogate pair.
+
+    Raises ``ValueError`` or ``RecursionError``.
+    """
+    value = json.loads(
+        data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant
+    )
+    if b"\\u" in data:
+        # Only an escape can bring in half a pair, which no log and no database can write down.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 

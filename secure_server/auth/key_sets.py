@@ -89,7 +89,7 @@ def _key(
     if "d" in jwk or "k" in jwk:
         raise ValueError("it is a secret, which nobody but its issuer may have.")
     algorithm = jwk.get("alg")
-    if algorithm is not None and algorithm not in algorithms:
+    if "alg" in jwk and algorithm not in algorithms:
         raise ValueError(f"its `alg` is none of {', '.join(algorithms)}.")
     try:
         # Its type and curve decide how it is read, whatever it says that it is for.
