@@ -20,8 +20,8 @@ MESSAGE_TIMEOUT = 10.0
 def channel_arguments(server: ServerSection) -> list[tuple[str, int]]:
     """Return the options for ``grpc.server``."""
     return [
-        # A second server on the same port would silently take a part of the connections.
-        ("grpc.so_reuseport", 0),
+        # For the server that comes after; `listening.is_free` sees to it that it is one of ours.
+        ("grpc.so_reuseport", 1),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * _SECOND)),
         # Sockets that are still in their handshake count too, hence the short time-out above.
         ("grpc.max_allowed_incoming_connections", 10_000),
@@ -30,9 +30,10 @@ def channel_arguments(server: ServerSection) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_receive_message_length", server.max_message_bytes),
         ("grpc.max_concurrent_streams", 1000),
-        # A connection outlives certificates and authorities: it is renewed every hour.
-        ("grpc.max_connection_age_ms", 3600 * _SECOND),
-        ("grpc.max_connection_age_grace_ms", 600 * _SECOND),
+        # A connection outlives the certificate that it was opened under, and moves to the next
+        # server before that one is stopped.
+        ("grpc.max_connection_age_ms", int(server.retire / 2 * _SECOND)),
+        ("grpc.max_connection_age_grace_ms", 3600 * _SECOND),
         ("grpc.keepalive_time_ms", 60 * _SECOND),
         ("grpc.keepalive_timeout_ms", 20 * _SECOND),
         ("grpc.http2.min_ping_interval_without_data_ms", 10 * _SECOND),

@@ -23,13 +23,14 @@ _BEGIN = b"-----BEGIN X509 CRL-----"
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """The revoked certificates of one file, verified: an immutable snapshot.
+    """The revoked certificates of one file or folder, verified: an immutable snapshot.
 
     ``next_update`` is the earliest next update, in seconds since the epoch, that its lists
     promise. A look-up is one hash of a set.
     """
 
     next_update: float
+    _issuers: frozenset[bytes] = field(repr=False)
     _revoked: frozenset[tuple[bytes, int]] = field(repr=False)
 
     @classmethod
@@ -40,7 +41,7 @@ class RevocationList:
         *,
         now: float,
     ) -> Self:
-        """Read a file of one DER list or any number of PEM lists.
+        """Read a file of one DER list or any number of PEM lists, or all files of a folder.
 
         Each must be signed by the one of ``authorities`` that it names as its issuer. A stale
         list loads: what follows from that is for the caller to decide, see ``is_stale``.
@@ -52,15 +53,23 @@ class RevocationList:
         ``not_yet_valid``.
         """
         revoked: set[tuple[bytes, int]] = set()
+        issuers: set[bytes] = set()
         ends: list[float] = []
-        for verified in load_lists(Path(path), authorities, now=now):
+        known = tuple(authorities)
+        lists = [one for file in _files(Path(path)) for one in load_lists(file, known, now=now)]
+        for verified in lists:
             crl, issuer = verified.crl, verified.issuer
             ends.append(verified.next_update)
             # The issuer's name as the authority's own certificate spells it is how its leaves
             # spell it; a list may encode the same name otherwise.
             names = {issuer.subject.public_bytes(), crl.issuer.public_bytes()}
+            issuers |= names
             revoked.update((name, entry.serial_number) for entry in crl for name in names)
-        return cls(min(ends), frozenset(revoked))
+        return cls(min(ends), frozenset(issuers), frozenset(revoked))
+
+    def knows(self, issuer: bytes) -> bool:
+        """Whether there is a list of this issuer's, by its DER name."""
+        return issuer in self._issuers
 
     def is_revoked(self, issuer: bytes, serial: int) -> bool:
         """Whether this certificate is revoked: the DER issuer name, and the serial number."""
@@ -69,6 +78,23 @@ class RevocationList:
     def is_stale(self, now: float) -> bool:
         """Whether a newer list should have come by ``now``, seconds since the epoch."""
         return now > self.next_update
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a folder, hidden ones left out (Kubernetes keeps its own there)."""
+    try:
+        if not path.is_dir():
+            return [path]
+        files = [one for one in sorted(path.iterdir()) if one.name[0] != "." and one.is_file()]
+    except OSError as error:
+        raise RevocationListError(
+            "unreadable", f"{path} cannot be read: {error.strerror}.", path
+        ) from error
+    if not files:
+        raise RevocationListError(
+            "missing", f"{path} holds no revocation list: put one there, or name none.", path
+        )
+    return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def read_server_files(
     )
     check_usage(leaf, Path(certificate), ExtendedKeyUsageOID.SERVER_AUTH)
     check_server_names(leaf, Path(certificate))
-    bundle, authorities = _read_bundle(Path(client_ca), moment)
+    bundle, authorities = read_bundle(Path(client_ca), moment)
     return TLSFiles(chain, key, bundle, leaf, authorities)
 
 
@@ -114,7 +114,7 @@ def read_client_files(
             "or neither.",
             given,
         )
-    bundle, authorities = _read_bundle(Path(ca), moment)
+    bundle, authorities = read_bundle(Path(ca), moment)
     return ClientTLSFiles(chain, key, bundle, leaf, authorities)
 
 
@@ -227,7 +227,11 @@ def _read_pair(
     return chain, key, leaf
 
 
-def _read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, ...]]:
+def read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, ...]]:
+    """Read a trust bundle: its PEM, and the authorities in it, at least one of them in time.
+
+    Raises ``TLSFileError``.
+    """
     data = pem.read(path)
     authorities = tuple(c for c in pem.load_certificates(data, path) if pem.is_ca(c))
     if not authorities:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc
 
-from secure_server import logs
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
 from secure_server.config import Config, ConfigError, read_config
 from secure_server.guard.aio import AioGuardInterceptor
 from secure_server.guard.audit import AuditLogger, log_audit
+from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience
@@ -24,8 +24,6 @@ from secure_server.guard.status import CallEnded
 from secure_server.guard.streams import Streams
 from secure_server.guard.sync import GuardInterceptor
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
-from secure_tls.crl import RevocationList
-from secure_tls.files import TLSFiles, find_ca_key, read_server_files
 
 
 class Guard:
@@ -54,13 +52,16 @@ class Guard:
         self._config = config
         self._clock = clock
         self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
-        self._files = self._read_files()
+        self.certificates = Certificates(config.tls, clock)
+        peers = Peers(
+            trust_domains=frozenset((*config.tls.trust_domains, *config.tls.trust_bundles)),
+            minimum_tls=config.tls.minimum_version,
+            trust=self.certificates.trust,
+            refuse_stale_crl=config.tls.stale_crl == "refuse",
+        )
+        self.certificates.on_trust(lambda trust: setattr(peers, "trust", trust))
         self.core = Core(
-            peers=Peers(
-                trust_domains=frozenset(config.tls.trust_domains),
-                minimum_tls=config.tls.minimum_version,
-                revocation_list=self._read_crl(),
-            ),
+            peers=peers,
             authenticators=authenticators,
             revocations=revocations or NothingRevoked(),
             policy=policy,
@@ -71,6 +72,7 @@ class Guard:
         self.streams = Streams(config.server.stream_threads)
         self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
         self._aio: list[AioGuardInterceptor] = []
+        self.certificates.start()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
@@ -96,7 +98,7 @@ class Guard:
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
-        return GuardInterceptor(self.core, self.streams, self._patience, self._call_ended)
+        return GuardInterceptor(self.core, self.streams.group(), self._patience, self._call_ended)
 
     def aio_interceptor(self) -> AioGuardInterceptor:
         """For ``grpc.aio.server(interceptors=[...])``. It must be the first of them."""
@@ -111,10 +113,15 @@ class Guard:
         return interceptor
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For ``server.add_secure_port``: mutual TLS, a client certificate required."""
+        """For ``server.add_secure_port``: mutual TLS, a client certificate required.
+
+        They are those of the files as they are now, and stay so: gRPC's own way of changing them
+        can be crashed from outside (grpc/grpc#36693). ``Generations`` replaces the server.
+        """
+        files = self.certificates.files
         return grpc.ssl_server_credentials(
-            [(self._files.private_key, self._files.certificate_chain)],
-            root_certificates=self._files.ca_bundle,
+            [(files.private_key, files.certificate_chain)],
+            root_certificates=self.certificates.handshake_bundle,
             require_client_auth=True,
         )
 
@@ -122,48 +129,14 @@ class Guard:
         """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
         return channel_arguments(self._config.server)
 
-    @property
-    def certificate_expiry(self) -> float:
-        """When the server's certificate ends, in seconds since the epoch."""
-        return self._files.leaf.not_valid_after_utc.timestamp()
-
     def close(self) -> None:
         """Let go of the threads. Calls that are in flight end as they would."""
+        self.certificates.close()
         self._authenticators.close()
         self._patience.close()
         self.streams.close()
         for interceptor in self._aio:
             interceptor.close()
-
-    def _read_files(self) -> TLSFiles:
-        tls = self._config.tls
-        files = read_server_files(
-            tls.certificate,
-            tls.private_key,
-            tls.client_ca,
-            allow_readable_key=tls.allow_readable_private_key,
-            now=self._clock(),
-        )
-        if ca_key := find_ca_key(tls.client_ca):
-            logs.logger(__name__).warning(
-                "the server can read the private key of its certificate authority: whoever takes "
-                "the server over can make any certificate. Keep that key on another machine",
-                file=str(ca_key),
-            )
-        return files
-
-    def _read_crl(self) -> RevocationList | None:
-        path = self._config.tls.crl
-        if path is None:
-            return None
-        now = self._clock()
-        revocation_list = RevocationList.load(path, self._files.authorities, now=now)
-        if revocation_list.is_stale(now):
-            logs.logger(__name__).warning(
-                "the certificate revocation list is stale: a newer one should be here",
-                file=str(path),
-            )
-        return revocation_list
 
 
 def read_policy(path: Path) -> Policy:

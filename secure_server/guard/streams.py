@@ -20,7 +20,7 @@ class OpenStream(Protocol):
 
 
 class Streams:
-    """Serves streams on threads of their own, and can end those that are still open.
+    """The threads that serve streams, shared by one server after the other.
 
     Full means no, at once: nothing queues here. So idle streams can neither starve unary calls nor
     hold back a refusal.
@@ -30,24 +30,26 @@ class Streams:
         """Serve this many streams at once."""
         self._free = threading.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="stream")
-        self._open: set[OpenStream] = set()
+        self._groups: set[StreamGroup] = set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return sum(len(group) for group in tuple(self._groups))
 
-    def try_serve(self, stream: OpenStream, closed: Callable[[Callable[[], None]], bool]) -> bool:
-        """Serve the stream in the caller's context on a free thread; False where there is none.
+    def group(self) -> StreamGroup:
+        """Return a group for the streams of one server."""
+        group = StreamGroup(self)
+        self._groups.add(group)
+        return group
 
-        ``closed`` registers a function to be called when the call has ended, as
-        ``ServicerContext.add_callback`` does.
-        """
+    def forget(self, group: StreamGroup) -> None:
+        """Let go of a group whose server has stopped."""
+        self._groups.discard(group)
+
+    def try_run(self, serve: Callable[[], None]) -> bool:
+        """Run a function in the caller's context on a free thread; False where there is none."""
         if not self._free.acquire(blocking=False):
             return False
-        self._open.add(stream)
-        if not closed(lambda: self._open.discard(stream)):
-            self._open.discard(stream)  # the caller has hung up already
-        context = contextvars.copy_context()
-        self._executor.submit(self._run, context, stream.serve)
+        self._executor.submit(self._run, contextvars.copy_context(), serve)
         return True
 
     def _run(self, context: contextvars.Context, serve: Callable[[], None]) -> None:
@@ -55,6 +57,35 @@ class Streams:
             context.run(serve)
         finally:
             self._free.release()
+
+    def close(self) -> None:
+        """Let the threads go once they are idle; wait for none."""
+        self._executor.shutdown(wait=False)
+
+
+class StreamGroup:
+    """The open streams of one server, which can be ended together."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._open: set[OpenStream] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def try_serve(self, stream: OpenStream, closed: Callable[[Callable[[], None]], bool]) -> bool:
+        """Serve the stream on a free thread; False where there is none.
+
+        ``closed`` registers a function to be called when the call has ended, as
+        ``ServicerContext.add_callback`` does.
+        """
+        self._open.add(stream)
+        if not self._streams.try_run(stream.serve):
+            self._open.discard(stream)
+            return False
+        if not closed(lambda: self._open.discard(stream)):
+            self._open.discard(stream)  # the caller has hung up already
+        return True
 
     def end_all(self) -> None:
         """End what is open now."""
@@ -66,7 +97,3 @@ class Streams:
         for stream in tuple(self._open):
             if stream.unattended:
                 stream.end()
-
-    def close(self) -> None:
-        """Let the threads go once they are idle; wait for none."""
-        self._executor.shutdown(wait=False)

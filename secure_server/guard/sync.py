@@ -31,7 +31,7 @@ from secure_server.guard.status import (
     answer_of,
     code_of,
 )
-from secure_server.guard.streams import Streams
+from secure_server.guard.streams import StreamGroup
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
 Context = Any  # grpc.ServicerContext, without the methods that its type lacks
@@ -49,10 +49,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
     """
 
     def __init__(
-        self, core: Core, streams: Streams, patience: Patience, call_ended: CallEnded
+        self, core: Core, streams: StreamGroup, patience: Patience, call_ended: CallEnded
     ) -> None:
         self._core = core
-        self._streams = streams
+        self.streams = streams
         self._patience = patience
         self._call_ended = call_ended
         # Bounded: a servicer may take any path, and then callers invent the methods.
@@ -145,7 +145,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             context.add_callback(lambda: self._call_ended(method, stream.status))
             stream.caller = self._admit(method, context)
             stream.unattended = sends_itself
-            if not self._streams.try_serve(stream, context.add_callback):
+            if not self.streams.try_serve(stream, context.add_callback):
                 _abort(context, Answer.OVERLOADED)
 
         # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.

@@ -22,7 +22,7 @@ from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.authz import Policy
 from secure_server.guard import AuditEvent, Core, GuardInterceptor, Patience, Peers, Streams
 from secure_server.guard.aio import AioGuardInterceptor
-from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
 from support.forge import Forge
@@ -60,7 +60,7 @@ class Threaded:
         self._streams = Streams(streams)
         self._patience = Patience(patience, threads=_THREADS)
         self._pool = ThreadPoolExecutor(_THREADS)
-        self.guard = GuardInterceptor(core, self._streams, self._patience, ended)
+        self.guard = GuardInterceptor(core, self._streams.group(), self._patience, ended)
 
     @property
     def open_streams(self) -> int:
@@ -159,7 +159,7 @@ class Door:
         self.probe = STYLES[style]()
         self.events: list[AuditEvent] = []
         self.ended: list[tuple[str, str]] = []
-        key_ring = KeyRing.open(root / "signing-key.pem")
+        key_ring = KeyFile(root / "signing-key.pem").open(time.time())
         self.forge = Forge(
             (root / "signing-key.pem").read_bytes(), key_ring.key_id, "https://issuer", "audience"
         )

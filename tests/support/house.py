@@ -20,7 +20,7 @@ from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from secure_server.config import read_config
 from secure_server.server import Server
-from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
 from support.forge import Forge
@@ -64,6 +64,7 @@ class House:
         *,
         clock: Callable[[], float] = time.time,
         authority: Authority | None = None,
+        tls: str = "",
     ) -> None:
         self.root = root
         self.authority = authority or Authority.create("example.org")
@@ -78,7 +79,8 @@ class House:
         self.config_file.write_text(
             '[server]\nlisten = "127.0.0.1:0"\ngrace = 5\n'
             '[tls]\ncertificate = "server.pem"\nprivate_key = "server.key"\nclient_ca = "ca.pem"\n'
-            '[tokens]\nsigning_key = "signing-key.pem"\n'
+            + tls
+            + '[tokens]\nsigning_key = "signing-key.pem"\n'
             '[store]\nurl = "sqlite:///store.db"\n' + settings
         )
         self.config = read_config(self.config_file)
@@ -100,7 +102,7 @@ class House:
         path = self.config.tokens.signing_key
         return Forge(
             path.read_bytes(),
-            KeyRing.open(path).key_id,
+            KeyFile(path).open(time.time()).key_id,
             self.config.tokens.issuer,
             self.config.tokens.audience,
         )
@@ -176,8 +178,9 @@ def running_house(
     *,
     clock: Callable[[], float] = time.time,
     authority: Authority | None = None,
+    tls: str = "",
 ) -> Iterator[House]:
-    house = House(root, settings, clock=clock, authority=authority)
+    house = House(root, settings, clock=clock, authority=authority, tls=tls)
     try:
         house.server.start()
         yield house

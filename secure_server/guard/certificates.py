@@ -1,0 +1,180 @@
+"""What a guard serves with and whom it trusts, taken up from the files as they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from secure_server import logs
+from secure_server.config import TLSSection
+from secure_server.watch import Watch
+from secure_tls.crl import RevocationList
+from secure_tls.errors import TLSError
+from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
+from secure_tls.trust import Trust
+
+_DAY = 86400.0
+_EARLY = 30 * _DAY
+_LATE = 7 * _DAY
+_STRIKES = 3  # looks
+
+
+class Certificates:
+    """One consistent set of certificate, key and trust, and who is told of the next.
+
+    A set that cannot be used keeps the last good one: a server that stops because somebody copied
+    half of a file would be worse than one that goes on with what it has.
+    """
+
+    def __init__(self, tls: TLSSection, clock: Callable[[], float] = time.time) -> None:
+        """Read the files. Raises ``secure_tls.TLSError`` for what cannot be served with."""
+        self._tls = tls
+        self._clock = clock
+        self._log = logs.logger(__name__)
+        self.failures = 0
+        self.failure = ""
+        """Why the files that are there now are not used; empty where they are."""
+        self._said: dict[str, float] = {}
+        self._on_trust: list[Callable[[Trust], None]] = []
+        self._on_serving: list[Callable[[], None]] = []
+        self._strikes = 0
+        self.files, self.trust, bundle, _ = self._read(None)
+        self._set = (self.files.certificate_chain, self.files.private_key, bundle)
+        self._warn_of_ca_key()
+        self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
+        self._warn()
+
+    @property
+    def handshake_bundle(self) -> bytes:
+        """All authorities in PEM: what TLS lets in. Which of them counts is asked at each call."""
+        return self._set[2]
+
+    @property
+    def expires_at(self) -> float:
+        """When the server's certificate ends, in seconds since the epoch."""
+        return self.files.leaf.not_valid_after_utc.timestamp()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should see to, in sentences."""
+        found = []
+        if self.failure:
+            found.append(f"The new TLS files are not used: {self.failure}")
+        left = self.expires_at - self._clock()
+        if left < self._early:
+            found.append(f"The server certificate ends in {max(0.0, left) / _DAY:.1f} days.")
+        revoked = self.trust.revoked
+        if revoked is not None and revoked.is_stale(self._clock()):
+            found.append(f"The revocation list {self._tls.crl} is stale.")
+        return found
+
+    def on_trust(self, told: Callable[[Trust], None]) -> None:
+        """Have a function called with each new snapshot of whom we trust."""
+        self._on_trust.append(told)
+
+    def on_serving(self, told: Callable[[], None]) -> None:
+        """Have a function called when there is something new to serve with."""
+        self._on_serving.append(told)
+
+    def start(self) -> None:
+        """Begin to look at the files."""
+        self._watch.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._watch.close()
+
+    @property
+    def _early(self) -> float:
+        """From when on the end is near: 30 days, or a third of a short life."""
+        leaf = self.files.leaf
+        life = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
+        return min(_EARLY, life / 3)
+
+    def _paths(self) -> list[Path]:
+        tls = self._tls
+        paths = [tls.certificate, tls.private_key, tls.client_ca, *tls.trust_bundles.values()]
+        return [*paths, tls.crl] if tls.crl is not None else paths
+
+    def _read(self, last: Trust | None) -> tuple[TLSFiles, Trust, bytes, str]:
+        """Return what to serve with, whom to trust, all authorities, and what is wrong with a
+        revocation list that is new: then that of ``last`` stays (gRFC A69).
+        """
+        tls, now = self._tls, self._clock()
+        files = read_server_files(
+            tls.certificate,
+            tls.private_key,
+            tls.client_ca,
+            allow_readable_key=tls.allow_readable_private_key,
+            now=now,
+        )
+        bundles, texts = {}, [files.ca_bundle]
+        for domain, path in tls.trust_bundles.items():
+            text, bundles[domain] = read_bundle(path, now)
+            texts.append(text)
+        revoked, problem = None if last is None else last.revoked, ""
+        if tls.crl is not None:
+            everybody = [*files.authorities, *(one for each in bundles.values() for one in each)]
+            try:
+                revoked = RevocationList.load(tls.crl, everybody, now=now)
+            except TLSError as error:
+                if last is None:
+                    raise
+                problem = str(error)
+        return files, Trust(files.authorities, bundles, revoked), b"\n".join(texts), problem
+
+    def _reload(self) -> bool:
+        before = self._set
+        try:
+            files, trust, bundle, problem = self._read(self.trust)
+        except TLSError as error:
+            return self._fail(str(error))
+        self.files, self.trust = files, trust
+        self._set = (files.certificate_chain, files.private_key, bundle)
+        for told in self._on_trust:
+            told(trust)
+        if self._set != before:
+            for tell in self._on_serving:
+                tell()
+        if problem:
+            return self._fail(problem)
+        self._log.info("TLS files taken up", ends=files.leaf.not_valid_after_utc.isoformat())
+        self._strikes, self.failure = 0, ""
+        self._said.clear()
+        return True
+
+    def _fail(self, reason: str) -> bool:
+        """Say what is wrong, once it has been so for a while: a writer may be at it just now."""
+        self._strikes += 1
+        if self._strikes == _STRIKES:
+            self.failures += 1
+        if self._strikes >= _STRIKES:
+            self.failure = reason
+            self._say_once_in(_DAY, f"TLS files cannot be used; the last good ones stay: {reason}")
+        return False
+
+    def _warn(self) -> None:
+        left = self.expires_at - self._clock()
+        if left < self._early:
+            every = _DAY if left < _LATE else 7 * _DAY
+            self._say_once_in(every, "the server certificate is near its end: renew it")
+        revoked = self.trust.revoked
+        if revoked is not None and revoked.is_stale(self._clock()):
+            self._say_once_in(
+                _DAY / 24, "the certificate revocation list is stale: a newer one should be here"
+            )
+
+    def _say_once_in(self, seconds: float, event: str) -> None:
+        now = self._clock()
+        if now >= self._said.get(event, 0.0):
+            self._said[event] = now + seconds
+            self._log.warning(event, ends=self.files.leaf.not_valid_after_utc.isoformat())
+
+    def _warn_of_ca_key(self) -> None:
+        if ca_key := find_ca_key(self._tls.client_ca):
+            self._log.warning(
+                "the server can read the private key of its certificate authority: whoever takes "
+                "the server over can make any certificate. Keep that key on another machine",
+                file=str(ca_key),
+            )

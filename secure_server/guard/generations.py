@@ -1,0 +1,166 @@
+"""One port, served by one gRPC server after the other: a new certificate without a restart.
+
+gRPC's own way of changing credentials can be crashed from outside (grpc/grpc#36693). So each set of
+certificates gets a server of its own on the same port; the one before takes no new connection, and
+its clients move over as their connections come of age (``grpc.max_connection_age_ms``), which costs
+no call.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from secure_server import logs
+from secure_server.guard.listening import is_free, listening_sockets, stop_listening
+from secure_server.guard.streams import StreamGroup
+
+_OVERLAP = 0.3
+"""Seconds for which two servers take connections, where the listener cannot be closed alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A server that was built and not bound, and the group of its streams."""
+
+    server: grpc.Server
+    streams: StreamGroup
+
+
+@dataclass(slots=True)
+class _Generation:
+    built: Built
+    listeners: frozenset[int]
+    """The inodes of its listening sockets."""
+    retires_at: float = float("inf")
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message says what to do."""
+
+
+class Generations:
+    """Builds, serves and retires servers on one address."""
+
+    def __init__(
+        self,
+        build: Callable[[], Built],
+        credentials: Callable[[], grpc.ServerCredentials],
+        listen: str,
+        *,
+        retire: float,
+        grace: float,
+        forget: Callable[[StreamGroup], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Bind the first one. ``build`` makes servers that share what they must share, with
+        ``grpc.so_reuseport`` on.
+
+        ``retire`` is the seconds that connections of a server that was replaced get, and ``grace``
+        those that its calls get then. Raises ``ListenError``.
+        """
+        self._build = build
+        self._credentials = credentials
+        self._retire = retire
+        self._grace = grace
+        self._forget = forget
+        self._clock = clock
+        self._retiring: list[_Generation] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._over = False
+        self.count = 1
+        if not is_free(listen):
+            raise ListenError(_taken(listen))
+        self._current, port = self._bind(listen)
+        # Port 0 is resolved once: whoever comes later binds the number.
+        self.address = f"{listen.rpartition(':')[0]}:{port}"
+        self._reaper = threading.Thread(target=self._reap, name="generations", daemon=True)
+
+    @property
+    def retiring(self) -> int:
+        """How many servers still serve what they had when they were replaced."""
+        return len(self._retiring)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._current.built.server.start()
+        self._reaper.start()
+
+    def rotate(self) -> None:
+        """Serve with the credentials that there are now; retire the server before."""
+        log = logs.logger(__name__)
+        with self._lock:
+            if self._over:
+                return
+            try:
+                new, _ = self._bind(self.address)
+            except ListenError as error:
+                log.warning("the new certificate is not served with", reason=str(error))
+                return
+            new.built.server.start()
+            old, self._current = self._current, new
+            self.count += 1
+            alone = stop_listening(old.listeners)
+            # Without that the kernel hands it connections until it stops.
+            old.retires_at = self._clock() + (self._retire if alone else _OVERLAP)
+            self._retiring.append(old)
+        log.info("a new certificate is served with", address=self.address, retiring=self.retiring)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take no new call, and let those in flight finish within the grace.
+
+        Streams that could go on for ever are told at once, others after a third of the grace:
+        UNAVAILABLE, with reason SERVER_ROTATING.
+        """
+        with self._lock:
+            self._over = True
+            generations = [self._current, *self._retiring]
+        self._wake.set()
+        for each in generations:
+            each.built.streams.end_unattended()
+        stopped = [each.built.server.stop(self._grace) for each in generations]
+        deadline = self._clock() + self._grace / 3
+        for number, one in enumerate(stopped):
+            if not one.wait(max(0.0, deadline - self._clock())):
+                generations[number].built.streams.end_all()
+        for one in stopped:
+            one.wait()
+
+    def _bind(self, address: str) -> tuple[_Generation, int]:
+        built = self._build()
+        before = frozenset(listening_sockets())
+        try:
+            port = built.server.add_secure_port(address, self._credentials())
+        except RuntimeError:
+            port = 0
+        if not port:
+            self._forget(built.streams)
+            raise ListenError(_taken(address))
+        return _Generation(built, frozenset(listening_sockets()) - before), port
+
+    def _reap(self) -> None:
+        while not self._over:
+            with self._lock:
+                due = [one for one in self._retiring if one.retires_at <= self._clock()]
+                self._retiring = [one for one in self._retiring if one not in due]
+                nearest = min((one.retires_at for one in self._retiring), default=None)
+            for one in due:
+                one.built.streams.end_all()
+                one.built.server.stop(min(self._grace, self._retire))
+                self._forget(one.built.streams)
+            wait = None if nearest is None else max(0.0, nearest - self._clock())
+            self._wake.wait(wait)
+            self._wake.clear()
+
+
+def _taken(address: str) -> str:
+    return (
+        f"Cannot listen on {address}: the port is taken, or the address is not one of this "
+        "machine's. Choose another with [server] listen."
+    )
