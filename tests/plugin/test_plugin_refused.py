@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from secure_server.auth import plugin
 from secure_server.cli import main
+from secure_server.plugins import Settings
 from support.running import DEADLINE, Installation
 
 GOOD = """\
@@ -109,6 +111,15 @@ def test_one_for_another_version_of_the_protocol(folder: Path, serve: Serve) -> 
     )
 
 
+def test_one_that_names_no_version_is_of_the_first(
+    folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever version runs it: it was written before there was another."""
+    monkeypatch.setattr(plugin, "API_VERSION", 2)
+    announce(folder, "acme-sso", "acme-sso", GOOD)
+    assert "was written for version 1 of the plug-in protocol" in serve(table("acme-sso"))
+
+
 @pytest.mark.parametrize(
     ("code", "attribute", "reason"),
     [
@@ -171,3 +182,14 @@ def test_settings_that_are_wrong_by_the_real_command(
     server = installation.spawn()
     assert server.process.wait(DEADLINE) == 1
     assert server.log == said.format(config=installation.config, root=tmp_path)
+
+
+def test_what_settings_say_of_a_mistake_never_quotes_it() -> None:
+    """Whoever reads a file of secrets by a model of their own may let its error through."""
+
+    class Secret(Settings):
+        key: int
+
+    with pytest.raises(ValueError, match="valid integer") as refused:
+        Secret.model_validate({"key": "hunter2"})
+    assert "hunter2" not in str(refused.value)
