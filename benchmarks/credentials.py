@@ -9,10 +9,10 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from secure_server.tokens.issuer import Issuer
+from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.signing_key import SigningKey
 from secure_tls import Authority, parse_peer
 
 ISSUER = "https://benchmark.example.org"
@@ -63,7 +63,7 @@ def read_tokens(folder: Path) -> Tokens:
 
 def key_ring(folder: Path) -> KeyRing:
     """Return the issuer's keys, made on first use."""
-    return KeyRing.open(folder / "signing-key.pem")
+    return KeyFile(folder / "signing-key.pem").open(time.time())
 
 
 def _tokens(ring: KeyRing, thumbprint: str) -> Tokens:
@@ -87,7 +87,7 @@ def _tokens(ring: KeyRing, thumbprint: str) -> Tokens:
         )
 
     good = issue(ring)
-    stranger = KeyRing(ec.generate_private_key(ec.SECP256R1()))
+    stranger = KeyRing([SigningKey.generate(0, 0)], time.time())
     # The good token under a signature that is well-formed and another's.
     signature = issue(stranger).rpartition(".")[2]
     return Tokens(

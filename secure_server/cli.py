@@ -20,14 +20,16 @@ try:
     from secure_server.authz import PolicyError
     from secure_server.commands.api_keys import api_keys_app
     from secure_server.commands.check import look_through
+    from secure_server.commands.configured import ConfigOption, read_settings
+    from secure_server.commands.keys import keys_app
     from secure_server.commands.output import as_json, escaped
     from secure_server.commands.policy import policy_app
-    from secure_server.config import Config, ConfigError, read_config
+    from secure_server.config import ConfigError
     from secure_server.logs import set_up_logging
     from secure_server.server import Server, ServerError
     from secure_server.store.database import Database
     from secure_server.store.errors import StoreError
-    from secure_server.tokens.key_ring import SigningKeyError
+    from secure_server.tokens.signing_key import SigningKeyError
     from secure_server.users import Accounts, Passwords, UserError
 except ModuleNotFoundError as error:  # the base install holds the guard and the client alone
     sys.exit(
@@ -45,17 +47,7 @@ app = typer.Typer(
 
 app.add_typer(policy_app, name="policy")
 app.add_typer(api_keys_app, name="api-keys")
-
-_DEFAULT_FILE = Path("secure-server.toml")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="The TOML file. Without it secure-server.toml in the current folder, if there is one, "
-        "and the defaults otherwise.",
-    ),
-]
+app.add_typer(keys_app, name="keys")
 
 
 @app.callback()
@@ -75,7 +67,7 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    settings = _read(config)
+    settings = read_settings(config)
     set_up_logging(settings.log.format, settings.log.level)
     server = Server(settings)
     try:
@@ -100,7 +92,7 @@ def check(
     """Look at everything that a start would, and ask the issuers: exit status 1 if anything is
     wrong.
     """
-    settings = _read(config)
+    settings = read_settings(config)
     set_up_logging(settings.log.format, "error")  # what else there is to say is in the findings
     findings = list(look_through(settings))
     if as_json_:
@@ -127,7 +119,7 @@ def bootstrap(
 
     Run again while the secret is unused, it makes another one and the first is dead.
     """
-    settings = _read(config)
+    settings = read_settings(config)
     secret = secrets.token_urlsafe(18)
     database = Database.open(settings.store.url)
     passwords = Passwords(workers=1)
@@ -148,12 +140,6 @@ def bootstrap(
         f"days: secure-client login {user}",
         err=True,
     )
-
-
-def _read(config: Path | None) -> Config:
-    if config is None and _DEFAULT_FILE.is_file():
-        config = _DEFAULT_FILE
-    return read_config(config)
 
 
 def _write_whole(path: Path, text: str) -> None:

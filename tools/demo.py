@@ -28,7 +28,7 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client import FileTokenSource, connect
 from secure_server.tokens.issuer import Issuer
-from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.key_file import KeyFile
 from secure_tls import parse_peer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,7 +259,7 @@ def refuse(demo: Demo) -> None:
         grpc.StatusCode.UNAUTHENTICATED,
         lambda: who_am_i(demo, "demo", "token"),
     )
-    key_ring = KeyRing.open(folder / "state" / "signing-key.pem")
+    key_ring = KeyFile(folder / "state" / "signing-key.pem").open(time.time())
     peer = parse_peer((certs / "clients" / "admin.pem").read_bytes())
     issuer = Issuer(
         name="https://secure-grpc.example.org",

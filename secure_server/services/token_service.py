@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -39,7 +39,7 @@ class TokenService(TokenServiceServicer):
         accounts: Accounts,
         sessions: Sessions,
         issuer: Issuer,
-        key_ring: KeyRing,
+        key_ring: Callable[[], KeyRing],
         verifier: JWTAuthenticator,
         revocations: Revocations,
         workloads: Mapping[str, Grant],
@@ -170,7 +170,7 @@ class TokenService(TokenServiceServicer):
         return response
 
     def GetKeySet(self, request: pb.GetKeySetRequest, context: Any) -> pb.KeySet:
-        return pb.KeySet(keys=[pb.Key(**jwk) for jwk in self._key_ring.public_jwks()])
+        return pb.KeySet(keys=[pb.Key(**jwk) for jwk in self._key_ring().public_jwks()])
 
     def Introspect(
         self,

@@ -1,103 +1,134 @@
-"""The keys that sign our access tokens."""
+"""The keys that sign our access tokens, and those that still verify them."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import stat
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from secure_server.auth.keys import KeySet
+from secure_server.auth.own import LEEWAY, MAX_TOKEN_LIFETIME
+from secure_server.tokens.signing_key import SigningKey, SigningKeyError
 
-from secure_server.auth.keys import KeySet, VerificationKey
-from secure_tls.errors import TLSFileError
-from secure_tls.writing import make_folder, write_new
+VERIFIES_FOR = int(MAX_TOKEN_LIFETIME + LEEWAY)
+"""Seconds that a key verifies after it has signed for the last time: its last token is dead then,
+whatever the configuration said when it was issued."""
 
-ALGORITHM = "ES256"
+_MOST_KEYS = 90  # our own verifiers take a set of at most 100
 
 
-class SigningKeyError(Exception):
-    """The signing key cannot be used; the message names the file."""
+class State(StrEnum):
+    """What a key is there for."""
+
+    NEXT = "next"
+    """Published, so that verifiers have it when it begins to sign."""
+    SIGNING = "signing"
+    VERIFYING = "verifying"
+    """It signs no more; its tokens are good until they end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key in its state, since when and until when, in seconds since the epoch.
+
+    ``until`` is None where nobody has decided yet.
+    """
+
+    key: SigningKey
+    state: State
+    since: int
+    until: int | None
 
 
 class KeyRing:
-    """One signing key out of a file, and the public keys that verify what was signed."""
+    """The keys as they are at one moment; replaced whole, never changed.
 
-    def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
-        public_key = private_key.public_key()
-        self._private_key = private_key
-        self._public_jwk: dict[str, Any] = jwt.get_algorithm_by_name(ALGORITHM).to_jwk(
-            public_key, as_dict=True
-        )
-        self.key_id = _thumbprint(self._public_jwk)
+    The newest that may sign signs. A key older than that verifies until its last token is dead,
+    and is then no part of the ring any more, wherever else it may still lie.
+    """
+
+    def __init__(self, keys: Sequence[SigningKey], now: float) -> None:
+        """Take one key at least. ``now`` is seconds since the epoch."""
+        self._all = sorted(keys, key=lambda key: key.signs_from)
+        self._now = now
+        # A clock that was set back leaves no key that may sign yet: then the oldest does.
+        begun = [number for number, key in enumerate(self._all) if key.signs_from <= now]
+        self._signing = begun[-1] if begun else 0
+        self.entries = tuple(reversed(list(self._states())))
+        """Newest first."""
         self.keys: KeySet = MappingProxyType(
-            {self.key_id: VerificationKey(self.key_id, ALGORITHM, public_key)}
+            {entry.key.key_id: entry.key.verification for entry in self.entries}
         )
+        changes = [entry.until for entry in self.entries if entry.until is not None]
+        self._good_until = min(changes, default=float("inf"))
 
     def __repr__(self) -> str:
-        return f"KeyRing(key_id={self.key_id!r})"
+        return f"KeyRing(key_id={self.key_id!r}, keys={len(self.entries)})"
 
-    @classmethod
-    def open(cls, path: Path) -> KeyRing:
-        """Read the key from a PEM file (PKCS #8), which is made on first use with mode 0600.
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs."""
+        return self._all[self._signing]
 
-        Raises ``SigningKeyError`` where the file is no such key or others may read it.
-        """
-        if not path.exists():
-            _create(path)
-        try:
-            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise SigningKeyError(
-                    f"{path}: others can read the signing key. Take it back with `chmod 600`; if "
-                    "somebody may have read it, delete it: the server makes another one."
-                )
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except OSError as error:
-            raise SigningKeyError(f"{path}: {error.strerror}.") from None
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise SigningKeyError(f"{path}: not an unencrypted private key in PEM.") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(
-            key.curve, ec.SECP256R1
-        ):
-            raise SigningKeyError(f"{path}: not a key on the curve P-256, which {ALGORITHM} needs.")
-        return cls(key)
+    @property
+    def key_id(self) -> str:
+        """That of the key that signs."""
+        return self.signing.key_id
+
+    @property
+    def next(self) -> SigningKey | None:
+        """The key that will sign next."""
+        return next(iter(self._all[self._signing + 1 :]), None)
+
+    @property
+    def has_dead_keys(self) -> bool:
+        """Whether there were keys that verify nothing any more."""
+        return len(self.entries) < len(self._all)
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return an access token (RFC 9068, section 2) with these claims."""
-        return jwt.encode(
-            claims,
-            self._private_key,
-            algorithm=ALGORITHM,
-            headers={"typ": "at+jwt", "kid": self.key_id},
-        )
+        return self.signing.sign(claims)
 
     def public_jwks(self) -> list[dict[str, str]]:
         """Return the public keys as JSON Web Keys (RFC 7517), for whoever verifies our tokens."""
-        return [{**self._public_jwk, "kid": self.key_id, "use": "sig", "alg": ALGORITHM}]
+        return [dict(entry.key.public_jwk) for entry in self.entries]
 
+    def at(self, now: float) -> KeyRing:
+        """Return the ring as it is at another moment, which is itself while nothing changes."""
+        if self._now <= now < self._good_until:
+            return self
+        return KeyRing(self._all, now)
 
-def _create(path: Path) -> None:
-    """Make a key that is complete when its name appears; of two who try, the first wins."""
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    try:
-        make_folder(path.parent)
-        write_new(path, pem, secret=True)
-    except TLSFileError as error:
-        raise SigningKeyError(f"The signing key cannot be made: {error}") from None
+    def rotated(self, now: float, publishing: int) -> KeyRing:
+        """Return the ring with a new key that signs ``publishing`` seconds after ``now``.
 
+        A key that was to sign next gives way: it has signed nothing. Raises ``SigningKeyError``
+        where there are too many already.
+        """
+        begin = int(now)
+        entries = self.at(now).entries
+        kept = [
+            replace(entry.key, signs_from=min(entry.key.signs_from, begin))
+            for entry in entries
+            if entry.state is not State.NEXT
+        ]
+        if len(kept) >= _MOST_KEYS:
+            end = datetime.fromtimestamp(entries[-1].until or begin, UTC)
+            raise SigningKeyError(
+                f"There are {len(kept)} keys whose tokens are still good, and verifiers take no "
+                f"more. The oldest ends at {end:%H:%M:%S} UTC: rotate then."
+            )
+        return KeyRing([*reversed(kept), SigningKey.generate(begin, begin + publishing)], now)
 
-def _thumbprint(jwk: dict[str, Any]) -> str:
-    """Return the key's thumbprint (RFC 7638), base64url."""
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    text = json.dumps(required, separators=(",", ":"), sort_keys=True)
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+    def _states(self) -> Iterator[Entry]:
+        for number, key in enumerate(self._all):
+            after = self._all[number + 1].signs_from if number + 1 < len(self._all) else None
+            if number > self._signing:
+                yield Entry(key, State.NEXT, key.published, key.signs_from)
+            elif number == self._signing:
+                yield Entry(key, State.SIGNING, key.signs_from, after)
+            elif after is not None and self._now < after + VERIFIES_FOR:
+                yield Entry(key, State.VERIFYING, after, after + VERIFIES_FOR)

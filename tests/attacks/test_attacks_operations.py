@@ -21,7 +21,7 @@ import pytest
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_server.config import TokensSection
-from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.key_file import KeyFile
 from secure_tls.peer import parse_peer
 from support.forge import Forge
 from support.house import call, reason_of
@@ -48,7 +48,10 @@ def provoke(running: Running, hostile: str) -> None:
     key_file = running.installation.root / "state" / "signing-key.pem"
     settings = TokensSection()
     forge = Forge(
-        key_file.read_bytes(), KeyRing.open(key_file).key_id, settings.issuer, settings.audience
+        key_file.read_bytes(),
+        KeyFile(key_file).open(time.time()).key_id,
+        settings.issuer,
+        settings.audience,
     )
     thumbprint = parse_peer(running.admin.certificate.read_bytes()).thumbprint
     expired = forge.token(thumbprint, sub=hostile, client_id=hostile, jti=hostile, iat=1, exp=2)

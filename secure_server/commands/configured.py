@@ -1,0 +1,28 @@
+"""Which configuration a command reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secure_server.config import Config, read_config
+
+_DEFAULT_FILE = Path("secure-server.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The TOML file. Without it secure-server.toml in the current folder, if there is one, "
+        "and the defaults otherwise.",
+    ),
+]
+
+
+def read_settings(config: Path | None) -> Config:
+    """Read what ``ConfigOption`` was given. Raises ``ConfigError``."""
+    if config is None and _DEFAULT_FILE.is_file():
+        config = _DEFAULT_FILE
+    return read_config(config)

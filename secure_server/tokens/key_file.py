@@ -1,0 +1,216 @@
+"""The file that holds the signing keys: PEM (RFC 7468), above each key a few lines about it.
+
+A file with one bare key is as good: that is what there was before keys were rotated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.signing_key import ALGORITHM, SigningKey, SigningKeyError
+from secure_tls.errors import TLSFileError
+from secure_tls.writing import make_folder, replace, sole_writer, write_new
+
+_BEGIN = re.compile(rb"^-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", re.MULTILINE)
+_KEY = re.compile(
+    rb"^-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----.+?^-----END \1-----", re.MULTILINE | re.DOTALL
+)
+_LINE = re.compile(r"^(Key-ID|Published|Signs-From): *(.*?)\s*$", re.MULTILINE)
+
+_SHORTEST_PASSPHRASE = 32
+"""Characters. A key is stretched by PBKDF2 with 2048 rounds alone, so that a word can be guessed;
+32 characters by chance cannot."""
+
+
+class KeyFile:
+    """Reads and changes the keys of one file; nobody ever sees a part of a change."""
+
+    def __init__(self, path: Path, passphrase_file: Path | None = None) -> None:
+        """With a passphrase file, keys are written encrypted (PKCS #8)."""
+        self.path = path
+        self._passphrase_file = passphrase_file
+
+    def __repr__(self) -> str:
+        return f"KeyFile({str(self.path)!r})"
+
+    def stamp(self) -> object:
+        """Return what differs whenever the file does, None where there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+    def open(self, now: float) -> KeyRing:
+        """Read the keys; on first use make the first one, which signs at once.
+
+        Raises ``SigningKeyError``.
+        """
+        if not self.path.exists():
+            self._make(SigningKey.generate(int(now), int(now)))
+        return self.read(now)
+
+    def read(self, now: float) -> KeyRing:
+        """Read the keys. ``now`` is seconds since the epoch.
+
+        Raises ``SigningKeyError`` where one of them cannot be used or others may read the file.
+        """
+        data, written = _read_private(
+            self.path,
+            "the signing key",
+            "; if somebody may have read it, delete it: the server makes another one",
+        )
+        keys = list(self._parse(data, min(int(written), int(now))))
+        if not keys:
+            raise SigningKeyError(f"{self.path}: holds no private key in PEM.")
+        twice = [key_id for key_id, n in Counter(key.key_id for key in keys).items() if n > 1]
+        if twice:
+            raise SigningKeyError(f"{self.path}: holds the key {twice[0]} twice. Take one out.")
+        return KeyRing(keys, now)
+
+    def change(self, step: Callable[[KeyRing], KeyRing | None], now: float) -> KeyRing:
+        """Have the keys replaced by what ``step`` makes of them, None for no change; return them.
+
+        What is written holds no dead keys, and is encrypted whole or not at all. Whoever else
+        changes the file waits, in whatever process. Raises ``SigningKeyError``.
+        """
+        try:
+            with sole_writer(self.path.parent) as is_alone:
+                if not is_alone:
+                    raise SigningKeyError(
+                        f"{self.path} cannot be changed: its file system has no locks. Choose "
+                        "another place for it as [tokens] signing_key."
+                    )
+                ring = self.read(now)
+                changed = step(ring)
+                if changed is None:
+                    return ring
+                replace(self.path, self._encode(changed), secret=True)
+                return changed
+        except TLSFileError as error:
+            raise SigningKeyError(f"The signing keys cannot be changed: {error}") from None
+        except OSError as error:
+            raise SigningKeyError(f"{self.path} cannot be changed: {error.strerror}.") from None
+
+    def _make(self, key: SigningKey) -> None:
+        """Write a key that is complete when its name appears; of two who try, the first wins."""
+        data = self._encode(KeyRing([key], key.signs_from))
+        try:
+            make_folder(self.path.parent)
+            with sole_writer(self.path.parent):
+                write_new(self.path, data, secret=True)
+        except TLSFileError as error:
+            raise SigningKeyError(f"The signing key cannot be made: {error}") from None
+
+    def _encode(self, ring: KeyRing) -> bytes:
+        passphrase = self._passphrase()
+        encryption = (
+            serialization.NoEncryption()
+            if passphrase is None
+            else serialization.BestAvailableEncryption(passphrase)
+        )
+        return b"\n".join(_encode(entry.key, encryption) for entry in reversed(ring.entries))
+
+    def _parse(self, data: bytes, written: int) -> Iterator[SigningKey]:
+        end = 0
+        for match in _KEY.finditer(data):
+            lines = dict(_LINE.findall(data[end : match.start()].decode("utf-8", "replace")))
+            end = match.end()
+            signs_from = self._time(lines.get("Signs-From"), written)
+            published = self._time(lines.get("Published"), signs_from)
+            yield SigningKey(self._load(match[0]), published, signs_from)
+        # What was cut short must not pass for a ring without its newest key.
+        is_ours = b"Signs-From:" in data
+        if _BEGIN.search(data, end) or (is_ours and data[end:].strip()):
+            raise SigningKeyError(f"{self.path}: its last private key is cut short.")
+
+    def _time(self, text: str | None, default: int) -> int:
+        if text is None:
+            return default
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise SigningKeyError(
+                f"{self.path}: {text[:40]!a} is no time such as 2026-01-31T12:00:00+00:00."
+            ) from None
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+    def _load(self, pem: bytes) -> ec.EllipticCurvePrivateKey:
+        is_encrypted = b"ENCRYPTED" in pem
+        passphrase = self._passphrase() if is_encrypted else None
+        if is_encrypted and passphrase is None:
+            raise SigningKeyError(
+                f"{self.path}: the signing key is encrypted. Name the file with its passphrase as "
+                "[tokens] signing_key_passphrase_file."
+            )
+        try:
+            key = serialization.load_pem_private_key(pem, passphrase)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # Without the cause: a parser's complaint could quote what it read.
+            what = (
+                f"the passphrase in {self._passphrase_file} does not open its signing key"
+                if is_encrypted
+                else "not a private key in PEM"
+            )
+            raise SigningKeyError(f"{self.path}: {what}.") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(
+            key.curve, ec.SECP256R1
+        ):
+            raise SigningKeyError(
+                f"{self.path}: not a key on the curve P-256, which {ALGORITHM} needs."
+            )
+        return key
+
+    def _passphrase(self) -> bytes | None:
+        """Read at each use: it is wanted rarely, and is not kept."""
+        if self._passphrase_file is None:
+            return None
+        data, _ = _read_private(self._passphrase_file, "the passphrase of the signing keys", "")
+        passphrase = data.rstrip(b"\r\n")
+        if len(passphrase) < _SHORTEST_PASSPHRASE:
+            raise SigningKeyError(
+                f"{self._passphrase_file}: the passphrase has less than {_SHORTEST_PASSPHRASE} "
+                "characters. Let chance make one: `openssl rand -base64 32`."
+            )
+        return passphrase
+
+
+def _encode(key: SigningKey, encryption: serialization.KeySerializationEncryption) -> bytes:
+    lines = (
+        f"Key-ID: {key.key_id}\n"
+        f"Published: {_time_text(key.published)}\n"
+        f"Signs-From: {_time_text(key.signs_from)}\n"
+    )
+    return lines.encode() + key.private_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+
+
+def _time_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _read_private(path: Path, what: str, advice: str) -> tuple[bytes, float]:
+    """Return the bytes of a file that is nobody else's, and when they were written."""
+    try:
+        with path.open("rb") as file:
+            # The mode of what was opened, not of whatever has the name a moment later.
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise SigningKeyError(
+                    f"{path}: others can read {what}. Take it back with `chmod 600`{advice}."
+                )
+            return file.read(), status.st_mtime
+    except OSError as error:
+        raise SigningKeyError(f"{path}: {error.strerror}.") from None
