@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -21,6 +21,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import (
@@ -57,6 +58,8 @@ class ServerSection(Section):
     listen: Address = "127.0.0.1:50051"
     grace: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds that calls in flight get when the server stops."""
+    retire: Annotated[float, Field(ge=1, le=86400)] = 600.0
+    """Seconds that connections under a replaced certificate get until they are closed."""
     reflection: bool = True
     """Serve gRPC reflection, to those whom the policy allows it."""
     door_threads: Annotated[int, Field(ge=2, le=4096)] = 128
@@ -74,6 +77,12 @@ class TLSSection(Section):
     private_key: File = Path("certs/server.key")
     client_ca: File = Path("certs/ca.pem")
     crl: File | None = None
+    """Revocation lists: a file, or a folder of files."""
+    stale_crl: Literal["warn", "refuse"] = "warn"
+    """What a list that is late, or missing for a client's authority, comes to."""
+    trust_bundles: dict[str, File] = Field(default_factory=dict)
+    """Authorities of their own for some trust domains, whose clients ``client_ca`` does not vouch
+    for; a domain that has some is admitted."""
     trust_domains: Annotated[list[str], Field(min_length=1)] = Field(
         default_factory=lambda: ["example.org"]
     )
@@ -82,12 +91,20 @@ class TLSSection(Section):
     allow_readable_private_key: bool = False
     """Start although others on this machine can read the private key."""
 
-    @field_validator("trust_domains")
+    @field_validator("trust_domains", "trust_bundles")
     @classmethod
-    def _check_trust_domains(cls, domains: list[str]) -> list[str]:
+    def _check_trust_domains(cls, domains: Iterable[str]) -> Iterable[str]:
         for domain in domains:
             sentence_of(check_trust_domain, domain)
         return domains
+
+    @model_validator(mode="after")
+    def _check_crl(self) -> TLSSection:
+        if self.stale_crl == "refuse" and self.crl is None:
+            raise ValueError(
+                'has stale_crl = "refuse" and no crl: every client would be refused; name the list'
+            )
+        return self
 
 
 class TokensSection(Section):
@@ -96,7 +113,13 @@ class TokensSection(Section):
     issuer: Name = "https://secure-grpc.example.org"
     audience: Name = "secure-grpc"
     signing_key: File = Path("state/signing-key.pem")
-    """Made on first start."""
+    """Made on first start; holds all keys of the ring."""
+    signing_key_passphrase_file: File | None = None
+    """With it the keys are encrypted where they lie."""
+    signing_key_lifetime: Annotated[int, Field(ge=0)] = 90 * 86400
+    """Seconds after which the next key is made; 0 is never."""
+    signing_key_publishing: Annotated[int, Field(ge=0)] = 600
+    """Seconds for verifiers to fetch a key before it signs."""
     key_set: File | None = None
     """For ``Guard.from_config``: the issuer's public keys, where the issuer is another server."""
     access_token_lifetime: Annotated[int, Field(ge=30, le=3600)] = 600
@@ -105,6 +128,14 @@ class TokensSection(Section):
     """Seconds after which a refresh token that is not used ends."""
     session_lifetime: Annotated[int, Field(ge=60)] = 30 * 86400
     """Seconds after which a session ends, however busy."""
+
+    @field_validator("signing_key_lifetime")
+    @classmethod
+    def _check_signing_key_lifetime(cls, seconds: int) -> int:
+        """Refuse what would fill the key set: a key is published for an hour after its last use."""
+        if 0 < seconds < 3600:
+            raise ValueError("is less than 3600 seconds; 0 is never")
+        return seconds
 
 
 class WorkloadSection(Section):
