@@ -32,6 +32,7 @@ from secure_server.guard import (
     log_audit,
 )
 from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.stream_watch import StreamWatch
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
 from secure_server.tokens.revocations import Snapshot
@@ -94,7 +95,8 @@ def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
         metrics = Metrics()
         interceptors.append(
             AioGuardInterceptor(
-                _core(wanted.front, folder, metrics),
+                core := _core(wanted.front, folder, metrics),
+                watch=StreamWatch(core),
                 streams=section.stream_threads,
                 threads=section.door_threads,
                 call_ended=metrics.call_ended,
@@ -147,9 +149,10 @@ def _interceptors(
         metrics = Metrics()
         return [
             GuardInterceptor(
-                _core(front, folder, metrics),
-                Streams(section.stream_threads),
+                core := _core(front, folder, metrics),
+                Streams(section.stream_threads).group(),
                 Patience(MESSAGE_TIMEOUT, threads=section.door_threads),
+                StreamWatch(core),
                 metrics.call_ended,
             )
         ]

@@ -19,7 +19,7 @@ _MOST_INTERMEDIATES = 4
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trust:
     """What is trusted: an immutable snapshot, replaced whole.
 

@@ -18,11 +18,12 @@ import grpc.aio
 
 from secure_server import logs
 from secure_server.bounded import Bounded
-from secure_server.guard.aio_handlers import GuardedMethod, status_of
+from secure_server.guard.aio_handlers import GuardedMethod, OpenStream, status_of
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Refusal
 from secure_server.guard.status import FAILED, UNKNOWN_METHOD, CallEnded, answer_of
+from secure_server.guard.stream_watch import StreamWatch
 from secure_server.limits import MESSAGE_TIMEOUT
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
@@ -43,6 +44,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         self,
         core: Core,
         *,
+        watch: StreamWatch,
         streams: int,
         threads: int,
         call_ended: CallEnded,
@@ -55,6 +57,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         """
         self.message_timeout = message_timeout
         self._core = core
+        self._watch = watch
         self._call_ended = call_ended
         self._free = threading.Semaphore(streams)
         # Apart from each other, so that neither slow authentications nor open streams can keep a
@@ -105,8 +108,15 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_unary_rpc_method_handler(refuse, None, None)
 
-    async def admit(self, method: str, context: Context, *, served: bool = True) -> Caller:
-        """Return the caller, or end the call."""
+    async def admit(
+        self,
+        method: str,
+        context: Context,
+        *,
+        served: bool = True,
+        stream: OpenStream | None = None,
+    ) -> Caller:
+        """Return the caller, or end the call. A ``stream`` is attended to from then on."""
         # Copied now: on this stack the context of a call that has ended is a crash.
         metadata, transport = context.invocation_metadata(), context.auth_context()
         try:
@@ -119,7 +129,13 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         except Refusal as refusal:
             await context.abort(*answer_of(refusal.answer))
             raise
+        if stream is not None:
+            self._watch.add(stream, caller, method, metadata, transport)
         return caller
+
+    def forget(self, stream: OpenStream) -> None:
+        """Attend to a stream no longer."""
+        self._watch.remove(stream)
 
     def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]:
         """Run a plain function in a thread."""

@@ -37,7 +37,11 @@ class Door(Protocol):
 
     message_timeout: float
 
-    async def admit(self, method: str, context: Context) -> Caller: ...
+    async def admit(
+        self, method: str, context: Context, *, stream: OpenStream | None = None
+    ) -> Caller: ...
+
+    def forget(self, stream: OpenStream) -> None: ...
 
     def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]: ...
 
@@ -98,11 +102,12 @@ class GuardedMethod:
             self._door.ended(self._method, status_of(context))
 
     async def _admit_and_answer(self, requests: AsyncIterator[Any], context: Context) -> Any:
-        caller = await self._door.admit(self._method, context)
+        stream = OpenStream(context) if self._is_stream else None
+        caller = await self._door.admit(self._method, context, stream=stream)
         place = _Place(self._door)
-        if self._is_stream and not place.take():
-            await context.abort(*_OVERLOADED)
         try:
+            if self._is_stream and not place.take():
+                await context.abort(*_OVERLOADED)
             CALLER.set(caller)  # every call runs in a task of its own
             if self._handler.request_streaming:
                 argument: Any = requests
@@ -111,6 +116,8 @@ class GuardedMethod:
             response = await self._call(argument, context, place)
         finally:
             place.give_back()
+            if stream is not None:
+                self._door.forget(stream)
         if self._handler.response_streaming or context.code() not in _NO_FAILURE:
             return None
         serialize = self._handler.response_serializer
@@ -192,6 +199,29 @@ class GuardedMethod:
 
     def _log(self, error: BaseException) -> None:
         logs.logger(__name__).error("a servicer raised", method=self._method, exc_info=error)
+
+
+class OpenStream:
+    """A stream that is served in the task that makes this, and can be ended from any thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+
+    def end(self, answer: Answer) -> None:
+        """End the call with this answer, whatever the handler is doing."""
+        if not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._end(answer), self._loop)
+
+    async def _end(self, answer: Answer) -> None:
+        if self._task is None or self._task.done() or self._context.done():
+            return
+        # In this order: the status goes out, and then the handler stops. The abort raises, as it
+        # would in a handler.
+        with suppress(grpc.aio.AbortError, grpc.aio.InternalError):
+            await self._context.abort(*answer_of(answer))
+        self._task.cancel()
 
 
 class _Place:

@@ -29,6 +29,7 @@ MAX_METADATA_BYTES = 16 * 1024
 not apply it before the client has acknowledged the server's settings."""
 
 _MOST_KNOWN = 100_000
+_MOST_LOOKED_AT = 10_000
 _FOREVER = float("inf")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -71,6 +72,8 @@ class Core:
         self._clock = clock
         self._believed = authenticators.generation
         self._known: Bounded[tuple[bytes, str], _Known] = Bounded(_MOST_KNOWN)
+        # Methods that were denied by no rule, of which the log was told if no rule is about them.
+        self._looked_at: tuple[Policy, set[str]] = (policy, set())
 
     def admit(
         self,
@@ -103,6 +106,29 @@ class Core:
         """
         return self._walk(method, metadata, transport, served=served, warm=True)
 
+    def recheck(
+        self,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+        *,
+        warm: bool,
+    ) -> Caller | None:
+        """Say whether a stream that was let in may go on, by the same steps; None where ``warm``
+        look-ups do not suffice. That it may is no event for audit.
+        """
+        return self._walk(method, metadata, transport, served=True, warm=warm, again=True)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that answers depend on besides the call and the clock: differs when any has."""
+        return (
+            self.policy,
+            self._peers.trust,
+            self._revocations.generation,
+            self._believed.value,
+        )
+
     def _walk(
         self,
         method: str,
@@ -111,6 +137,7 @@ class Core:
         *,
         served: bool,
         warm: bool,
+        again: bool = False,
     ) -> Caller | None:
         peer, principal = None, ANONYMOUS
         try:
@@ -123,7 +150,7 @@ class Core:
             if known is None:
                 return None
             principal = known.caller.principal
-            self._decide(known, method, metadata, served=served)
+            self._decide(known, method, metadata, served=served, again=again)
         except Refusal as refusal:
             self._refused(method, peer, principal, refusal)
             raise
@@ -178,7 +205,9 @@ class Core:
                 {"sub": principal.subject, "jti": principal.token_id},
             )
 
-    def _decide(self, known: _Known, method: str, metadata: Metadata, *, served: bool) -> None:
+    def _decide(
+        self, known: _Known, method: str, metadata: Metadata, *, served: bool, again: bool
+    ) -> None:
         policy = self.policy
         decided_by, decisions = known.decided
         if decided_by is not policy:
@@ -191,13 +220,17 @@ class Core:
             if served and not policy.reads_headers(method):
                 decisions[method] = decision
         if not decision.allowed:
+            if served and not decision.rule:
+                self._look_for_a_rule(policy, method)
             anonymous = known.caller.principal.is_anonymous
             raise Refusal(
                 Answer.CREDENTIALS_REFUSED if anonymous else Answer.NOT_ALLOWED,
                 "anonymous_denied" if anonymous else "policy",
                 f"Denied by the rule {decision.rule}." if decision.rule else "No rule allows it.",
+                policy=policy.name,
+                rule=decision.rule,
             )
-        if decision.audit:
+        if decision.audit and not again:
             caller = known.caller
             self._write(
                 AuditEvent(
@@ -206,7 +239,27 @@ class Core:
                     rule=decision.rule,
                     peer=caller.peer,
                     principal=caller.principal,
+                    policy=policy.name,
+                    time=self._clock(),
                 )
+            )
+
+    def _look_for_a_rule(self, policy: Policy, method: str) -> None:
+        """Warn, once, of a method that is denied to everybody because it was forgotten."""
+        looked_for, methods = self._looked_at
+        if looked_for is not policy:
+            methods = set()
+            self._looked_at = (policy, methods)
+        # Bounded: a servicer may take any path, and then callers invent the methods.
+        if method in methods or len(methods) >= _MOST_LOOKED_AT:
+            return
+        methods.add(method)
+        if not policy.names(method):
+            logs.logger(__name__).warning(
+                "no rule of the policy is about this method: nobody may call it. Add one; a deny "
+                "rule says that it is meant so",
+                method=method,
+                policy=policy.name,
             )
 
     @staticmethod
@@ -221,11 +274,14 @@ class Core:
             AuditEvent(
                 method=method,
                 allowed=False,
+                rule=refusal.rule,
                 peer=peer,
                 principal=principal,
                 code=refusal.code,
                 detail=refusal.detail,
                 unverified=refusal.unverified,
+                policy=refusal.policy,
+                time=self._clock(),
             )
         )
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 
+from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
 from secure_server.config import Config, ConfigError, read_config
 from secure_server.guard.aio import AioGuardInterceptor
-from secure_server.guard.audit import AuditLogger, log_audit
+from secure_server.guard.audit import AuditEvent, AuditLogger, log_audit
 from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience
 from secure_server.guard.peers import Peers
+from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.status import CallEnded
+from secure_server.guard.stream_watch import StreamWatch
 from secure_server.guard.streams import Streams
 from secure_server.guard.sync import GuardInterceptor
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
@@ -38,7 +42,7 @@ class Guard:
         config: Config,
         *,
         authenticators: Authenticators,
-        policy: Policy,
+        policy: Policy | PolicyFile,
         revocations: Revocations | None = None,
         audit: AuditLogger = log_audit,
         call_ended: CallEnded | None = None,
@@ -46,9 +50,14 @@ class Guard:
     ) -> None:
         """Use ``[tls]`` and ``[server]`` of the configuration, and what is handed in.
 
-        ``call_ended`` is told method and status of every call. Raises ``secure_tls.TLSFileError``
-        for certificates that cannot be served with.
+        A policy that comes from a file is followed as the file changes, its audit loggers with it,
+        and closed with the guard; of another one, the audit options stand for nothing but what
+        ``audit`` is told. ``call_ended`` is told method and status of every call. Raises
+        ``secure_tls.TLSFileError`` for certificates that cannot be served with.
         """
+        self._policy_file = policy if isinstance(policy, PolicyFile) else None
+        if isinstance(policy, PolicyFile):
+            audit, policy = _telling(policy.loggers, audit), policy.policy
         self._config = config
         self._clock = clock
         self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
@@ -69,18 +78,21 @@ class Guard:
             clock=clock,
         )
         self._authenticators = authenticators
+        self.watch = StreamWatch(self.core, clock)
         self.streams = Streams(config.server.stream_threads)
         self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
         self._aio: list[AioGuardInterceptor] = []
         self.certificates.start()
+        if self._policy_file is not None:
+            self._policy_file.follow(lambda policy: setattr(self.core, "policy", policy))
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
         It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
-        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError`` and
-        ``secure_tls.TLSFileError``.
+        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError``,
+        ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
         """
         config = read_config(Path(path))
         if config.policy.file is None:
@@ -88,23 +100,27 @@ class Guard:
                 f"{path}: policy.file is missing: the policy that comes with the server is about "
                 "its own methods and would deny all of yours."
             )
-        policy = read_policy(config.policy.file)
-        chain = build_chain(config, clock=time.time)
-        try:
-            return cls(config, authenticators=chain, policy=policy)
-        except BaseException:
-            chain.close()
-            raise
+        with ExitStack() as undo:
+            policy = PolicyFile(config.policy.file)
+            undo.callback(policy.close)
+            chain = build_chain(config, clock=time.time)
+            undo.callback(chain.close)
+            guard = cls(config, authenticators=chain, policy=policy)
+            undo.pop_all()
+        return guard
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
-        return GuardInterceptor(self.core, self.streams.group(), self._patience, self._call_ended)
+        return GuardInterceptor(
+            self.core, self.streams.group(), self._patience, self.watch, self._call_ended
+        )
 
     def aio_interceptor(self) -> AioGuardInterceptor:
         """For ``grpc.aio.server(interceptors=[...])``. It must be the first of them."""
         server = self._config.server
         interceptor = AioGuardInterceptor(
             self.core,
+            watch=self.watch,
             streams=server.stream_threads,
             threads=server.door_threads,
             call_ended=self._call_ended,
@@ -130,8 +146,14 @@ class Guard:
         return channel_arguments(self._config.server)
 
     def close(self) -> None:
-        """Let go of the threads. Calls that are in flight end as they would."""
+        """Let go of the threads. Calls that are in flight end as they would.
+
+        Audit loggers get five seconds at the most to write what they still have.
+        """
         self.certificates.close()
+        self.watch.close()
+        if self._policy_file is not None:
+            self._policy_file.close()
         self._authenticators.close()
         self._patience.close()
         self.streams.close()
@@ -139,12 +161,9 @@ class Guard:
             interceptor.close()
 
 
-def read_policy(path: Path) -> Policy:
-    """Read a policy file. Raises ``PolicyError``, and ``ConfigError`` where it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the policy: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: the policy is not UTF-8.") from None
-    return Policy.parse(text, origin=os.fspath(path))
+def _telling(loggers: Loggers, audit: AuditLogger) -> AuditLogger:
+    def tell(event: AuditEvent) -> None:
+        loggers.write(event)
+        audit(event)
+
+    return tell

@@ -13,6 +13,8 @@ class Answer(Enum):
 
     CREDENTIALS_REFUSED = ("UNAUTHENTICATED", "The credentials of this call were refused.")
     NOT_ALLOWED = ("PERMISSION_DENIED", "The caller may not call this method.")
+    SESSION_ENDED = ("UNAUTHENTICATED", "What this stream was opened with has ended: log in again.")
+    POLICY_CHANGED = ("PERMISSION_DENIED", "The caller may not call this method any longer.")
     OVERLOADED = ("RESOURCE_EXHAUSTED", "Too much at once: try again later.")
     TOO_LARGE = ("RESOURCE_EXHAUSTED", "The metadata of this call is too large.")
     SERVER_ROTATING = ("UNAVAILABLE", "The server is going away: connect again.")
@@ -33,6 +35,8 @@ _WITH_REASON = frozenset(
     {
         Answer.CREDENTIALS_REFUSED,
         Answer.NOT_ALLOWED,
+        Answer.SESSION_ENDED,
+        Answer.POLICY_CHANGED,
         Answer.OVERLOADED,
         Answer.SERVER_ROTATING,
     }
@@ -43,7 +47,8 @@ class Refusal(Exception):  # noqa: N818 - a refusal is the door's work, no error
     """A call is refused.
 
     ``code`` says why in a word, for audit and metrics; ``detail`` in a sentence, for audit;
-    ``unverified`` is what refused credentials claim.
+    ``unverified`` is what refused credentials claim. ``policy`` and ``rule`` name what decided,
+    where a policy did.
     """
 
     def __init__(
@@ -52,9 +57,14 @@ class Refusal(Exception):  # noqa: N818 - a refusal is the door's work, no error
         code: str,
         detail: str = "",
         unverified: dict[str, str] | None = None,
+        *,
+        policy: str = "",
+        rule: str = "",
     ) -> None:
         super().__init__(detail or answer.text)
         self.answer = answer
         self.code = code
         self.detail = detail
         self.unverified = unverified or {}
+        self.policy = policy
+        self.rule = rule

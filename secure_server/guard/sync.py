@@ -11,6 +11,7 @@ there too, and goes on in the *stream pool*: idle streams can fill that, but nev
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ from secure_server.guard.status import (
     answer_of,
     code_of,
 )
+from secure_server.guard.stream_watch import StreamWatch
 from secure_server.guard.streams import StreamGroup
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
@@ -40,6 +42,8 @@ Deserialize = Callable[[bytes], Any] | None
 
 
 _MOST_METHODS = 10_000
+_LAST_WORD = 0.4
+"""Seconds in which the status of a stream that is ended must have gone out."""
 
 
 class GuardInterceptor(grpc.ServerInterceptor):
@@ -49,9 +53,15 @@ class GuardInterceptor(grpc.ServerInterceptor):
     """
 
     def __init__(
-        self, core: Core, streams: StreamGroup, patience: Patience, call_ended: CallEnded
+        self,
+        core: Core,
+        streams: StreamGroup,
+        patience: Patience,
+        watch: StreamWatch,
+        call_ended: CallEnded,
     ) -> None:
         self._core = core
+        self._watch = watch
         self.streams = streams
         self._patience = patience
         self._call_ended = call_ended
@@ -143,8 +153,12 @@ class GuardInterceptor(grpc.ServerInterceptor):
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
             stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
             context.add_callback(lambda: self._call_ended(method, stream.status))
+            metadata, transport = context.invocation_metadata(), context.auth_context()
             stream.caller = self._admit(method, context)
             stream.unattended = sends_itself
+            self._watch.add(stream, stream.caller, method, metadata, transport)
+            if not context.add_callback(lambda: self._watch.remove(stream)):
+                self._watch.remove(stream)  # the caller has hung up already
             if not self.streams.try_serve(stream, context.add_callback):
                 _abort(context, Answer.OVERLOADED)
 
@@ -213,14 +227,22 @@ class _Stream:
             self._is_complete = True
         self._send(response)
 
-    def end(self) -> None:
-        """Tell the caller to go elsewhere, whatever the handler is doing."""
-        code, text, trailers = answer_of(Answer.SERVER_ROTATING)
+    def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
+        """End the call with this answer, whatever the handler is doing."""
+        code, text, trailers = answer_of(answer)
         self._context.set_trailing_metadata(trailers)
         self._context.set_code(code)
         self._context.set_details(text)
-        if self._context.is_active():
+        if not self._context.is_active():
+            return
+        # Somebody who reads nothing holds back the status too, and the thread that sends it.
+        give_up = threading.Timer(_LAST_WORD, self._context.cancel)
+        give_up.daemon = True
+        give_up.start()
+        try:
             self._send(None)
+        finally:
+            give_up.cancel()
 
 
 def _abort(context: Context, answer: Answer) -> None:

@@ -109,6 +109,9 @@ class Watched:
     def reads_headers(self, method: str) -> bool:
         return True
 
+    def names(self, method: str) -> bool:
+        return self._policy.names(method)
+
     def decide(self, *arguments: Any, **named: Any) -> Any:
         self.threads.append(threading.get_ident())
         return self._policy.decide(*arguments, **named)

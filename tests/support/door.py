@@ -22,6 +22,7 @@ from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.authz import Policy
 from secure_server.guard import AuditEvent, Core, GuardInterceptor, Patience, Peers, Streams
 from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.stream_watch import StreamWatch
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
@@ -56,11 +57,16 @@ class Stack(Protocol):
 
 
 class Threaded:
-    def __init__(self, core: Core, streams: int, patience: float, ended: Any) -> None:
+    def __init__(
+        self, core: Core, streams: int, patience: float, ended: Any, clock: Callable[[], float]
+    ) -> None:
         self._streams = Streams(streams)
         self._patience = Patience(patience, threads=_THREADS)
+        self._watch = StreamWatch(core, clock)
         self._pool = ThreadPoolExecutor(_THREADS)
-        self.guard = GuardInterceptor(core, self._streams.group(), self._patience, ended)
+        self.guard = GuardInterceptor(
+            core, self._streams.group(), self._patience, self._watch, ended
+        )
 
     @property
     def open_streams(self) -> int:
@@ -77,6 +83,7 @@ class Threaded:
     def close(self) -> None:
         self.server.stop(0).wait()
         self._patience.close()
+        self._watch.close()
         self._streams.close()
         self._pool.shutdown()
 
@@ -102,10 +109,18 @@ def event_loop() -> EventLoop:
 
 
 class Asyncio:
-    def __init__(self, core: Core, streams: int, patience: float, ended: Any) -> None:
+    def __init__(
+        self, core: Core, streams: int, patience: float, ended: Any, clock: Callable[[], float]
+    ) -> None:
         self._streams = streams
+        self._watch = StreamWatch(core, clock)
         self.guard = AioGuardInterceptor(
-            core, streams=streams, threads=_THREADS, call_ended=ended, message_timeout=patience
+            core,
+            watch=self._watch,
+            streams=streams,
+            threads=_THREADS,
+            call_ended=ended,
+            message_timeout=patience,
         )
         self._loop = event_loop()
 
@@ -127,6 +142,7 @@ class Asyncio:
     def close(self) -> None:
         self._loop.run(self.server.stop(0))
         self.guard.close()
+        self._watch.close()
         complaints, self._loop.complaints[:] = self._loop.complaints[:], []
         assert complaints == [], complaints
 
@@ -149,6 +165,7 @@ class Door:
         patience: float = 10.0,
         clock: Callable[[], float] = time.time,
         minimum_tls: str = "1.3",
+        revocations: Any = None,
     ) -> None:
         """``outer`` and ``inner`` are interceptors around the guard's; with ``registered`` the
         server learns of the probe's methods one by one; ``more`` adds other servicers.
@@ -179,13 +196,13 @@ class Door:
                     ),
                 ]
             ),
-            revocations=NothingRevoked(),
+            revocations=revocations or NothingRevoked(),
             policy=Policy.parse(policy),
             audit=self.events.append,
             clock=clock,
         )
         self.stack: Stack = (Asyncio if self.is_asyncio else Threaded)(
-            self.core, streams, patience, lambda *ended: self.ended.append(ended)
+            self.core, streams, patience, lambda *ended: self.ended.append(ended), clock
         )
         leaf = self.authority.issue_server("server", ["localhost"], [ip_address("127.0.0.1")])
         tls = grpc.ssl_server_credentials(

@@ -34,9 +34,11 @@ def test_the_public_names() -> None:
         "DEFECTS",
         "GuardedServer",
         "Issuer",
+        "Provider",
         "aio_guarded_server",
         "as_principal",
         "guarded_server",
+        "running_provider",
     ]
     for name in secure_server.testing.__all__:
         assert name == "DEFECTS" or getattr(secure_server.testing, name).__doc__

@@ -1,0 +1,160 @@
+"""The watch on open streams: who may not go on is told so, within a second of the change.
+
+What lets a stream in can end while it is open: its token's time, its session, its certificate, the
+rule that allowed it. So the door is asked about it again whenever one of these has changed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from secure_server import logs
+from secure_server.guard.caller import Caller
+from secure_server.guard.core import Core, Metadata
+from secure_server.guard.refusal import Answer, Refusal
+
+LOOK_EVERY = 0.2
+"""Seconds; twice this and the time that a revocation takes to get here is under a second."""
+
+_AGAIN = 1.0
+"""Seconds until a stream is looked at again that may go on although its time has come: within the
+leeway for clocks, and while its issuer cannot be asked."""
+
+_THREADS = 8
+
+_BY_POLICY = frozenset({"policy", "anonymous_denied"})
+
+
+class Attended(Protocol):
+    """An open stream. ``end`` is called once, on a thread that it may block."""
+
+    def end(self, answer: Answer) -> None: ...
+
+
+class _Entry:
+    """What the door is asked about again, and when; ``state`` is what it knew the last time."""
+
+    __slots__ = ("due", "is_busy", "metadata", "method", "state", "stream", "transport")
+
+    def __init__(
+        self,
+        stream: Attended,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+    ) -> None:
+        self.stream = stream
+        self.method = method
+        self.metadata = metadata
+        self.transport = transport
+        self.state: object = None
+        self.due = 0.0
+        self.is_busy = False
+
+
+class StreamWatch:
+    """Looks at all open streams of a guard, on one thread; what may take time goes to others."""
+
+    def __init__(self, core: Core, clock: Callable[[], float] = time.time) -> None:
+        """``clock`` gives seconds since the epoch, as the tokens count them."""
+        self._core = core
+        self._clock = clock
+        self._open: dict[int, _Entry] = {}
+        self._over = threading.Event()
+        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="end-stream")
+        self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(
+        self,
+        stream: Attended,
+        caller: Caller,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+    ) -> None:
+        """Attend to a stream that was let in just now."""
+        entry = _Entry(stream, method, tuple(metadata), transport)
+        entry.due = _due(caller)
+        # Not the state that it was let in by: that may have changed between the two.
+        self._open[id(stream)] = entry
+
+    def remove(self, stream: Attended) -> None:
+        """Forget a stream that has ended."""
+        self._open.pop(id(stream), None)
+
+    def close(self) -> None:
+        """Stop attending."""
+        self._over.set()
+        self._thread.join()
+        self._workers.shutdown(wait=False)
+
+    def _run(self) -> None:
+        state: tuple[object, ...] = ()
+        while not self._over.wait(LOOK_EVERY):
+            seen, now = self._core.state, self._clock()
+            state = seen if seen != state else state  # the same object as long as it is the same
+            for entry in tuple(self._open.values()):
+                if not entry.is_busy and (entry.state is not state or now >= entry.due):
+                    self._look(entry, state, now)
+
+    def _look(self, entry: _Entry, state: object, now: float) -> None:
+        try:
+            caller = self._core.recheck(
+                entry.method, entry.metadata, entry.transport, warm=now < entry.due
+            )
+        except Refusal as refusal:
+            self._refused(entry, refusal)
+            return
+        if caller is None:
+            entry.is_busy = True
+            self._workers.submit(self._look_longer, entry, state)
+        else:
+            self._may_go_on(entry, caller, state)
+
+    def _look_longer(self, entry: _Entry, state: object) -> None:
+        try:
+            caller = self._core.recheck(entry.method, entry.metadata, entry.transport, warm=False)
+            assert caller is not None
+            self._may_go_on(entry, caller, state)
+        except Refusal as refusal:
+            self._refused(entry, refusal)
+        finally:
+            entry.is_busy = False
+
+    def _may_go_on(self, entry: _Entry, caller: Caller, state: object) -> None:
+        entry.state = state
+        entry.due = max(_due(caller), self._clock() + _AGAIN)
+
+    def _refused(self, entry: _Entry, refusal: Refusal) -> None:
+        if refusal.code in _BY_POLICY:
+            answer = Answer.POLICY_CHANGED
+        elif refusal.answer is Answer.CREDENTIALS_REFUSED:
+            answer = Answer.SESSION_ENDED
+        else:
+            # Nobody can tell now; who was let in goes on until somebody can.
+            entry.due = self._clock() + _AGAIN
+            return
+        self.remove(entry.stream)
+        self._workers.submit(_end, entry, answer)
+
+
+def _end(entry: _Entry, answer: Answer) -> None:
+    try:
+        entry.stream.end(answer)
+    except Exception:  # noqa: BLE001 - one stream must not keep the others open
+        logs.logger(__name__).exception("a stream could not be ended", method=entry.method)
+
+
+def _due(caller: Caller) -> float:
+    principal = caller.principal
+    forever = float("inf")
+    peer_ends = forever if caller.peer is None else caller.peer.not_after
+    return min(principal.expires_at or forever, principal.recheck_at or forever, peer_ends)
