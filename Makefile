@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo run test check bench clean
+.PHONY: demo run test check bench soak clean
 
 # The stamp is younger than setup.cfg where everything it asks for is installed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -31,6 +31,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -103,6 +103,22 @@ class Installation:
             raise RuntimeError(f"secure-server bootstrap failed:\n{done.stdout}{done.stderr}")
         return secret.read_text(encoding="utf-8").strip()
 
+    def run(self, *command: str) -> str:
+        """Run another command of ``secure-server`` on this installation; return what it prints."""
+        script, name, *configured = self._command(command[0])
+        done = subprocess.run(
+            [script, name, *command[1:], *configured],
+            cwd=self.root,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"secure-server {' '.join(command)} failed:\n{done.stderr}")
+        return done.stdout
+
     def spawn(self) -> ServerProcess:
         """Start ``secure-server serve`` and do not wait for it."""
         self._starts += 1
