@@ -87,6 +87,10 @@ class Installation:
             stem.with_suffix(".pem"), stem.with_suffix(".key"), self._certificates / "ca.pem"
         )
 
+    def renew(self, name: str) -> None:
+        """Give a server or client a new key and certificate in the place of the old ones."""
+        CertificateFolder(self._certificates).renew([name])
+
     def bootstrap(self, user: str = "admin") -> str:
         """Make the first administrator and return the secret of its one log-in."""
         secret = self.root / "bootstrap-secret"
