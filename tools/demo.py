@@ -10,9 +10,11 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +40,8 @@ PATIENCE = 20.0  # seconds for anything to happen
 CONFIG = """
 [server]
 listen = "127.0.0.1:0"
+[tls]
+crl = "certs/crl.pem"
 [[workloads]]
 spiffe_id = "spiffe://example.org/client/demo"
 scopes = ["introspect"]
@@ -196,7 +200,9 @@ def play(demo: Demo) -> None:
         serve(demo)
         demo.title("4. Refusals")
         refuse(demo)
-    demo.title("5. Summary")
+        demo.title("5. Renewed and revoked while calls run")
+        rotate(demo)
+    demo.title("6. Summary")
 
 
 def serve(demo: Demo) -> None:
@@ -296,6 +302,77 @@ def refuse(demo: Demo) -> None:
         "PERMISSION_DENIED",
         as_expected="[NOT_ALLOWED]" in text,
     )
+
+
+def rotate(demo: Demo) -> None:
+    """A new server certificate, and a client that is revoked, under calls that go on."""
+    over = threading.Event()
+    outcomes: list[str] = []
+
+    def steadily() -> None:
+        with health(demo, "admin") as check:
+            while not over.is_set():
+                outcomes.append(check())
+
+    caller = threading.Thread(target=steadily)
+    caller.start()
+    try:
+        before = shown_certificate(demo)
+        demo.run("secure-certs", "renew", "server")
+        wait_for("the renewed certificate", lambda: shown_certificate(demo) != before)
+        with health(demo, "demo") as check:
+            if check() != "served":
+                raise DemoFailedError("the client demo is refused too early.")
+            demo.run("secure-certs", "revoke", "demo")
+            wait_for("the revocation", lambda: check() == "UNAUTHENTICATED")
+    finally:
+        over.set()
+        caller.join()
+    failed = [outcome for outcome in outcomes if outcome != "served"]
+    demo.note(
+        "unary",
+        f"{len(outcomes)} calls while the server's certificate was renewed",
+        failed[0] if failed else "served",
+        as_expected=not failed,
+    )
+    demo.note("unary", "a revoked client, on its open connection", "UNAUTHENTICATED")
+
+
+@contextmanager
+def health(demo: Demo, client: str) -> Iterator[Callable[[], str]]:
+    """One connection of a client; what is yielded calls over it and says what came of it."""
+    certs = demo.folder / "certs"
+    with connect(
+        demo.target,
+        ca=certs / "ca.pem",
+        certificate=certs / "clients" / f"{client}.pem",
+        private_key=certs / "clients" / f"{client}.key",
+    ) as channel:
+        invoke = channel.unary_unary("/grpc.health.v1.Health/Check")
+
+        def check() -> str:
+            try:
+                invoke(b"", timeout=PATIENCE)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return "served"
+
+        yield check
+
+
+def shown_certificate(demo: Demo) -> str:
+    """Return what the server shows to a new connection."""
+    host, _, port = demo.target.rpartition(":")
+    return ssl.get_server_certificate((host, int(port)), timeout=PATIENCE)
+
+
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    """Wait until it has happened, and no longer than a user would."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > PATIENCE:
+            raise DemoFailedError(f"{what} did not hold within {PATIENCE:g} seconds.")
+        time.sleep(0.1)
 
 
 def who_am_i(demo: Demo, client: str, token_file: str | None) -> None:
