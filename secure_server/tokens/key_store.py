@@ -46,8 +46,8 @@ class KeyStore:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._ring = file.open(clock())
-        # Unknown: what was just opened may have been replaced since.
-        self._stamp: object = None
+        # No file has this one: what was just opened may have been replaced since.
+        self._stamp: object = object()
 
     def ring(self) -> KeyRing:
         """Return the keys as they are now. No lock, no file."""

@@ -84,7 +84,8 @@ def run(clone: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "document", ["docs/certificates.md", "docs/operations.md", "docs/rotation.md"]
+    "document",
+    ["docs/certificates.md", "docs/keys.md", "docs/operations.md", "docs/rotation.md"],
 )
 def test_the_commands_of_a_document_work_in_their_order(clone: Path, document: str) -> None:
     for block in blocks(document):

@@ -1,0 +1,272 @@
+"""The keys of a running server: they follow the clock and the file, whoever changes that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from secure_server.tokens.key_file import KeyFile
+from secure_server.tokens.key_ring import VERIFIES_FOR
+from secure_server.tokens.key_store import KeyStore
+
+DAY = 86_400
+LIFETIME = 90 * DAY
+PUBLISHING = 600
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> KeyFile:
+    return KeyFile(tmp_path / "signing-key.pem")
+
+
+@pytest.fixture
+def make(file: KeyFile, clock: Clock) -> Callable[..., KeyStore]:
+    def make(lifetime: int = LIFETIME) -> KeyStore:
+        return KeyStore(file, lifetime=lifetime, publishing=PUBLISHING, clock=clock)
+
+    return make
+
+
+def rotate(file: KeyFile, clock: Clock, publishing: int = 0) -> str:
+    """Do as the command does and return the new key's id."""
+    ring = file.change(lambda ring: ring.rotated(clock(), publishing), clock())
+    return ring.entries[0].key.key_id
+
+
+def kid(store: KeyStore) -> str:
+    return str(jwt.get_unverified_header(store.ring().sign({}))["kid"])
+
+
+def test_a_rotation_of_somebody_else_is_taken_up_at_the_next_look(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock
+) -> None:
+    store = make()
+    first = kid(store)
+    second = rotate(file, clock, PUBLISHING)
+    store.look()
+    assert kid(store) == first
+    assert set(store.ring().keys) == {first, second}
+    clock.now += PUBLISHING
+    assert kid(store) == second  # by the clock alone, without a look
+
+
+def test_a_running_store_looks_by_itself(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock
+) -> None:
+    store = make()
+    store.start(withdrawn=bool)
+    try:
+        second = rotate(file, clock)
+        end = time.monotonic() + 10
+        while kid(store) != second:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        store.close()
+    assert not [t for t in threading.enumerate() if t.name == "signing keys"]
+
+
+def test_a_token_of_the_server_beside_this_one_is_good_before_the_next_look(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock
+) -> None:
+    beside, store = make(), make()
+    second = rotate(file, clock)
+    beside.look()
+    assert kid(beside) == second
+    assert store.find(second) is not None
+    assert store.find("invented") is None
+
+
+def test_unknown_keys_have_the_file_read_once_and_not_once_each(
+    make: Callable[..., KeyStore],
+    file: KeyFile,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = make()
+    read: list[float] = []
+    real = KeyFile.read
+    monkeypatch.setattr(KeyFile, "read", lambda self, now: read.append(now) or real(self, now))
+    for number in range(100):
+        assert store.find(f"invented-{number}") is None
+    assert len(read) == 1
+    file.path.write_text("unusable")
+    for number in range(100):
+        assert store.find(f"invented-{number}") is None
+    assert len(read) == 2
+
+
+def test_K8_when_a_key_goes_whoever_remembers_its_tokens_is_told_and_the_file_forgets_it(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock
+) -> None:
+    store = make()
+    told: list[float] = []
+    store._withdrawn = lambda: told.append(clock())
+    first = kid(store)
+    second = rotate(file, clock, PUBLISHING)
+    for step in (0, PUBLISHING, VERIFIES_FOR - 1):
+        clock.now += step
+        store.look()
+        assert store.find(first) is not None
+    assert not told
+    clock.now += 1
+    assert store.find(first) is None
+    store.look()
+    assert told == [clock.now]
+    assert set(store.ring().keys) == {second}
+    assert first not in file.path.read_text()
+    store.look()
+    assert len(told) == 1
+
+
+def test_K8_a_key_that_somebody_takes_out_of_the_file_verifies_nothing_any_more(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock
+) -> None:
+    """A stolen one, say: its tokens would otherwise be good for another hour."""
+    store = make()
+    told: list[int] = []
+    store._withdrawn = lambda: told.append(1)
+    first = kid(store)
+    second = rotate(file, clock)
+    store.look()
+    assert store.find(first) is not None
+    blocks = file.path.read_text().split("\n\n")
+    assert len(blocks) == 2
+    file.path.write_text(next(block for block in blocks if second in block))
+    store.look()
+    assert store.find(first) is None
+    assert kid(store) == second
+    assert told == [1]
+
+
+def test_after_its_lifetime_a_key_is_followed_by_the_next_one_and_only_one(
+    make: Callable[..., KeyStore], clock: Clock
+) -> None:
+    store, beside = make(), make()
+    first = kid(store)
+    clock.now += LIFETIME - 1
+    store.look()
+    assert store.ring().next is None
+    clock.now += 1
+    for each in (store, beside, store, beside):
+        each.look()
+    assert kid(store) == first
+    following = store.ring().next
+    assert following is not None
+    assert following.signs_from == int(clock()) + PUBLISHING
+    assert set(beside.ring().keys) == set(store.ring().keys) == {first, following.key_id}
+    clock.now += PUBLISHING
+    assert kid(store) == kid(beside) == following.key_id
+    clock.now += LIFETIME - 1
+    store.look()
+    assert store.ring().next is None
+
+
+def test_without_a_lifetime_a_key_stays_for_ever(
+    make: Callable[..., KeyStore], clock: Clock
+) -> None:
+    store = make(lifetime=0)
+    first = kid(store)
+    clock.now += 10_000 * DAY
+    store.look()
+    assert [entry.key.key_id for entry in store.ring().entries] == [first]
+
+
+@pytest.mark.parametrize("defect", ["garbage", "readable", "gone", "half"])
+def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
+    make: Callable[..., KeyStore],
+    file: KeyFile,
+    clock: Clock,
+    log: list[dict[str, Any]],
+    defect: str,
+) -> None:
+    store = make()
+    first = kid(store)
+    whole = file.path.read_bytes()
+    if defect == "garbage":
+        file.path.write_text("unusable")
+    elif defect == "half":
+        file.path.write_bytes(whole[: len(whole) // 2])
+    elif defect == "readable":
+        file.path.chmod(0o644)
+    else:
+        file.path.unlink()
+    for _ in range(3):
+        store.look()
+        assert kid(store) == first
+        assert store.find(first) is not None
+    (line,) = log
+    assert (line["log_level"], line["event"]) == (
+        "warning",
+        "the signing keys cannot be read; those read before are used",
+    )
+    assert "signing-key.pem" in line["reason"]
+    assert not [part for part in whole.decode().splitlines() if part in line["reason"]]
+
+    file.path.unlink(missing_ok=True)
+    file.path.touch(mode=0o600)
+    file.path.write_bytes(whole)
+    second = rotate(file, clock)
+    store.look()
+    assert kid(store) == second
+
+
+def test_keys_that_cannot_be_changed_are_told_of_once_an_hour_and_go_on_signing(
+    make: Callable[..., KeyStore],
+    file: KeyFile,
+    clock: Clock,
+    tmp_path: Path,
+    log: list[dict[str, Any]],
+) -> None:
+    """As where Kubernetes mounts them: a link, and read-only."""
+    elsewhere = tmp_path / "elsewhere.pem"
+    KeyFile(elsewhere).open(clock())
+    file.path.symlink_to(elsewhere)
+    store = make()
+    first = kid(store)
+    clock.now += LIFETIME
+    for seconds in (0, 1, 3598, 1):
+        clock.now += seconds
+        store.look()
+    assert kid(store) == first
+    events = [line["event"] for line in log]
+    assert events == ["the signing keys cannot be changed"] * 2
+
+
+def test_what_changes_is_logged_by_name_alone(
+    make: Callable[..., KeyStore], file: KeyFile, clock: Clock, log: list[dict[str, Any]]
+) -> None:
+    store = make()
+    first = kid(store)
+    store.look()
+    second = rotate(file, clock, PUBLISHING)
+    store.look()
+    clock.now += PUBLISHING
+    store.look()
+    clock.now += VERIFIES_FOR
+    store.look()
+    changes = [(e["signing"], e["next"], e["verifying"]) for e in log]
+    assert changes == [(first, second, []), (second, None, [first]), (second, None, [])]
+    text = repr(log) + repr(store.__dict__)
+    secret = store.ring().signing.private_key.private_numbers().private_value
+    assert str(secret) not in text
+    assert "PRIVATE" not in text
