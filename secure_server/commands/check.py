@@ -11,9 +11,10 @@ from secure_server.auth.keys import FindKey
 from secure_server.authz import Policy, PolicyError
 from secure_server.config import Config, ConfigError
 from secure_server.guard.chain import build_chain
-from secure_server.guard.guard import read_policy
+from secure_server.guard.policy_file import read_policy
 from secure_server.server import ServerError, check_every_method_has_a_rule, shipped_policy
-from secure_server.tokens.key_ring import KeyRing, SigningKeyError
+from secure_server.tokens.key_file import KeyFile
+from secure_server.tokens.signing_key import SigningKeyError
 from secure_tls.crl import RevocationList
 from secure_tls.errors import TLSError
 from secure_tls.files import TLSFiles, read_server_files
@@ -114,6 +115,8 @@ def _authenticators(config: Config) -> Iterator[Finding]:
 def _own_keys(config: Config) -> FindKey | None:
     if config.tokens.key_set is not None:
         return None
-    if not config.tokens.signing_key.exists():
+    tokens = config.tokens
+    if not tokens.signing_key.exists():
         return lambda _key_id: None  # a start makes the key; looking does not
-    return KeyRing.open(config.tokens.signing_key).keys.get
+    file = KeyFile(tokens.signing_key, tokens.signing_key_passphrase_file)
+    return file.read(time.time()).keys.get
