@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from secure_server.auth.principal import Principal
+
 
 class Revocations(Protocol):
-    """A view of the revoked tokens and sessions.
+    """A view of what is revoked: tokens, sessions, users and clients.
 
     ``generation`` changes whenever the view does; as long as it stays, an answer given stays true.
     Both are asked on the way of every call: look-ups only, no lock and no I/O.
@@ -15,7 +17,7 @@ class Revocations(Protocol):
     @property
     def generation(self) -> int: ...
 
-    def is_revoked(self, token_id: str, session_id: str) -> bool: ...
+    def is_revoked(self, principal: Principal) -> bool: ...
 
 
 class NothingRevoked:
@@ -23,5 +25,5 @@ class NothingRevoked:
 
     generation = 0
 
-    def is_revoked(self, token_id: str, session_id: str) -> bool:  # noqa: ARG002
+    def is_revoked(self, principal: Principal) -> bool:  # noqa: ARG002
         return False

@@ -197,11 +197,11 @@ class Core:
             ) from error
 
     def _check_revoked(self, principal: Principal) -> None:
-        if self._revocations.is_revoked(principal.token_id, principal.session_id):
+        if self._revocations.is_revoked(principal):
             raise Refusal(
                 Answer.CREDENTIALS_REFUSED,
                 "revoked",
-                "The token or its session is revoked.",
+                "The token is revoked, or its session, user or client.",
                 {"sub": principal.subject, "jti": principal.token_id},
             )
 

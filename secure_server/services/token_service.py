@@ -195,7 +195,7 @@ class TokenService(TokenServiceServicer):
             token = self._verifier.verify(request.token)
         except AuthenticationError:
             return response
-        if self._revocations.is_revoked(token.token_id, token.session_id):
+        if self._revocations.is_revoked(token):
             return response
         response.active = True
         response.subject = token.subject

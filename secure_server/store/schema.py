@@ -60,7 +60,8 @@ user_changes = Table(
     sqlite_autoincrement=True,
 )
 
-# One row per live family of refresh tokens; an ended one is gone.
+# One row per family of refresh tokens; an ended one is gone at once, one that has expired when its
+# last access token has.
 sessions = Table(
     "sessions",
     metadata,
@@ -76,6 +77,8 @@ sessions = Table(
     # The idle limit, and the absolute one that it never passes.
     Column("expire_time", Float, nullable=False),
     Column("end_time", Float, nullable=False),
+    # The last refresh; null before the first.
+    Column("last_use_time", Float),
     UniqueConstraint("family_hash", name="uq_sessions_family_hash"),
     Index("ix_sessions_user_uid", "user_uid"),
     Index("ix_sessions_expire_time", "expire_time"),
@@ -87,8 +90,11 @@ revocations = Table(
     metadata,
     Column("seq", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(16), nullable=False),
-    Column("value", String(255), nullable=False),
+    Column("value", String(2048), nullable=False),
     Column("expire_time", Float, nullable=False),
+    # Of a user or a client the tokens that were issued until then, a whole second; null of what is
+    # revoked for good.
+    Column("issued_until", Float),
     UniqueConstraint("kind", "value", name="uq_revocations_kind_value"),
     Index("ix_revocations_expire_time", "expire_time"),
     sqlite_autoincrement=True,

@@ -29,13 +29,18 @@ class Issuer:
         lifetime: int,
         key_ring: Callable[[], KeyRing],
         clock: Callable[[], float],
+        issued_until: Callable[[str, str], float],
     ) -> None:
-        """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds."""
+        """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds.
+
+        ``issued_until`` says of a subject and a client until when what they were issued is revoked.
+        """
         self.name = name
         self.audience = audience
         self._lifetime = lifetime
         self._key_ring = key_ring
         self._clock = clock
+        self._issued_until = issued_until
 
     def issue(
         self,
@@ -48,7 +53,8 @@ class Issuer:
         session_id: str = "",
     ) -> AccessToken:
         """Issue a token that is good only over the certificate with this thumbprint."""
-        issued_at = int(self._clock())
+        # A token that is issued in the second of a revocation, but after it, begins with the next.
+        issued_at = max(int(self._clock()), int(self._issued_until(subject, client_id)) + 1)
         expires_at = issued_at + self._lifetime
         token_id = str(uuid.uuid4())
         claims: dict[str, object] = {

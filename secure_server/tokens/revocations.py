@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
+from secure_server.tokens.revoked import Entries, Entry, Kind, Snapshot
 
 __all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
 
@@ -20,43 +20,36 @@ LEEWAY_SECONDS = 60.0
 _PRUNE_SECONDS = 30.0
 
 
-class Kind(StrEnum):
-    """What was revoked: one access token (``jti``), or all those of a session."""
-
-    JTI = "jti"
-    SESSION = "session"
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything revoked at one moment; replaced whole, never changed.
-
-    Each entry lives only as long as an access token could, so the sets stay small enough to copy.
-    """
-
-    generation: int
-    tokens: frozenset[str]
-    sessions: frozenset[str]
-
-    def is_revoked(self, token_id: str, session_id: str) -> bool:
-        """Whether the token or its session is revoked. Two look-ups, no lock."""
-        return token_id in self.tokens or session_id in self.sessions
-
-
 def append(
-    connection: Connection, kind: Kind, value: str, *, expire_time: float, now: float
+    connection: Connection,
+    kind: Kind,
+    value: str,
+    *,
+    expire_time: float,
+    now: float,
+    issued_until: float | None = None,
 ) -> None:
     """Add to the feed, in a write transaction, what must be refused until ``expire_time``.
 
-    Adding the same thing again does nothing. What has expired is forgotten on the way.
+    Adding the same token or session again does nothing. A user or a client gets a new number, and
+    a later ``issued_until``: within one second, too, tokens may have been issued in between. What
+    has expired is forgotten on the way.
     """
     c = revocations.c
     connection.execute(delete(revocations).where(c.expire_time <= now))
-    present = select(c.seq).where(c.kind == kind.value, c.value == value)
-    if connection.execute(present).first() is None:
-        connection.execute(
-            insert(revocations).values(kind=kind.value, value=value, expire_time=expire_time)
+    present = connection.execute(
+        select(c.seq, c.issued_until).where(c.kind == kind.value, c.value == value)
+    ).first()
+    if present is not None:
+        if issued_until is None:
+            return
+        issued_until = max(issued_until, present.issued_until + 1)
+        connection.execute(delete(revocations).where(c.seq == present.seq))
+    connection.execute(
+        insert(revocations).values(
+            kind=kind.value, value=value, expire_time=expire_time, issued_until=issued_until
         )
+    )
 
 
 class Revocations:
@@ -67,13 +60,17 @@ class Revocations:
     snapshot does; read it before what is cached under it.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
-        """``clock`` gives seconds since the epoch. Nothing is read before ``start``/``refresh``."""
+    def __init__(self, database: Database, *, issuer: str, clock: Callable[[], float]) -> None:
+        """``issuer`` is ours: sessions, users and clients are revoked of its tokens alone.
+
+        ``clock`` gives seconds since the epoch. Nothing is read before ``start``/``refresh``.
+        """
         self._database = database
         self._clock = clock
         self._refreshing = threading.Lock()
-        self._snapshot = Snapshot(0, frozenset(), frozenset())
-        self._expiry: dict[tuple[Kind, str], float] = {}
+        self._snapshot = Snapshot(issuer)
+        self._subscribing = threading.Lock()
+        self._subscribers: tuple[Callable[[], None], ...] = ()
         self._seen = 0
         self._read_at = float("-inf")
         self._pruned_at = float("-inf")
@@ -89,9 +86,33 @@ class Revocations:
         """That of the present snapshot."""
         return self._snapshot.generation
 
-    def is_revoked(self, token_id: str, session_id: str) -> bool:
-        """Whether the token (``jti``) or its session is revoked, as far as is known here."""
-        return self._snapshot.is_revoked(token_id, session_id)
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether the token is revoked, or its session, user or client, as far as is known here."""
+        return self._snapshot.is_revoked(principal)
+
+    def issued_until(self, subject: str, client_id: str) -> float:
+        """Of our own tokens for these, all that were issued until then are revoked: seconds since
+        the epoch, and 0 where none are.
+        """
+        return self._snapshot.issued_until(subject, client_id)
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change`` after every change of the view; returns what ends that.
+
+        It runs on the thread that noticed the change and must not wait.
+        """
+
+        def tell() -> None:
+            on_change()
+
+        with self._subscribing:
+            self._subscribers = (*self._subscribers, tell)
+
+        def unsubscribe() -> None:
+            with self._subscribing:
+                self._subscribers = tuple(each for each in self._subscribers if each is not tell)
+
+        return unsubscribe
 
     def age(self, now: float) -> float:
         """Seconds since the feed was known to be read to its end; infinite before the first time.
@@ -133,7 +154,7 @@ class Revocations:
         with self._refreshing:
             now = self._clock()
             c = revocations.c
-            query = select(c.kind, c.value, c.expire_time).where(
+            query = select(c.kind, c.value, c.expire_time, c.issued_until).where(
                 c.seq > self._seen, c.expire_time > now
             )
             with self._database.read() as connection:
@@ -141,31 +162,21 @@ class Revocations:
                 rows = connection.execute(query).all() if newest > self._seen else []
             # Numbers are given under the write lock: below the newest there is no gap to come.
             self._seen = max(self._seen, newest)
-            new = {(Kind(row.kind), row.value): row.expire_time for row in rows}
-            self._expiry.update(new)
-            if new or self._drop_expired(now):
-                self._publish()
+            snapshot = self._snapshot
+            if rows:
+                snapshot = snapshot.with_(Entries.of(Entry(Kind(row[0]), *row[1:]) for row in rows))
+            # Not at once: every new generation makes the door decide anew.
+            if abs(now - self._pruned_at) > _PRUNE_SECONDS:
+                self._pruned_at = now
+                snapshot = snapshot.live(now)
+            changed, self._snapshot = snapshot is not self._snapshot, snapshot
             self._read_at = now
+            if changed:
+                for tell in self._subscribers:
+                    tell()
 
     def _on_look(self, changed: bool) -> None:  # noqa: FBT001
         if changed or self._clock() - self._pruned_at > _PRUNE_SECONDS:
             self.refresh()
         else:
             self._read_at = self._clock()
-
-    def _drop_expired(self, now: float) -> bool:
-        # Not at once: every new generation makes the door decide anew.
-        if abs(now - self._pruned_at) <= _PRUNE_SECONDS:
-            return False
-        self._pruned_at = now
-        live = {key: expires for key, expires in self._expiry.items() if expires > now}
-        dropped = len(live) < len(self._expiry)
-        self._expiry = live
-        return dropped
-
-    def _publish(self) -> None:
-        self._snapshot = Snapshot(
-            self._snapshot.generation + 1,
-            frozenset(value for kind, value in self._expiry if kind is Kind.JTI),
-            frozenset(value for kind, value in self._expiry if kind is Kind.SESSION),
-        )

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import uuid
-from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from secure_server.store.database import Database
 from secure_server.store.schema import sessions, users
-from secure_server.tokens.revocations import LEEWAY_SECONDS, Kind, append
+from secure_server.tokens.errors import (
+    RefreshRefusedError,
+    RefreshReusedError,
+    RefreshStolenError,
+    SessionError,
+    SessionRefusedError,
+)
+from secure_server.tokens.refresh_tokens import (
+    FAMILY_BYTES,
+    SECRET_BYTES,
+    decode,
+    encode,
+    hashed,
+    refused,
+)
+from secure_server.tokens.revocations import LEEWAY_SECONDS, append
+from secure_server.tokens.revoked import Kind
 
 __all__ = [
+    "OpenSession",
     "RefreshRefusedError",
     "RefreshReusedError",
     "RefreshStolenError",
@@ -26,54 +53,6 @@ __all__ = [
     "SessionRefusedError",
     "Sessions",
 ]
-
-# A refresh token is 256 random bits. The first 96 stay the same in a family, so that a used token
-# is recognised without keeping every one; 160 are new each time, which is what RFC 6749, section
-# 10.10, asks for even against somebody who knows the rest.
-_FAMILY_BYTES = 12
-_SECRET_BYTES = 20
-_TOKEN_CHARACTERS = 43
-
-
-class SessionError(Exception):
-    """A session was not opened or not continued. To the caller all are UNAUTHENTICATED."""
-
-    code: ClassVar[str] = "SESSION_ERROR"
-
-
-class SessionRefusedError(SessionError):
-    """The user is gone or disabled."""
-
-    code = "SESSION_REFUSED"
-
-
-class RefreshRefusedError(SessionError):
-    """The refresh token is unknown or expired, its session has ended, or another refresh with
-    the same token, begun at the same time, was faster. The session is left as it is.
-    """
-
-    code = "REFRESH_REFUSED"
-
-
-class _MisusedError(SessionError):
-    """The session has been ended. ``session_id`` and ``user_uid`` are for the audit."""
-
-    def __init__(self, message: str, *, session_id: str, user_uid: str) -> None:
-        super().__init__(message)
-        self.session_id = session_id
-        self.user_uid = user_uid
-
-
-class RefreshReusedError(_MisusedError):
-    """The refresh token had been used: it is in two hands. The session has been ended."""
-
-    code = "REFRESH_TOKEN_REUSED"
-
-
-class RefreshStolenError(_MisusedError):
-    """The refresh token came from another SPIFFE ID. The session has been ended."""
-
-    code = "REFRESH_TOKEN_STOLEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +69,20 @@ class Session:
     refresh_expires_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """What may be told of a live session. Times are seconds since the epoch."""
+
+    session_id: str
+    user_uid: str
+    spiffe_id: str
+    create_time: float
+    last_use_time: float
+    expire_time: float
+
+
 class Sessions:
-    """Opens, continues and ends sessions.
+    """Opens, continues, lists and ends sessions.
 
     Tokens are stored as SHA-256 only: 160 fresh random bits need no slow hash. Ending a session
     tells the feed of revocations in the same transaction, so that its access tokens die too.
@@ -111,7 +102,8 @@ class Sessions:
         """Lifetimes are in seconds.
 
         A session ends ``idle_lifetime`` after its last refresh and ``absolute_lifetime`` after
-        the log-in. ``access_token_lifetime`` is how long a revocation must be remembered.
+        the log-in. ``access_token_lifetime`` is the longest that an access token may live: so long
+        a session that has expired is kept, for its tokens to be revoked, and so long a revocation.
         """
         self._database = database
         self._clock = clock
@@ -131,8 +123,8 @@ class Sessions:
         if not spiffe_id:
             raise SessionRefusedError("A session needs a client certificate with a SPIFFE ID.")
         now = self._clock()
-        family = self._random_bytes(_FAMILY_BYTES)
-        token = family + self._random_bytes(_SECRET_BYTES)
+        family = self._random_bytes(FAMILY_BYTES)
+        token = family + self._random_bytes(SECRET_BYTES)
         session_id = str(uuid.UUID(bytes=self._random_bytes(16), version=4))
         end_time = now + self._absolute_lifetime
         expire_time = min(now + self._idle_lifetime, end_time)
@@ -140,20 +132,21 @@ class Sessions:
             active = select(users.c.uid).where(users.c.uid == user_uid, users.c.state == "active")
             if transaction.execute(active).first() is None:
                 raise SessionRefusedError("The user is gone or disabled.")
-            transaction.execute(delete(sessions).where(sessions.c.expire_time <= now))
+            dead = sessions.c.expire_time <= now - self._access_token_lifetime - LEEWAY_SECONDS
+            transaction.execute(delete(sessions).where(dead))
             transaction.execute(
                 insert(sessions).values(
                     session_id=session_id,
                     user_uid=user_uid,
                     spiffe_id=spiffe_id,
-                    family_hash=_hash(family),
-                    token_hash=_hash(token),
+                    family_hash=hashed(family),
+                    token_hash=hashed(token),
                     create_time=now,
                     expire_time=expire_time,
                     end_time=end_time,
                 )
             )
-        return Session(session_id, user_uid, _encode(token), expire_time)
+        return Session(session_id, user_uid, encode(token), expire_time)
 
     def rotate(self, refresh_token: str, spiffe_id: str) -> Session:
         """Trade a refresh token for the next one, in one atomic statement.
@@ -165,26 +158,26 @@ class Sessions:
 
         Raises ``RefreshRefusedError``, ``RefreshReusedError`` and ``RefreshStolenError``.
         """
-        token = _decode(refresh_token)
-        family = token[:_FAMILY_BYTES]
+        token = decode(refresh_token)
+        family = token[:FAMILY_BYTES]
         with self._database.read() as connection:
             before = _find(connection, family)
         if before is None:
             # Also what spares the write lock those who only guess.
-            raise _refused()
-        was_good = before.token_hash == _hash(token)
-        renewed = family + self._random_bytes(_SECRET_BYTES)
+            raise refused()
+        was_good = before.token_hash == hashed(token)
+        renewed = family + self._random_bytes(SECRET_BYTES)
         with self._database.write() as connection:
             now = self._clock()
             row = self._swap(connection, token, renewed, spiffe_id, now)
             if row is not None:
-                return Session(row.session_id, row.user_uid, _encode(renewed), row.expire_time)
+                return Session(row.session_id, row.user_uid, encode(renewed), row.expire_time)
             present = _find(connection, family)
             if present is None or present.expire_time <= now:
-                raise _refused()
+                raise refused()
             stolen = present.spiffe_id != spiffe_id
             if was_good and not stolen:
-                raise _refused()
+                raise refused()
             self._end(connection, present.session_id, now)
         # Only here, after the commit: an error inside would have undone the end.
         error, why = (
@@ -198,6 +191,21 @@ class Sessions:
             user_uid=present.user_uid,
         )
 
+    def find(self, session_id: str) -> OpenSession | None:
+        """One that is alive."""
+        found = self._list(sessions.c.session_id == session_id, limit=1)
+        return found[0] if found else None
+
+    def of_user(
+        self, user_uid: str, *, after: tuple[float, str] = (0.0, ""), limit: int
+    ) -> Sequence[OpenSession]:
+        """Up to ``limit`` live sessions of a user, sorted by the time of the log-in.
+
+        They come ``after`` another's ``create_time`` and ``session_id``.
+        """
+        order = tuple_(sessions.c.create_time, sessions.c.session_id)
+        return self._list(sessions.c.user_uid == user_uid, order > tuple_(*after), limit=limit)
+
     def end(self, session_id: str) -> bool:
         """End one session; whether it was alive. Its access tokens are revoked either way."""
         with self._database.write() as connection:
@@ -207,13 +215,67 @@ class Sessions:
         self, connection: Connection, user_uid: str, except_session: str | None = None
     ) -> int:
         """End a user's sessions within a write transaction; returns how many were alive."""
-        now = self._clock()
-        query = select(sessions.c.session_id, sessions.c.expire_time).where(
-            sessions.c.user_uid == user_uid
+        return self._end_all(connection, sessions.c.user_uid == user_uid, except_session)
+
+    def end_others(self, user_uid: str, session_id: str) -> int:
+        """End all of a user's sessions but one; returns how many were alive."""
+        with self._database.write() as connection:
+            return self.end_all(connection, user_uid, session_id)
+
+    def revoke_user(self, user_uid: str, subject: str) -> int:
+        """Revoke every token of a user (``sub``) that was issued until now, whether of a session or
+        not; returns how many live sessions were ended.
+        """
+        with self._database.write() as connection:
+            self._cut(connection, Kind.USER, subject)
+            return self._end_all(connection, sessions.c.user_uid == user_uid)
+
+    def revoke_client(self, spiffe_id: str) -> int:
+        """Revoke every token of a client (``client_id``) that was issued until now, and end the
+        sessions that are bound to it; returns how many of these were alive.
+        """
+        with self._database.write() as connection:
+            self._cut(connection, Kind.CLIENT, spiffe_id)
+            return self._end_all(connection, sessions.c.spiffe_id == spiffe_id)
+
+    def _list(self, *which: ColumnElement[bool], limit: int) -> Sequence[OpenSession]:
+        c = sessions.c
+        query = (
+            select(
+                c.session_id,
+                c.user_uid,
+                c.spiffe_id,
+                c.create_time,
+                func.coalesce(c.last_use_time, c.create_time),
+                c.expire_time,
+            )
+            .where(*which, c.expire_time > self._clock())
+            .order_by(c.create_time, c.session_id)
+            .limit(limit)
         )
+        with self._database.read() as connection:
+            return [OpenSession(*row) for row in connection.execute(query)]
+
+    def _cut(self, connection: Connection, kind: Kind, value: str) -> None:
+        now = self._clock()
+        append(
+            connection,
+            kind,
+            value,
+            expire_time=self._forgotten_at(now),
+            now=now,
+            # The claim `iat` is a whole second. ``Issuer`` begins with the next one.
+            issued_until=math.floor(now),
+        )
+
+    def _end_all(
+        self, connection: Connection, which: ColumnElement[bool], but: str | None = None
+    ) -> int:
+        now = self._clock()
         alive = 0
+        query = select(sessions.c.session_id, sessions.c.expire_time).where(which)
         for row in connection.execute(query).all():
-            if row.session_id != except_session:
+            if row.session_id != but:
                 self._end(connection, row.session_id, now)
                 alive += row.expire_time > now
         return alive
@@ -226,51 +288,32 @@ class Sessions:
         return connection.execute(
             update(sessions)
             .where(
-                c.family_hash == _hash(old[:_FAMILY_BYTES]),
-                c.token_hash == _hash(old),
+                c.family_hash == hashed(old[:FAMILY_BYTES]),
+                c.token_hash == hashed(old),
                 c.spiffe_id == spiffe_id,
                 c.expire_time > now,
             )
             .values(
-                token_hash=_hash(new),
+                token_hash=hashed(new),
+                last_use_time=now,
                 expire_time=case((c.end_time < idle, c.end_time), else_=idle),
             )
             .returning(c.session_id, c.user_uid, c.expire_time)
         ).one_or_none()
 
     def _end(self, connection: Connection, session_id: str, now: float) -> bool:
-        expire_time = now + self._access_token_lifetime + LEEWAY_SECONDS
+        expire_time = self._forgotten_at(now)
         append(connection, Kind.SESSION, session_id, expire_time=expire_time, now=now)
         gone = delete(sessions).where(sessions.c.session_id == session_id)
         return connection.execute(gone).rowcount == 1
+
+    def _forgotten_at(self, now: float) -> float:
+        return now + self._access_token_lifetime + LEEWAY_SECONDS
 
     def _within(self, connection: Connection | None) -> AbstractContextManager[Connection]:
         return self._database.write() if connection is None else nullcontext(connection)
 
 
 def _find(connection: Connection, family: bytes) -> Row[Any] | None:
-    query = select(sessions).where(sessions.c.family_hash == _hash(family))
+    query = select(sessions).where(sessions.c.family_hash == hashed(family))
     return connection.execute(query).one_or_none()
-
-
-def _hash(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
-
-
-def _encode(token: bytes) -> str:
-    return urlsafe_b64encode(token).rstrip(b"=").decode()
-
-
-def _decode(text: str) -> bytes:
-    try:
-        token = b64decode(text + "=", altchars=b"-_", validate=True)
-    except ValueError:
-        raise _refused() from None
-    # The last character has two bits to spare: one spelling of a token only.
-    if len(text) != _TOKEN_CHARACTERS or _encode(token) != text:
-        raise _refused()
-    return token
-
-
-def _refused() -> RefreshRefusedError:
-    return RefreshRefusedError("The refresh token is not good any more. Log in again.")

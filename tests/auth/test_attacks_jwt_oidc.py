@@ -524,8 +524,8 @@ class Revoked:
     def __init__(self, *token_ids: str) -> None:
         self.token_ids = token_ids
 
-    def is_revoked(self, token_id: str, _session_id: str) -> bool:
-        return token_id in self.token_ids
+    def is_revoked(self, principal: Principal) -> bool:
+        return principal.token_id in self.token_ids
 
 
 @pytest.mark.parametrize("name", ["ES256", "ES384", "ES512", "id_token"])

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from secure_server.auth import Principal
 from secure_server.authz import Policy
 from support.door import Door, open_door, silence, wait_until
 from support.probe import STYLES
@@ -31,8 +32,8 @@ class Revoked:
         self.generation = 0
         self.tokens: set[str] = set()
 
-    def is_revoked(self, token_id: str, _session_id: str) -> bool:
-        return token_id in self.tokens
+    def is_revoked(self, principal: Principal) -> bool:
+        return principal.token_id in self.tokens
 
     def revoke(self, token_id: str) -> None:
         self.tokens.add(token_id)

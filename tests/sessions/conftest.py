@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from sessions.principals import ISSUER
 from sqlalchemy import insert
 
 from secure_server.store import Database
@@ -69,7 +70,7 @@ def sessions(database, clock):
 
 @pytest.fixture
 def revocations(database, clock):
-    feed = Revocations(database, clock=clock)
+    feed = Revocations(database, issuer=ISSUER, clock=clock)
     feed.start()
     yield feed
     feed.close()

@@ -5,16 +5,19 @@ import threading
 import time
 
 import pytest
+from sessions.principals import ISSUER, NOW, token
 
 from secure_server.store import Database, StoreError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
+from secure_server.tokens.revoked import Entries, Entry, Kind, Snapshot
 
 OTHER_PROCESS = """
 import sys
 from secure_server.store import Database
 from secure_server.tokens.revocations import Revocations
 database = Database.open(sys.argv[1])
-Revocations(database, clock=lambda: 1_800_000_000.0).revoke_token("theirs", 1_800_000_300.0)
+feed = Revocations(database, issuer="x", clock=lambda: 1_800_000_000.0)
+feed.revoke_token("theirs", 1_800_000_300.0)
 database.close()
 """
 
@@ -31,10 +34,10 @@ def until(claim, timeout=30.0):
 def test_a_revoked_token_is_refused_at_once(revocations, clock):
     before = revocations.generation
     revocations.revoke_token("t1", clock.now + 300)
-    assert revocations.is_revoked("t1", "")
-    assert revocations.is_revoked("t1", "s1")
-    assert not revocations.is_revoked("t2", "s1")
-    assert not revocations.is_revoked("", "t1")  # A token is no session.
+    assert revocations.is_revoked(token("t1"))
+    assert revocations.is_revoked(token("t1", "s1"))
+    assert not revocations.is_revoked(token("t2", "s1"))
+    assert not revocations.is_revoked(token(session_id="t1"))  # A token is no session.
     assert revocations.generation != before
 
 
@@ -50,8 +53,8 @@ def test_the_generation_stays_while_nothing_changes(revocations, clock):
 def test_a_snapshot_never_changes(revocations, clock):
     snapshot = revocations.snapshot
     revocations.revoke_token("t1", clock.now + 300)
-    assert not snapshot.is_revoked("t1", "")
-    assert revocations.snapshot.is_revoked("t1", "")
+    assert not snapshot.is_revoked(token("t1"))
+    assert revocations.snapshot.is_revoked(token("t1"))
 
 
 def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocations, url, run):
@@ -59,7 +62,7 @@ def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocati
     finished = []
 
     def watch():
-        until(lambda: revocations.is_revoked("theirs", ""))
+        until(lambda: revocations.is_revoked(token("theirs")))
         finished.append(time.monotonic())
         noticed.set()
 
@@ -76,32 +79,32 @@ def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocati
 def test_a_transaction_of_this_process_is_noticed_without_asking(revocations, sessions):
     opened = sessions.open("u1", "spiffe://x/y")
     sessions.end(opened.session_id)
-    until(lambda: revocations.is_revoked("", opened.session_id))
+    until(lambda: revocations.is_revoked(token(session_id=opened.session_id)))
 
 
 def test_a_new_process_loads_what_is_live_only(revocations, database, clock):
     revocations.revoke_token("short", clock.now + 10)
     revocations.revoke_token("long", clock.now + 1000)
     clock.now += 10 + LEEWAY_SECONDS
-    fresh = Revocations(database, clock=clock)
-    assert not fresh.is_revoked("long", "")
+    fresh = Revocations(database, issuer=ISSUER, clock=clock)
+    assert not fresh.is_revoked(token("long"))
     fresh.refresh()
-    assert fresh.is_revoked("long", "")
-    assert not fresh.is_revoked("short", "")
+    assert fresh.is_revoked(token("long"))
+    assert not fresh.is_revoked(token("short"))
 
 
 def test_a_revocation_outlives_its_token_by_the_leeway(revocations, clock):
     revocations.revoke_token("t", clock.now + 10)
     clock.now += 10 + LEEWAY_SECONDS - 1
     revocations.refresh()
-    assert revocations.is_revoked("t", "")
+    assert revocations.is_revoked(token("t"))
 
 
 def test_entries_leave_when_they_expire_even_if_nobody_writes(revocations, clock):
     revocations.revoke_token("t", clock.now + 10)
     before = revocations.generation
     clock.now += 10 + LEEWAY_SECONDS + 1
-    until(lambda: not revocations.is_revoked("t", ""))
+    until(lambda: not revocations.is_revoked(token("t")))
     assert revocations.generation > before
 
 
@@ -116,12 +119,12 @@ def test_the_feed_table_forgets_what_has_expired(revocations, database, clock):
     with database.read() as connection:
         rows = connection.execute(select(table.c.seq, table.c.value)).all()
     assert rows == [(2, "new")]  # And its number is not given again.
-    assert revocations.is_revoked("new", "")
+    assert revocations.is_revoked(token("new"))
 
 
 def test_o1_the_age_grows_while_the_database_fails_and_what_is_known_stays(url, clock):
     database = Database.open(url)
-    revocations = Revocations(database, clock=clock)
+    revocations = Revocations(database, issuer=ISSUER, clock=clock)
     assert math.isinf(revocations.age(clock.now))
     revocations.start()
     revocations.revoke_token("t", clock.now + 1000)
@@ -133,7 +136,7 @@ def test_o1_the_age_grows_while_the_database_fails_and_what_is_known_stays(url, 
     with pytest.raises(StoreError):
         revocations.refresh()
     assert revocations.age(clock.now) == 61
-    assert revocations.is_revoked("t", "")
+    assert revocations.is_revoked(token("t"))
     revocations.close()
 
 
@@ -147,4 +150,92 @@ def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(revocations.snapshot.tokens) == 60
+    assert len(revocations.snapshot) == 60
+
+
+def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocations, clock):
+    clock.now += 0.5
+    opened, theirs = sessions.open("u1", "spiffe://x/y"), sessions.open("u2", "spiffe://x/y")
+    assert sessions.revoke_user("u1", "users/u1") == 1
+    revocations.refresh()
+    for held in (token("t"), token("t", "unknown"), token("t", client="other")):
+        assert revocations.is_revoked(held)
+    assert revocations.is_revoked(token(session_id=opened.session_id, iat=NOW + 9))
+    for good in (
+        token("t", iat=NOW + 1),
+        token("t", subject="users/u2"),
+        token(session_id=theirs.session_id, subject="users/u2"),
+        token("t", subject="users/u1", issuer="https://elsewhere"),
+    ):
+        assert not revocations.is_revoked(good)
+
+
+def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions, revocations):
+    mine, other = "spiffe://x/laptop", "spiffe://x/desktop"
+    at_mine, at_other = sessions.open("u1", mine), sessions.open("u1", other)
+    assert sessions.revoke_client(mine) == 1
+    revocations.refresh()
+    assert revocations.is_revoked(token(client=mine))
+    assert revocations.is_revoked(token(subject=mine, client=mine))
+    assert revocations.is_revoked(token(session_id=at_mine.session_id, iat=NOW + 9))
+    assert not revocations.is_revoked(token(client=mine, iat=NOW + 1))
+    assert not revocations.is_revoked(token(client=mine, issuer="https://elsewhere"))
+    assert not revocations.is_revoked(token(session_id=at_other.session_id, client=other))
+
+
+def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
+    sessions, revocations, clock
+):
+    """However often within one second: what comes after is good, what came before is not."""
+    for _ in range(3):
+        clock.now += 0.1
+        sessions.revoke_client("spiffe://x/y")
+        revocations.refresh()
+        until = revocations.issued_until("users/u1", "spiffe://x/y")
+        assert revocations.is_revoked(token(client="spiffe://x/y", iat=until))
+        issued = token(client="spiffe://x/y", iat=until + 1)
+        assert not revocations.is_revoked(issued)
+        sessions.revoke_client("spiffe://x/y")
+        revocations.refresh()
+        assert revocations.is_revoked(issued)
+
+
+def test_users_and_clients_leave_the_feed_with_their_last_token(sessions, revocations, clock):
+    sessions.revoke_user("u1", "users/u1")
+    sessions.revoke_client("spiffe://x/y")
+    revocations.refresh()
+    clock.now += 300 + LEEWAY_SECONDS - 1
+    revocations.refresh()
+    assert len(revocations.snapshot) == 2
+    clock.now += 60
+    until(lambda: len(revocations.snapshot) == 0)
+
+
+def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock):
+    told = []
+    unsubscribe = revocations.subscribe(lambda: told.append(revocations.generation))
+    revocations.refresh()
+    assert told == []
+    revocations.revoke_token("t1", clock.now + 300)
+    assert told == [revocations.generation]
+    unsubscribe()
+    revocations.revoke_token("t2", clock.now + 300)
+    assert len(told) == 1
+
+
+def test_a_large_base_is_not_copied_for_each_revocation():
+    """And nothing is lost on the way from the delta into the base."""
+    many = Entries.of(Entry(Kind.JTI, str(number), NOW + number) for number in range(10_000))
+    snapshot = Snapshot(ISSUER).with_(many)
+    base = snapshot.base
+    assert len(base) == 10_000
+    for number in range(1_250):
+        snapshot = snapshot.with_(Entries.of([Entry(Kind.SESSION, str(number), NOW + 1)]))
+    assert snapshot.base is base
+    snapshot = snapshot.with_(Entries.of([Entry(Kind.USER, "users/u1", NOW + 1, NOW)]))
+    assert (len(snapshot.base), len(snapshot.delta)) == (11_251, 0)
+    for held in (token("9999"), token(session_id="1249"), token()):
+        assert snapshot.is_revoked(held)
+    later = snapshot.live(NOW + 1)
+    assert len(later) == 9_998
+    assert later.live(NOW + 1) is later

@@ -5,10 +5,12 @@ from base64 import urlsafe_b64decode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sessions.principals import token
 from sqlalchemy import select
 
 from secure_server.store.schema import metadata
 from secure_server.store.schema import sessions as table
+from secure_server.tokens.revocations import LEEWAY_SECONDS
 from secure_server.tokens.sessions import (
     RefreshRefusedError,
     RefreshReusedError,
@@ -17,6 +19,7 @@ from secure_server.tokens.sessions import (
     SessionRefusedError,
 )
 
+IDLE, ACCESS = 1000.0, 300.0
 MINE, THEIRS = "spiffe://x/mine", "spiffe://x/theirs"
 
 
@@ -84,8 +87,8 @@ def test_u13_a_used_token_ends_the_whole_family(sessions, database, revocations)
     with pytest.raises(RefreshRefusedError):
         sessions.rotate(third.refresh_token, MINE)
     revocations.refresh()
-    assert revocations.is_revoked("", first.session_id)
-    assert not revocations.is_revoked("", other.session_id)
+    assert revocations.is_revoked(token(session_id=first.session_id))
+    assert not revocations.is_revoked(token(session_id=other.session_id))
     assert sessions.rotate(other.refresh_token, MINE)
 
 
@@ -99,7 +102,7 @@ def test_a_token_from_another_spiffe_id_ends_the_family(sessions, revocations, u
     with pytest.raises(RefreshRefusedError):
         sessions.rotate(live.refresh_token, MINE)
     revocations.refresh()
-    assert revocations.is_revoked("", opened.session_id)
+    assert revocations.is_revoked(token(session_id=opened.session_id))
 
 
 @pytest.mark.parametrize("round_number", range(5))
@@ -194,7 +197,7 @@ def test_a_logout_ends_the_session_and_its_access_tokens(sessions, revocations, 
     with pytest.raises(RefreshRefusedError):
         sessions.rotate(opened.refresh_token, MINE)
     revocations.refresh()
-    assert revocations.is_revoked("", opened.session_id)
+    assert revocations.is_revoked(token(session_id=opened.session_id))
 
 
 def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clock):
@@ -206,7 +209,11 @@ def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clo
     with database.write() as connection:
         assert sessions.end_all(connection, "u1", mine[0].session_id) == 2
     revocations.refresh()
-    assert [revocations.is_revoked("", s.session_id) for s in mine] == [False, True, True]
+    assert [revocations.is_revoked(token(session_id=s.session_id)) for s in mine] == [
+        False,
+        True,
+        True,
+    ]
     assert sessions.rotate(mine[0].refresh_token, MINE)
     assert sessions.rotate(theirs.refresh_token, THEIRS)
     with database.write() as connection:
@@ -215,9 +222,12 @@ def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clo
 
 def test_expired_sessions_are_forgotten(sessions, database, clock):
     sessions.open("u1", MINE)
-    clock.now += 1000
+    clock.now += IDLE + ACCESS + LEEWAY_SECONDS - 1
     sessions.open("u2", MINE)
-    assert count(database) == 1
+    assert count(database) == 2
+    clock.now += 1
+    sessions.open("u2", MINE)
+    assert count(database) == 2
 
 
 def test_u17_a_stolen_database_has_no_refresh_token(sessions, database):
@@ -254,3 +264,49 @@ def test_u15_processes_that_race_never_get_two_tokens(sessions, url, run):
     with ThreadPoolExecutor(2) as pool:
         won = [int(out) for out in pool.map(lambda _: run(RACER, url, *tokens), range(2))]
     assert sum(won) == 20
+
+
+def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, clock):
+    first = sessions.open("u1", MINE)
+    clock.now += 500
+    used = sessions.rotate(first.refresh_token, MINE)
+    rest = [sessions.open("u1", THEIRS) for _ in range(2)]
+    sessions.open("u2", MINE)
+    ended = sessions.open("u1", MINE)
+    sessions.end(ended.session_id)
+    ids = [first.session_id, *sorted(session.session_id for session in rest)]
+    found = sessions.of_user("u1", limit=10)
+    assert [each.session_id for each in found] == ids
+    assert [each.spiffe_id for each in found] == [MINE, THEIRS, THEIRS]
+    assert (found[0].create_time, found[0].last_use_time) == (clock.now - 500, clock.now)
+    assert found[0].expire_time == used.refresh_expires_at
+    assert found[1].last_use_time == found[1].create_time == clock.now
+    page = sessions.of_user("u1", limit=2)
+    assert list(page) == list(found[:2])
+    after = (page[-1].create_time, page[-1].session_id)
+    assert sessions.of_user("u1", after=after, limit=2) == list(found[2:])
+    clock.now += 1000
+    assert sessions.of_user("u1", limit=10) == []
+    assert sessions.find(first.session_id) is None
+
+
+def test_a_session_that_has_expired_can_be_revoked_while_its_tokens_live(
+    sessions, database, revocations, clock
+):
+    """An access token that was fetched at the last moment outlives its session."""
+    old = sessions.open("u1", MINE)
+    clock.now += IDLE + ACCESS
+    sessions.open("u1", MINE)
+    with database.write() as connection:
+        assert sessions.end_all(connection, "u1") == 1
+    revocations.refresh()
+    assert revocations.is_revoked(token(session_id=old.session_id))
+
+
+def test_all_others_end_and_the_one_lives(sessions, revocations):
+    mine, other = sessions.open("u1", MINE), sessions.open("u1", THEIRS)
+    assert sessions.end_others("u1", mine.session_id) == 1
+    revocations.refresh()
+    assert revocations.is_revoked(token(session_id=other.session_id))
+    assert not revocations.is_revoked(token(session_id=mine.session_id))
+    assert sessions.rotate(mine.refresh_token, MINE)

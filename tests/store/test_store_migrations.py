@@ -1,5 +1,6 @@
 """The scripts make what the schema says, once, whoever is first."""
 
+import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -74,3 +75,24 @@ def test_a_failed_migration_leaves_nothing_behind(url, monkeypatch):
     with database.read() as connection:
         assert connection.execute(users.select()).all() == []
     database.close()
+
+
+def test_wider_revocations_keep_what_is_revoked_and_their_last_number(url, monkeypatch):
+    """The highest number may be one that is pruned already: a reader has seen it."""
+    monkeypatch.setattr(migrate, "HEAD", "0001")
+    upgrade = alembic.command.upgrade
+    monkeypatch.setattr(alembic.command, "upgrade", lambda config, _head: upgrade(config, "0001"))
+    old = Database.open(url)
+    row = "INSERT INTO revocations (kind, value, expire_time) VALUES ('jti', ?, 1e12)"
+    with old.write() as connection:
+        for value in ("kept", "pruned"):
+            connection.exec_driver_sql(row, (value,))
+        connection.exec_driver_sql("DELETE FROM revocations WHERE value = 'pruned'")
+    old.close()
+    monkeypatch.undo()
+    new = Database.open(url)
+    with new.write() as connection:
+        connection.exec_driver_sql(row, ("new",))
+        rows = connection.exec_driver_sql("SELECT seq, value, issued_until FROM revocations")
+        assert rows.all() == [(1, "kept", None), (3, "new", None)]
+    new.close()

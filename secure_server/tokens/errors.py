@@ -1,0 +1,55 @@
+"""Why a session was not opened or not continued."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "MisusedError",
+    "RefreshRefusedError",
+    "RefreshReusedError",
+    "RefreshStolenError",
+    "SessionError",
+    "SessionRefusedError",
+]
+
+
+class SessionError(Exception):
+    """A session was not opened or not continued. To the caller all are UNAUTHENTICATED."""
+
+    code: ClassVar[str] = "SESSION_ERROR"
+
+
+class SessionRefusedError(SessionError):
+    """The user is gone or disabled."""
+
+    code = "SESSION_REFUSED"
+
+
+class RefreshRefusedError(SessionError):
+    """The refresh token is unknown or expired, its session has ended, or another refresh with
+    the same token, begun at the same time, was faster. The session is left as it is.
+    """
+
+    code = "REFRESH_REFUSED"
+
+
+class MisusedError(SessionError):
+    """The session has been ended. ``session_id`` and ``user_uid`` are for the audit."""
+
+    def __init__(self, message: str, *, session_id: str, user_uid: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+        self.user_uid = user_uid
+
+
+class RefreshReusedError(MisusedError):
+    """The refresh token had been used: it is in two hands. The session has been ended."""
+
+    code = "REFRESH_TOKEN_REUSED"
+
+
+class RefreshStolenError(MisusedError):
+    """The refresh token came from another SPIFFE ID. The session has been ended."""
+
+    code = "REFRESH_TOKEN_STOLEN"
