@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import io
 import logging
+import os
+import select
 import sys
-from collections.abc import MutableMapping
+import threading
+import time
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import structlog
+
+from secure_server.queued import Queued
+
+_STANDARD_ERROR = 2
+_FLUSH = 1.0  # seconds, at the end of the process
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -16,18 +28,21 @@ def set_up_logging(form: str, level: str) -> None:
     """Log to standard error, as ``json`` or ``text``; ``auto`` is text on a terminal only.
 
     In both forms a control character in a value is escaped: nobody's name breaks a line. As text,
-    the lines of a traceback are indented; no other line is.
+    the lines of a traceback are indented; no other line is. Nobody waits for standard error: who
+    logs while nothing reads it goes on, and what there is no room for is lost.
     """
+    # structlog asks for no more of a TextIO than to write and to flush.
+    stream: Any = _unblocked() if _is_standard_error(sys.stderr) else sys.stderr
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderers = _TEXT if as_text else [structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*_SHARED, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     # Libraries log the standard way; they get the same form.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -37,16 +52,67 @@ def set_up_logging(form: str, level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)
 
 
+def lost_lines() -> int:
+    """Return how many lines of the log were lost because nobody read it."""
+    return _unblocked().lost if _unblocked.cache_info().currsize else 0
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it, and wait for as long as that takes."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # whoever shares it with us has made it so
+            select.select([], [descriptor], [])
+
+
+def _is_standard_error(stream: Any) -> bool:
+    try:
+        return bool(stream.fileno() == _STANDARD_ERROR)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+class _Unblocked(io.TextIOBase):
+    """Standard error, written to by a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self._lock = threading.Lock()
+        self._queue: Queued[str] = Queued(
+            "log", self._write, most=10_000, at_once=256, linger=0, dropped=self._lose
+        )
+        atexit.register(lambda: self._queue.close(time.monotonic() + _FLUSH))
+
+    def write(self, text: str) -> int:
+        self._queue.put(text)
+        return len(text)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        # To the descriptor: a thread that holds the lock of Python's own stream when the process
+        # ends would be a fatal error.
+        write_all(_STANDARD_ERROR, "".join(lines).encode("utf-8", "backslashreplace"))
+
+    def _lose(self, count: int, _reason: str) -> None:
+        with self._lock:
+            self.lost += count
+
+
+_unblocked = functools.cache(_Unblocked)
+
+
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape what the text form writes as it is: all values but these two are ``repr`` already."""
-    event["event"] = _printable(str(event["event"]))
+    event["event"] = printable(str(event["event"]))
     if "exception" in event:
         lines = str(event["exception"]).split("\n")
-        event["exception"] = "\n".join("    " + _printable(line) for line in lines)
+        event["exception"] = "\n".join("    " + printable(line) for line in lines)
     return event
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Escape what is not printable: line breaks, terminal commands, changes of direction."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -37,9 +37,43 @@ class Metrics:
         """Publish a value that is asked for when somebody looks."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
+    def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Publish what somebody else counts."""
+        self._registry.register(_Counted(name, text, (), lambda: {(): value()}))
+
+    def counters(
+        self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Publish what somebody else counts by a label."""
+        self._registry.register(
+            _Counted(name, text, (label,), lambda: {(k,): v for k, v in values().items()})
+        )
+
     def exposition(self) -> bytes:
         """Return all of them in the Prometheus text format."""
         return generate_latest(self._registry)
+
+
+class _Counted(Collector):
+    """Counters that are asked for when somebody looks."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        values: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._values = values
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in self._values().items():
+            family.add_metric(labels, value)
+        yield family
 
 
 class _Calls(Collector):

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from secure_server.audit.options import configured_loggers
+from secure_server.audit.plugin import announced
 from secure_server.authz import Policy, PolicyError
 from secure_server.authz.check import check as look_through
 from secure_server.authz.parser import parse
 from secure_server.authz.places import Places
-from secure_server.authz.policy import STDOUT_LOGGER
 from secure_server.commands.output import as_json, fail
 from secure_server.commands.policy_call import (
     Call,
@@ -35,8 +36,6 @@ from secure_server.commands.policy_report import (
     report_object,
     verdict_object,
 )
-
-_LOGGERS = frozenset({STDOUT_LOGGER})
 
 policy_app = typer.Typer(
     help="Check a policy, ask it for its reasons, hold it to what is expected of it.",
@@ -71,14 +70,15 @@ def check(
     try:
         methods = [check_method(each) for each in method or ()]
         methods += methods_of(descriptor_set) if descriptor_set else ()
-        parsed = parse(text, origin=str(policy), known_loggers=_LOGGERS)
+        parsed = parse(text, origin=str(policy), known_loggers=announced())
+        configured_loggers(text, origin=str(policy), folder=policy.parent)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
         required = SHIPPED if about_shipped(rules) else ()
         methods = list(dict.fromkeys((*required, *methods)))
         report = look_through(
             text,
             origin=str(policy),
-            known_loggers=_LOGGERS,
+            known_loggers=announced(),
             methods=methods,
             required=required,
         )

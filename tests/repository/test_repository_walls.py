@@ -31,7 +31,14 @@ def test_the_generated_code_is_what_the_contract_generates() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["secure_server.auth", "secure_server.authz", "secure_tls", "secure_server.guard.core"]
+    "name",
+    [
+        "secure_server.auth",
+        "secure_server.authz",
+        "secure_server.audit",
+        "secure_tls",
+        "secure_server.guard.core",
+    ],
 )
 def test_what_knows_no_grpc_loads_none(name: str) -> None:
     """import-linter sees imports; this sees what is loaded, `secure_server` itself included."""

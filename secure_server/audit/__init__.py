@@ -1,0 +1,13 @@
+"""Who writes down what was decided (gRFC A59). All that a logger of your own needs: docs/audit.md.
+
+The protocol has version 1 (``AuditLoggerType.api_version``). What is added to it later leaves
+plug-ins of this version as they are.
+"""
+
+from secure_server.audit.errors import AuditLoggerError
+from secure_server.audit.event import AuditEvent
+from secure_server.audit.plugin import AuditLoggerType, AuditSink
+from secure_server.fields import File
+from secure_server.fields import Section as Settings
+
+__all__ = ["AuditEvent", "AuditLoggerError", "AuditLoggerType", "AuditSink", "File", "Settings"]

@@ -1,0 +1,7 @@
+"""What can be wrong with an audit logger."""
+
+from __future__ import annotations
+
+
+class AuditLoggerError(Exception):
+    """An audit logger cannot be built; the message says why and what to do."""

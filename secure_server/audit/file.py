@@ -1,0 +1,109 @@
+"""``file_logger``: a file of JSON lines that is rotated."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from secure_server.audit.errors import AuditLoggerError
+from secure_server.audit.event import AuditEvent
+from secure_server.audit.plugin import AuditLoggerType
+from secure_server.audit.record import full_record, lines
+from secure_server.fields import File, Section
+
+
+class FileSettings(Section):
+    """``config`` of ``file_logger``."""
+
+    path: File
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 100 * 1024 * 1024
+    """A file that would grow beyond it is renamed to ``PATH.1``, and a new one begun."""
+    backups: Annotated[int, Field(ge=1, le=1000)] = 5
+    """``PATH.1`` is the newest of so many; what was the oldest is gone."""
+
+
+class FileLogger:
+    """Appends A59's line, with the true reason beside it, to a file that only its owner may read.
+
+    Several processes may write to one file: each locks it for as long as it writes or rotates.
+    """
+
+    def __init__(self, settings: FileSettings) -> None:
+        """Open the file. Raises ``AuditLoggerError``."""
+        self._path = settings.path
+        self._max_bytes = settings.max_bytes
+        self._backups = settings.backups
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise AuditLoggerError(f"{self._path}: cannot be written: {error.strerror}.") from None
+
+    def write(self, events: Sequence[AuditEvent]) -> None:
+        """Append all of them or none. Raises ``OSError``, which names the file."""
+        data = b"".join(lines(map(full_record, events)))
+        try:
+            self._lock()
+            try:
+                size = os.fstat(self._file).st_size
+                if size and size + len(data) > self._max_bytes:
+                    self._rotate()
+                    self._lock()
+                self._append(data)
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self._path)) from None
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _open(self) -> int:
+        # O_NONBLOCK, or a FIFO in its place would hold up the start.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.open(self._path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file
+
+    def _lock(self) -> None:
+        """Lock the file that has the name now: another process, or logrotate, may have moved it."""
+        while True:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(self._file), self._path.stat()):
+                    return
+            except FileNotFoundError:
+                pass
+            moved, self._file = self._file, self._open()
+            os.close(moved)
+
+    def _rotate(self) -> None:
+        for number in range(self._backups - 1, 0, -1):
+            older = self._backup(number)
+            if older.exists():
+                older.replace(self._backup(number + 1))
+        self._path.replace(self._backup(1))
+
+    def _backup(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    def _append(self, data: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError:
+            # Half a line, as a full disk leaves it, would spoil the next one.
+            os.ftruncate(self._file, size)
+            raise
+
+
+FILE = AuditLoggerType(FileSettings, FileLogger)

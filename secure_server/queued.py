@@ -1,0 +1,109 @@
+"""Work that nobody waits for: a bounded queue, and a thread that empties it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_FULL = "the queue is full"
+_LATE = "it was not written in time"
+
+
+class Queued(Generic[T]):
+    """Hands items to a function on a thread of its own, many at a time.
+
+    A class with a thread, because what the function writes to may stand still: a pipe that nobody
+    reads, a disk, a network. Whoever puts never waits; what there is no room for is dropped, and
+    told of.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[Sequence[T]], None],
+        *,
+        most: int,
+        at_once: int,
+        linger: float,
+        dropped: Callable[[int, str], None],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Keep ``most`` items at the most, and write ``at_once`` at the most.
+
+        ``linger`` is the seconds for which an item waits for others: a thread that wakes for each
+        of them would take the interpreter from the calls as often. ``dropped`` is told how many
+        were lost, and why; what ``write`` raises loses what it was given. ``finish`` is called on
+        the thread when all is written.
+        """
+        self._write = write
+        self._most = most
+        self._at_once = at_once
+        self._linger = linger
+        self._dropped = dropped
+        self._finish = finish
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
+        self._in_hand = 0
+        self._given_up = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Take an item, or drop it."""
+        if self._queue.qsize() >= self._most or self._over.is_set():
+            self._dropped(1, _FULL)
+        else:
+            self._queue.put(item)
+
+    def end(self) -> None:
+        """Take no more, and write what is there."""
+        if not self._over.is_set():
+            self._over.set()
+            self._queue.put(None)
+
+    def close(self, until: float) -> None:
+        """``end``, and wait for it until ``time.monotonic()`` is this late."""
+        self.end()
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive() and not self._given_up:
+            self._given_up = True
+            self._dropped(self._queue.qsize() - 1 + self._in_hand, _LATE)
+
+    def _run(self) -> None:
+        while batch := self._next():
+            self._in_hand = len(batch)
+            try:
+                self._write(batch)
+            except Exception as error:  # noqa: BLE001 - what is written to may fail in any way
+                if not self._given_up:  # then they were told of already
+                    self._dropped(len(batch), f"{type(error).__name__}: {error}")
+            self._in_hand = 0
+        self._finish()
+
+    def _next(self) -> list[T]:
+        """Wait for an item, and return it with those that come soon after; nothing at the end."""
+        first = self._queue.get()
+        while first is None:
+            if self._queue.empty():
+                return []
+            # Put by a thread that had looked before the end: it comes before the end.
+            self._queue.put(None)
+            first = self._queue.get()
+        if self._queue.qsize() < self._at_once:
+            self._over.wait(self._linger)
+        batch = [first]
+        while len(batch) < self._at_once:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                break
+            if item is None:
+                self._queue.put(None)
+                break
+            batch.append(item)
+        return batch
