@@ -110,9 +110,10 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[bool]:
+def sole_writer(folder: Path, *, below: bool = True) -> Iterator[bool]:
     """Wait for other runs in this folder, then sweep up what killed ones left behind.
 
+    In the folders ``below`` it, too, where all who write there have the lock of this one.
     Yields whether there is a lock: ``write_new`` alone keeps files whole where a file system has
     none, but whoever replaces a file must have read it under the lock.
     """
@@ -127,7 +128,8 @@ def sole_writer(folder: Path) -> Iterator[bool]:
             # NFS cannot lock folders. Without the lock a temporary file may be somebody's.
             yield False
             return
-        for leftover in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
+        pattern = f"{_PREFIX}*{_SUFFIX}"
+        for leftover in folder.rglob(pattern) if below else folder.glob(pattern):
             leftover.unlink(missing_ok=True)
         yield True
     finally:

@@ -86,7 +86,7 @@ class KeyFile:
         changes the file waits, in whatever process. Raises ``SigningKeyError``.
         """
         try:
-            with sole_writer(self.path.parent) as is_alone:
+            with sole_writer(self.path.parent, below=False) as is_alone:
                 if not is_alone:
                     raise SigningKeyError(
                         f"{self.path} cannot be changed: its file system has no locks. Choose "
@@ -108,7 +108,7 @@ class KeyFile:
         data = self._encode(KeyRing([key], key.signs_from))
         try:
             make_folder(self.path.parent)
-            with sole_writer(self.path.parent):
+            with sole_writer(self.path.parent, below=False):
                 write_new(self.path, data, secret=True)
         except TLSFileError as error:
             raise SigningKeyError(f"The signing key cannot be made: {error}") from None

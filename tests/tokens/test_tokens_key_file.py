@@ -120,6 +120,16 @@ def test_K8_a_dead_key_leaves_the_file_with_the_next_change(file: KeyFile) -> No
     assert file.path.read_text().count("BEGIN") == 1
 
 
+def test_what_others_write_in_folders_below_is_left_alone(tmp_path: Path, file: KeyFile) -> None:
+    """`secure-certs` has a lock of its own there."""
+    draft = tmp_path / "certs" / ".secure-certs-0123.tmp"
+    draft.parent.mkdir()
+    draft.touch()
+    file.open(NOW)
+    file.change(rotated, NOW)
+    assert draft.exists()
+
+
 # --- refused ---
 
 
