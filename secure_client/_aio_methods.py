@@ -93,7 +93,7 @@ class _RenewedCall(_Call):
             return first
         # The token may be bound to a certificate that has been replaced within this second.
         self._look = asyncio.ensure_future(self._owner.look())
-        await asyncio.wait([self._look])
+        await asyncio.wait([self._look], timeout=max(self._end - time.monotonic(), 0.0))
         try:
             line = self._owner.line()
         except grpc.aio.UsageError:

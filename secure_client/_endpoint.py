@@ -6,14 +6,15 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from secure_client._credentials import TokenPlugin
+from secure_client._identity import Identity
 from secure_client._service_config import IdempotentMethods, service_config
 from secure_client.errors import ConfigurationError
+from secure_client.tokens.source import BindingTokenSource
 from secure_tls import read_client_files
 
 if TYPE_CHECKING:
+    from secure_client._lines import Line
     from secure_client.tokens.source import AccessToken, TokenSource
 
 # Servers count a ping within five minutes of the last as abuse unless told otherwise (gRFC A8);
@@ -27,7 +28,7 @@ _PLAIN_SCHEME = re.compile(r"(https?|grpcs?|wss?)://", re.IGNORECASE)
 
 
 class Endpoint:
-    """The parameters of ``connect``, checked; the files are read by ``credentials``.
+    """The parameters of ``connect``, checked; the files are read by ``read``.
 
     Raises ``ConfigurationError``.
     """
@@ -37,17 +38,18 @@ class Endpoint:
         target: str,
         *,
         ca: str | os.PathLike[str],
-        certificate: str | os.PathLike[str] | None,
-        private_key: str | os.PathLike[str] | None,
-        tokens: TokenSource | None,
-        server_name: str | None,
-        timeout: float,
-        idempotent_methods: IdempotentMethods,
+        certificate: str | os.PathLike[str] | None = None,
+        private_key: str | os.PathLike[str] | None = None,
+        tokens: TokenSource | None = None,
+        server_name: str | None = None,
+        timeout: float = 30.0,
+        idempotent_methods: IdempotentMethods = (),
     ) -> None:
         _check(target, ca, timeout, tokens)
         self.target = target
+        self.certificate = certificate
         self.timeout = timeout
-        self.files = tuple(path for path in (ca, certificate, private_key) if path is not None)
+        self.paths = tuple(path for path in (ca, certificate, private_key) if path is not None)
         self.options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config(idempotent_methods)),
             # What is retried is decided here, not by whoever answers for the DNS.
@@ -61,27 +63,33 @@ class Endpoint:
         ]
         if server_name:
             self.options.append(("grpc.ssl_target_name_override", server_name))
-        self._ca, self._certificate, self._private_key = ca, certificate, private_key
+        self._ca, self._private_key = ca, private_key
         self._tokens = tokens
 
-    def credentials(
-        self, refused: AccessToken | None
-    ) -> tuple[grpc.ChannelCredentials, TokenPlugin | None]:
-        """Those of the files as they are now, with tokens other than ``refused``.
+    def read(self) -> Identity:
+        """The files as they are now.
 
         Raises ``secure_tls.TLSFileError`` for a file that gRPC had better not see.
         """
-        files = read_client_files(self._certificate, self._private_key, self._ca)
-        credentials = grpc.ssl_channel_credentials(
-            files.ca_bundle, files.private_key, files.certificate_chain
-        )
+        files = read_client_files(self.certificate, self._private_key, self._ca)
+        return Identity(self.target, tuple(self.options), files)
+
+    def plugin(self, identity: Identity, before: Line | None) -> TokenPlugin | None:
+        """What gives tokens to a line with this identity, which follows ``before``."""
         if self._tokens is None:
-            return credentials, None
-        plugin = TokenPlugin(self._tokens, refused)
-        return (
-            grpc.composite_channel_credentials(credentials, grpc.metadata_call_credentials(plugin)),
-            plugin,
-        )
+            return None
+        if isinstance(self._tokens, BindingTokenSource):
+            return TokenPlugin(self._tokens.bound_to(identity), identity)
+        return TokenPlugin(self._tokens, identity, _outdated(identity, before))
+
+
+def _outdated(identity: Identity, before: Line | None) -> AccessToken | None:
+    """The token of the line before, unless it is as good on a line with this identity."""
+    token = before.token() if before is not None else None
+    if before is None or token is None or before.identity.thumbprint() == identity.thumbprint():
+        return None
+    # Of a token that does not say what it is bound to nobody knows.
+    return token if not token.claims() or identity.is_foreign(token) else None
 
 
 def _check(

@@ -7,26 +7,30 @@ new calls and is closed when its last one has ended.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import grpc
 
-from secure_client._credentials import TokenPlugin
-from secure_client.errors import ClientError
-from secure_tls import TLSError
-
 if TYPE_CHECKING:
+    from secure_client._credentials import TokenPlugin
     from secure_client._endpoint import Endpoint
+    from secure_client._identity import Identity
     from secure_client.tokens.source import AccessToken
-
-# How often the files are looked at, in seconds: three `stat`s.
-LOOK_EVERY = 1.0
-
-_Signature = tuple[tuple[int, int, int] | None, ...]
+# How long a new line may take to be connected, in seconds, and the states in which it is decided.
+PATIENCE = 10.0
+SETTLED = frozenset(
+    {
+        grpc.ChannelConnectivity.READY,
+        grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+        grpc.ChannelConnectivity.SHUTDOWN,
+    }
+)
+UNREACHABLE = (
+    "no connection comes about with the new ones: the server may not know the certificate's "
+    "authority, may be of another authority than the CA file names, or away."
+)
 
 
 class Line:
@@ -37,11 +41,16 @@ class Line:
     """
 
     def __init__(
-        self, channel: Any, plugin: TokenPlugin | None, close: Callable[[], object]
+        self,
+        channel: Any,
+        identity: Identity,
+        plugin: TokenPlugin | None,
+        close: Callable[[Line], object],
     ) -> None:
         self.channel = channel
-        self.close = close
+        self.identity = identity
         self._plugin = plugin
+        self._close = close
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
@@ -59,7 +68,7 @@ class Line:
             self._calls -= 1
             last = self._retired and self._calls == 0
         if last:
-            self.close()
+            self._close(self)
 
     def retire(self) -> bool:
         """Take no more calls, and close after the last; true when there is none to wait for."""
@@ -70,6 +79,11 @@ class Line:
     def busy(self) -> bool:
         with self._lock:
             return self._calls > 0
+
+    def prepare(self) -> None:
+        """Have a token for the first call; blocks. Raises ``TokenError`` where there is none."""
+        if self._plugin is not None:
+            self._plugin.prepare()
 
     def token(self) -> AccessToken | None:
         """The token that was sent last."""
@@ -91,57 +105,56 @@ class Line:
             self._plugin.refuse(token)
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """The credentials of a line to come, and what the files looked like before they were read."""
-
-    signature: _Signature
-    credentials: grpc.ChannelCredentials
-    plugin: TokenPlugin | None
-
-
 class Lines:
-    """The line that takes new calls, and those before it that still have some."""
+    """The line that takes new calls, and those before it that still have some.
+
+    ``open_channel`` and ``close_channel`` are those of one of gRPC's stacks; for the latter see
+    ``Line.close``.
+    """
 
     def __init__(
         self,
         endpoint: Endpoint,
-        open_line: Callable[[grpc.ChannelCredentials, TokenPlugin | None], Line],
+        identity: Identity,
+        open_channel: Callable[[grpc.ChannelCredentials], Any],
+        close_channel: Callable[[Any], object],
     ) -> None:
         self._endpoint = endpoint
-        self._open = open_line
-        # Looked at before it is read: what changes in between is noticed later.
-        self._signature = _signature(endpoint.files)
-        self.current = open_line(*endpoint.credentials(None))
-        self._old: list[Line] = []
+        self._open_channel = open_channel
+        self._close_channel = close_channel
+        self._lock = threading.Lock()
+        self._old: set[Line] = set()
+        self.current = self.open(identity, None)
 
-    def renewal(self) -> Renewal | None:
-        """What to ``replace`` the line by, None while its files are the same.
+    def open(self, identity: Identity, before: Line | None) -> Line:
+        """A line that takes no calls until it is the current one."""
+        credentials = identity.credentials()
+        plugin = self._endpoint.plugin(identity, before)
+        if plugin is not None:
+            credentials = grpc.composite_channel_credentials(
+                credentials, grpc.metadata_call_credentials(plugin)
+            )
+        channel = self._open_channel(credentials)
+        return Line(channel, identity, plugin, self._close)
 
-        Reads files, and so may block.
-        """
-        signature = _signature(self._endpoint.files)
-        if signature == self._signature:
-            return None
-        try:
-            # A token may be bound to the old certificate (RFC 8705): ask for another.
-            return Renewal(signature, *self._endpoint.credentials(self.current.token()))
-        except (TLSError, ClientError, OSError):
-            # Half replaced or wrong: the old line stays, and the next second tries again.
-            return None
-
-    def replace(self, renewal: Renewal) -> None:
-        """Open a new line for the calls to come, and retire the old one."""
+    def replace(self, line: Line) -> None:
+        """Let the calls to come take ``line``, and retire the one before."""
         old = self.current
-        self.current = self._open(renewal.credentials, renewal.plugin)
-        self._signature = renewal.signature
+        with self._lock:
+            self._old.add(old)
+        self.current = line
         if old.retire():
-            old.close()
-        self._old = [each for each in (*self._old, old) if each.busy()]
+            self._close(old)
 
     def all(self) -> list[Line]:
-        """Every line that may have a call."""
-        return [self.current, *self._old]
+        """Every line that is open."""
+        with self._lock:
+            return [self.current, *self._old]
+
+    def _close(self, line: Line) -> None:
+        with self._lock:
+            self._old.discard(line)
+        self._close_channel(line.channel)
 
 
 class BoundMethod:
@@ -180,15 +193,3 @@ class Methods:
 
     def _method(self, kind: str, details: tuple[Any, ...], more: Mapping[str, Any]) -> BoundMethod:
         return self._kinds[kind](self, lambda channel: getattr(channel, kind)(*details, **more))
-
-
-def _signature(files: Sequence[str | os.PathLike[str]]) -> _Signature:
-    return tuple(_stat(path) for path in files)
-
-
-def _stat(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - follows the links that Kubernetes swaps
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import weakref
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import grpc
@@ -13,16 +11,18 @@ import grpc.aio
 
 from secure_client._aio_methods import Streaming, UnaryUnary
 from secure_client._endpoint import Endpoint
-from secure_client._lines import LOOK_EVERY, Line, Lines, Methods
+from secure_client._files import Files
+from secure_client._lines import PATIENCE, SETTLED, UNREACHABLE, Line, Lines, Methods
+from secure_client._watch import WATCH
+from secure_client.errors import ClientError
+from secure_tls import TLSError
 
 if TYPE_CHECKING:
-    from secure_client._credentials import TokenPlugin
+    from secure_client._identity import Identity
     from secure_client._service_config import IdempotentMethods
     from secure_client.tokens.source import TokenSource
 
 __all__ = ["connect"]
-
-_logger = logging.getLogger("secure_client")
 
 
 def connect(
@@ -73,14 +73,21 @@ class RotatingChannel(Methods, grpc.aio.Channel):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.timeout = endpoint.timeout
-        self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
-        self._lines = Lines(endpoint, self._open)
-        self._looking: asyncio.Task[None] | None = None
+        self._files = Files(endpoint)
+        self._lines = Lines(
+            endpoint,
+            self._files.identity,
+            lambda credentials: grpc.aio.secure_channel(
+                endpoint.target, credentials, endpoint.options
+            ),
+            # A call that the garbage collector ends may end on any thread.
+            lambda channel: self._loop.call_soon_threadsafe(self._close_channel, channel),
+        )
+        self._renewing: asyncio.Task[None] | None = None
         self._closed = False
-        # Also while there are no calls: the first after a long pause has the right certificate.
-        self._watch = asyncio.create_task(_watch(weakref.ref(self)))
+        WATCH.add(self)
 
     def line(self) -> Line:
         """The line for one call, which is counted on it."""
@@ -89,32 +96,46 @@ class RotatingChannel(Methods, grpc.aio.Channel):
             raise grpc.aio.UsageError("Channel is closed.")
         return line
 
+    def glance(self) -> None:
+        """Have the loop replace the line if its files have changed; from any thread."""
+        if self._files.changed():
+            try:
+                self._loop.call_soon_threadsafe(self._begin)
+            except RuntimeError:
+                # The loop has been closed, and the channel with it.
+                WATCH.discard(self)
+
     async def look(self) -> None:
         """Replace the line if its files have changed; whoever comes second waits for the first."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        await asyncio.shield(self._looking)
+        await asyncio.shield(self._begin())
 
-    async def _look(self) -> None:
-        if self._closed:
-            return
+    def _begin(self) -> asyncio.Task[None]:
+        if self._renewing is None or self._renewing.done():
+            self._renewing = self._loop.create_task(self._renew())
+        return self._renewing
+
+    async def _renew(self) -> None:
         try:
-            renewal = await asyncio.to_thread(self._lines.renewal)
-            if renewal is not None and not self._closed:
-                self._lines.replace(renewal)
-        except Exception as error:  # noqa: BLE001 - the next second tries again
-            _logger.warning("the client's files cannot be looked at: %s", type(error).__name__)
+            identity = await asyncio.to_thread(self._files.read)
+            if identity is not None and not self._closed:
+                await self._take(identity, self._lines.open(identity, self._lines.current))
+        except (TLSError, ClientError) as error:
+            self._files.refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
+            self._files.refuse(type(error).__name__)
 
-    def _open(self, credentials: grpc.ChannelCredentials, plugin: TokenPlugin | None) -> Line:
-        channel = grpc.aio.secure_channel(
-            self._endpoint.target, credentials, self._endpoint.options
-        )
-        # A call that the garbage collector ends may end on any thread.
-        return Line(
-            channel, plugin, lambda: self._loop.call_soon_threadsafe(self._close_line, channel)
-        )
+    async def _take(self, identity: Identity, line: Line) -> None:
+        try:
+            if not self._files.is_pressing():
+                await _connect(line.channel)
+                await asyncio.to_thread(line.prepare)
+        except BaseException:
+            await line.channel.close()
+            raise
+        self._lines.replace(line)
+        self._files.take(identity)
 
-    def _close_line(self, channel: grpc.aio.Channel) -> None:
+    def _close_channel(self, channel: grpc.aio.Channel) -> None:
         task = self._loop.create_task(channel.close())
         # The loop itself keeps no task alive.
         self._closing.add(task)
@@ -140,7 +161,10 @@ class RotatingChannel(Methods, grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         """End every call with CANCELLED, after ``grace`` seconds if given, as gRPC does."""
         self._closed = True
-        self._watch.cancel()
+        WATCH.discard(self)
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         lines = self._lines.all()
         for line in lines:
             line.retire()
@@ -153,10 +177,12 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         await self.close()
 
 
-async def _watch(channel: weakref.ref[RotatingChannel]) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY)
-        if (found := channel()) is None:
-            return
-        await found.look()
-        del found
+async def _connect(channel: grpc.aio.Channel) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while (state := channel.get_state(try_to_connect=True)) not in SETTLED:
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        pass
+    if state is not grpc.ChannelConnectivity.READY:
+        raise ClientError(UNREACHABLE)

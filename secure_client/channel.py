@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import grpc
 
 from secure_client._endpoint import Endpoint
-from secure_client._lines import LOOK_EVERY, Line, Lines, Methods
+from secure_client._files import Files
+from secure_client._lines import PATIENCE, SETTLED, UNREACHABLE, Line, Lines, Methods
 from secure_client._methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from secure_client._watch import WATCH
+from secure_client.errors import ClientError
+from secure_tls import TLSError
 
 if TYPE_CHECKING:
-    from secure_client._credentials import TokenPlugin
+    from secure_client._identity import Identity
     from secure_client._service_config import IdempotentMethods
     from secure_client.tokens.source import TokenSource
 
@@ -80,68 +84,122 @@ class RotatingChannel(Methods, grpc.Channel):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.timeout = endpoint.timeout
-        self._endpoint = endpoint
+        self._files = Files(endpoint)
+        self._lines = Lines(
+            endpoint,
+            self._files.identity,
+            lambda credentials: grpc.secure_channel(endpoint.target, credentials, endpoint.options),
+            lambda channel: threading.Thread(target=_close, args=(channel,), daemon=True).start(),
+        )
         self._subscribers: list[Callable[[grpc.ChannelConnectivity], None]] = []
-        self._lines = Lines(endpoint, self._open)
-        self._looking = threading.Lock()
-        self._look_at = time.monotonic() + LOOK_EVERY
+        self._changed = threading.Condition()
+        self._renewing: threading.Thread | None = None
         self._closed = False
+        WATCH.add(self)
 
     def line(self) -> Line:
         """The line for one call, which is counted on it."""
-        if time.monotonic() >= self._look_at:
-            self.look()
         while not (line := self._lines.current).enter():
             if self._closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
         return line
 
-    def look(self) -> None:
-        """Replace the line if its files have changed; whoever comes second does not wait."""
-        if self._closed or not self._looking.acquire(blocking=False):
-            return
-        try:
-            self._look_at = time.monotonic() + LOOK_EVERY
-            if (renewal := self._lines.renewal()) is not None:
-                for subscriber in self._subscribers:
-                    self._lines.current.channel.unsubscribe(subscriber)
-                self._lines.replace(renewal)
-        finally:
-            self._looking.release()
+    def glance(self) -> None:
+        """Begin to replace the line if its files have changed."""
+        if self._files.changed():
+            self._begin()
 
-    def _open(self, credentials: grpc.ChannelCredentials, plugin: TokenPlugin | None) -> Line:
-        channel = grpc.secure_channel(self._endpoint.target, credentials, self._endpoint.options)
-        for subscriber in self._subscribers:
-            channel.subscribe(subscriber)
-        return Line(
-            channel, plugin, lambda: threading.Thread(target=channel.close, daemon=True).start()
-        )
+    def look(self, timeout: float | None = None) -> None:
+        """As ``glance``, and wait for the end of it, for at most ``timeout`` seconds."""
+        if self._files.changed() and (renewing := self._begin()) is not None:
+            renewing.join(timeout if timeout is None else max(timeout, 0.0))
+
+    def _begin(self) -> threading.Thread | None:
+        with self._changed:
+            if self._closed:
+                return None
+            if self._renewing is None or not self._renewing.is_alive():
+                self._renewing = threading.Thread(target=self._renew, daemon=True)
+                self._renewing.start()
+            return self._renewing
+
+    def _renew(self) -> None:
+        try:
+            identity = self._files.read()
+            if identity is not None:
+                self._take(identity, self._lines.open(identity, self._lines.current))
+        except (TLSError, ClientError) as error:
+            self._files.refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
+            self._files.refuse(type(error).__name__)
+
+    def _take(self, identity: Identity, line: Line) -> None:
+        taken = False
+        try:
+            if not self._files.is_pressing():
+                self._connect(line.channel)
+                line.prepare()
+            with self._changed:
+                if not self._closed:
+                    for subscriber in self._subscribers:
+                        self._lines.current.channel.unsubscribe(subscriber)
+                        line.channel.subscribe(subscriber)
+                    self._lines.replace(line)
+                    self._files.take(identity)
+                    taken = True
+        finally:
+            if not taken:
+                _close(line.channel)
+
+    def _connect(self, channel: grpc.Channel) -> None:
+        states = [grpc.ChannelConnectivity.IDLE]
+
+        def note(state: grpc.ChannelConnectivity) -> None:
+            with self._changed:
+                states.append(state)
+                self._changed.notify_all()
+
+        channel.subscribe(note, try_to_connect=True)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or states[-1] in SETTLED, PATIENCE)
+        channel.unsubscribe(note)
+        if states[-1] is not grpc.ChannelConnectivity.READY:
+            raise ClientError(UNREACHABLE)
 
     def subscribe(
         self,
         callback: Callable[[grpc.ChannelConnectivity], None],
         try_to_connect: bool | None = False,  # noqa: FBT001, FBT002 - grpc.Channel's own signature
     ) -> None:
-        with self._looking:
+        with self._changed:
             self._subscribers.append(callback)
             self._lines.current.channel.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        with self._looking:
+        with self._changed:
             if callback in self._subscribers:
                 self._subscribers.remove(callback)
             self._lines.current.channel.unsubscribe(callback)
 
     def close(self) -> None:
         """End every call with CANCELLED, as ``grpc.Channel`` does."""
-        with self._looking:
+        WATCH.discard(self)
+        with self._changed:
             self._closed = True
-            for line in self._lines.all():
-                line.retire()
-                line.channel.close()
+            self._changed.notify_all()
+        for line in self._lines.all():
+            line.retire()
+            line.channel.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _close(channel: grpc.Channel) -> None:
+    # gRPC's own thread for the state of a channel ends within 0.2 seconds of the last
+    # `unsubscribe`, and breaks on one that is closed before (grpc/grpc#18995).
+    time.sleep(0.5)
+    channel.close()

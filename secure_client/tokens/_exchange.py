@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_client._endpoint import Endpoint
+from secure_client._identity import Identity
 from secure_client.errors import CallError, ClientError, ConfigurationError, TokenUnavailableError
 from secure_client.tokens.renewing import Fetched
 from secure_client.tokens.source import AccessToken
-from secure_tls import TLSError, read_client_files
+from secure_tls import TLSError
 
 if TYPE_CHECKING:
     from secure_api.tokens.v1.token_service_pb2 import Tokens
     from secure_client.connection import Connection
+
+# Whoever asks for the token, read when it is needed.
+Asker: TypeAlias = Callable[[], Identity]
 
 # Seconds; every caller may be waiting.
 _DEADLINE = 10.0
@@ -35,8 +37,19 @@ FINAL = frozenset(
 )
 
 
-def exchange(connection: Connection, method: str, request: Callable[[], Any]) -> Tokens:
-    """Send what ``request`` builds and return the answer.
+def identity_of(connection: Connection) -> Identity:
+    """What the connection's files are now. Raises ``TLSError`` and ``ConfigurationError``."""
+    return Endpoint(
+        connection.target,
+        ca=connection.ca,
+        certificate=connection.certificate,
+        private_key=connection.private_key,
+        server_name=connection.server_name,
+    ).read()
+
+
+def exchange(identity: Asker, method: str, request: Callable[[], Any]) -> Tokens:
+    """Send what ``request`` builds, as ``identity``, and return the answer.
 
     The request is built inside the call and the failure raised outside of it, so that no secret
     hangs on a traceback. Raises ``CallError``, and ``TokenUnavailableError`` for files that gRPC
@@ -44,7 +57,7 @@ def exchange(connection: Connection, method: str, request: Callable[[], Any]) ->
     """
     failure: ClientError
     try:
-        with connection.open() as channel:
+        with identity().open() as channel:
             answer: Tokens = getattr(TokenServiceStub(channel), method)(
                 request(), timeout=_DEADLINE
             )
@@ -77,17 +90,11 @@ def lifetime(token: AccessToken, otherwise: float) -> float:
         return otherwise
 
 
-def is_bound_elsewhere(token: AccessToken, connection: Connection) -> bool:
-    """Whether the token is bound to another certificate than the present one (RFC 8705, 3.1)."""
-    confirmation = token.claims().get("cnf")
-    if not isinstance(confirmation, dict) or "x5t#S256" not in confirmation:
+def is_bound_elsewhere(token: AccessToken, identity: Asker) -> bool:
+    """Whether the token is bound to another certificate than that of ``identity``."""
+    if "cnf" not in token.claims():
         return False
     try:
-        files = read_client_files(connection.certificate, connection.private_key, connection.ca)
-    except TLSError:
+        return identity().is_foreign(token)
+    except (TLSError, ConfigurationError):
         return False
-    if files.leaf is None:
-        return True
-    digest = hashlib.sha256(files.leaf.public_bytes(Encoding.DER)).digest()
-    thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    return bool(confirmation["x5t#S256"] != thumbprint)

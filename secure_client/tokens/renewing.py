@@ -6,10 +6,15 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from secure_client._clock import Clock
 from secure_client.errors import TokenError, TokenUnavailableError
 from secure_client.tokens.source import AccessToken
+
+if TYPE_CHECKING:
+    from secure_client._identity import Identity
 
 _logger = logging.getLogger("secure_client")
 
@@ -72,7 +77,7 @@ class RenewingToken:
         self._flight: _Flight | None = None
         self._failed: tuple[float, _Flight] | None = None
 
-    def token(self, refused: AccessToken | None) -> AccessToken:
+    def token(self, refused: AccessToken | None = None) -> AccessToken:
         # Read without the lock: the tuple is replaced whole.
         held, now = self._held, self._clock.elapsed()
         if held is not None and held.token != refused and now < held.renew_at:
@@ -129,3 +134,26 @@ class RenewingToken:
             now + lifetime - min(_RENEW_AHEAD, lifetime / 5),
             now + lifetime - min(_LAST_MOMENT, lifetime / 10),
         )
+
+
+class RenewingTokens:
+    """The ``RenewingToken`` of each identity: all channels that have the same one share it.
+
+    ``fetch`` gets the identity, and what ``RenewingToken`` gives it.
+    """
+
+    def __init__(
+        self, fetch: Callable[[Identity, AccessToken | None], Fetched], clock: Clock
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._latest: tuple[Identity, RenewingToken] | None = None
+
+    def of(self, identity: Identity) -> RenewingToken:
+        with self._lock:
+            # One alone: whoever has the identity before this holds on to its own.
+            if self._latest is None or self._latest[0] != identity:
+                renewing = RenewingToken(partial(self._fetch, identity), self._clock)
+                self._latest = (identity, renewing)
+            return self._latest[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from secure_api.tokens.v1 import token_service_pb2
@@ -19,16 +20,20 @@ from secure_client.profile import Profile
 from secure_client.session import Session, session_of
 from secure_client.tokens._exchange import (
     FINAL,
+    Asker,
     exchange,
     fetched,
+    identity_of,
     is_bound_elsewhere,
     lifetime,
 )
-from secure_client.tokens.renewing import Fetched, RenewingToken
+from secure_client.tokens.renewing import Fetched, RenewingToken, RenewingTokens
 from secure_client.tokens.source import AccessToken
 
 if TYPE_CHECKING:
+    from secure_client._identity import Identity
     from secure_client.session import SessionFile
+    from secure_client.tokens.source import TokenSource
 
 # Seconds that a token from the file must have left: less is renewed at once.
 _WORTH_USING = 30.0
@@ -58,7 +63,12 @@ class SessionTokenSource:
         self.connection = connection or find_connection(profile=found)
         self._file: SessionFile = found.session
         self._clock = clock or Clock()
-        self._renewing = RenewingToken(self._fetch, self._clock)
+        self._renewing = RenewingToken(
+            partial(self._fetch, lambda: identity_of(self.connection)), self._clock
+        )
+        self._bound = RenewingTokens(
+            lambda identity, refused: self._fetch(lambda: identity, refused), self._clock
+        )
 
     def __repr__(self) -> str:
         return f"SessionTokenSource({self._file.profile!r}, target={self.target!r})"
@@ -78,15 +88,19 @@ class SessionTokenSource:
         """
         return self._renewing.token(refused)
 
-    def _fetch(self, refused: AccessToken | None) -> Fetched:
+    def bound_to(self, identity: Identity) -> TokenSource:
+        """The same session for one certificate of the user's: channels ask for it."""
+        return self._bound.of(identity)
+
+    def _fetch(self, asker: Asker, refused: AccessToken | None) -> Fetched:
         try:
             session = self._load()
-            if (found := self._good(session, refused)) is not None:
+            if (found := self._good(session, asker, refused)) is not None:
                 return found
             with self._file.lock():
                 # Another process may have refreshed while this one waited.
                 session = self._load()
-                return self._good(session, refused) or self._refresh(session)
+                return self._good(session, asker, refused) or self._refresh(session, asker)
         except TokenError:
             raise
         except ClientError as error:
@@ -101,19 +115,19 @@ class SessionTokenSource:
             )
         return session
 
-    def _good(self, session: Session, refused: AccessToken | None) -> Fetched | None:
+    def _good(self, session: Session, asker: Asker, refused: AccessToken | None) -> Fetched | None:
         token = session.token
         left = token.expires_at - self._clock.wall()
         # A clock that is behind must not make it live longer than its issuer says.
         left = min(left, lifetime(token, left))
-        if token == refused or left < _WORTH_USING or is_bound_elsewhere(token, self.connection):
+        if token == refused or left < _WORTH_USING or is_bound_elsewhere(token, asker):
             return None
         return Fetched(token, left)
 
-    def _refresh(self, session: Session) -> Fetched:
+    def _refresh(self, session: Session, asker: Asker) -> Fetched:
         try:
             tokens = exchange(
-                self.connection,
+                asker,
                 "Refresh",
                 lambda: token_service_pb2.RefreshRequest(refresh_token=session.refresh_token),
             )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 import jwt
 
 from secure_client.errors import TokenError
+
+if TYPE_CHECKING:
+    from secure_client._identity import Identity
 
 # RFC 6750, section 2.1: b64token. gRPC must never see anything else as metadata.
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
@@ -75,4 +78,13 @@ class TokenSource(Protocol):
 
         Raises ``TokenError`` where there is none. What is raised is never sent anywhere.
         """
+        ...
+
+
+@runtime_checkable
+class BindingTokenSource(TokenSource, Protocol):
+    """A source whose tokens are bound to the certificate that fetches them (RFC 8705)."""
+
+    def bound_to(self, identity: Identity) -> TokenSource:
+        """The same source, asked as ``identity`` whatever becomes of the files."""
         ...

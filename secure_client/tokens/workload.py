@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 from secure_api.tokens.v1 import token_service_pb2
 from secure_client._clock import Clock
 from secure_client.errors import CallError, TokenRefusedError, TokenUnavailableError
-from secure_client.tokens._exchange import FINAL, exchange, fetched
-from secure_client.tokens.renewing import Fetched, RenewingToken
+from secure_client.tokens._exchange import FINAL, Asker, exchange, fetched, identity_of
+from secure_client.tokens.renewing import Fetched, RenewingToken, RenewingTokens
 
 if TYPE_CHECKING:
+    from secure_client._identity import Identity
     from secure_client.connection import Connection
-    from secure_client.tokens.source import AccessToken
+    from secure_client.tokens.source import AccessToken, TokenSource
 
 
 class WorkloadTokenSource:
@@ -28,7 +29,10 @@ class WorkloadTokenSource:
         self._connection = connection
         self._scopes = tuple(scopes)
         self._clock = clock or Clock()
-        self._renewing = RenewingToken(self._fetch, self._clock)
+        self._renewing = RenewingToken(
+            lambda _: self._fetch(lambda: identity_of(self._connection)), self._clock
+        )
+        self._bound = RenewingTokens(lambda identity, _: self._fetch(lambda: identity), self._clock)
 
     def __repr__(self) -> str:
         return f"WorkloadTokenSource({self._connection.target!r}, {self._scopes!r})"
@@ -45,10 +49,14 @@ class WorkloadTokenSource:
         """Raises ``TokenRefusedError`` or ``TokenUnavailableError``."""
         return self._renewing.token(refused)
 
-    def _fetch(self, _: AccessToken | None) -> Fetched:
+    def bound_to(self, identity: Identity) -> TokenSource:
+        """The same workload with one certificate of its own: channels ask for it."""
+        return self._bound.of(identity)
+
+    def _fetch(self, asker: Asker) -> Fetched:
         try:
             tokens = exchange(
-                self._connection,
+                asker,
                 "IssueToken",
                 lambda: token_service_pb2.IssueTokenRequest(scopes=self._scopes),
             )

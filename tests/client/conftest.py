@@ -31,9 +31,10 @@ class World:
     def ca(self) -> Path:
         return self.folder / "ca.pem"
 
-    def client(self, name="alice"):
+    def client(self, name="alice", issued=None):
+        """Put a new pair into the files of this name, by default of this name as well."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        issued = self.authority.issue_client(name)
+        issued = issued or self.authority.issue_client(name)
         key.touch(mode=0o600)
         key.write_bytes(issued.private_key_pem)
         certificate.write_bytes(issued.certificate_pem)
@@ -213,8 +214,9 @@ class Running:
         return f"localhost:{self.port}"
 
 
-def start(world, service):
-    issued = world.authority.issue_server(
+def start(world, service, *, authority=None, port=0):
+    """Serve with a certificate of this authority, by default the world's."""
+    issued = (authority or world.authority).issue_server(
         "token-service", ["localhost"], [ipaddress.ip_address("127.0.0.1")]
     )
     server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
@@ -226,7 +228,7 @@ def start(world, service):
         world.authority.certificate_pem,
         require_client_auth=True,
     )
-    port = server.add_secure_port("localhost:0", credentials)
+    port = server.add_secure_port(f"localhost:{port}", credentials)
     server.start()
     return server, Running(port, service, people)
 

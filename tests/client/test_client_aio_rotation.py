@@ -2,15 +2,23 @@
 
 import asyncio
 import gc
+import socket
 import threading
 import weakref
 
 import grpc
 import pytest
 from client_echo import KINDS, call, failure, method, serving
-from client_fakes import Fixed, Renewing
+from client_fakes import Fixed, Renewing, access_token
+from client_seen import connections, often, thumbprint, until
 
-from secure_client._lines import Lines
+from secure_client import AccessToken, aio
+from secure_client._clock import Clock
+from secure_client._files import Files
+from secure_client._watch import WATCH
+from secure_tls import Authority
+
+__all__ = ["often"]
 
 
 async def until_closed(channel):
@@ -88,9 +96,7 @@ def test_C7_a_half_replaced_pair_is_not_used(world):
     asyncio.run(main())
 
 
-def test_C7_the_files_are_looked_at_also_while_there_are_no_calls(world, monkeypatch):
-    monkeypatch.setattr("secure_client.aio.LOOK_EVERY", 0.01)
-
+def test_C7_the_files_are_looked_at_also_while_there_are_no_calls(world, often):
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
             old = channel._lines.current
@@ -103,15 +109,15 @@ def test_C7_the_files_are_looked_at_also_while_there_are_no_calls(world, monkeyp
 
 def test_C8_a_disk_that_hangs_does_not_block_the_loop(world, monkeypatch):
     hanging, release = threading.Event(), threading.Event()
-    renewal = Lines.renewal
+    read = Files.read
 
-    def hang(lines):
+    def hang(files):
         hanging.set()
         if not release.wait(30):
             raise RuntimeError("not released")
-        return renewal(lines)
+        return read(files)
 
-    monkeypatch.setattr(Lines, "renewal", hang)
+    monkeypatch.setattr(Files, "read", hang)
 
     async def main():
         async with serving(world) as (echo, connect), connect() as channel:
@@ -132,26 +138,110 @@ def test_C8_a_disk_that_hangs_does_not_block_the_loop(world, monkeypatch):
     asyncio.run(main())
 
 
-def test_a_look_that_fails_is_made_again(world, monkeypatch, caplog):
-    renewal, failures = Lines.renewal, [RuntimeError("hunter2")]
+def test_C8_a_token_that_is_long_in_coming_does_not_block_the_loop(world):
+    asked, release = threading.Event(), threading.Event()
 
-    def fail(lines):
+    class Slow(Renewing):
+        def token(self, *, refused=None):
+            if refused is not None:
+                asked.set()
+                assert release.wait(30)
+            return super().token(refused=refused)
+
+    async def main():
+        async with serving(world) as (echo, connect), connect(tokens=Slow()) as channel:
+            await call(channel, "unary_unary")
+            world.client()
+            looking = asyncio.create_task(channel.look())
+            assert await asyncio.to_thread(asked.wait, 30)
+            for _ in range(10):
+                await call(channel, "unary_unary")
+            assert not looking.done()
+            release.set()
+            await looking
+            await call(channel, "unary_unary")
+        # Whoever calls meanwhile has the old certificate with its own token.
+        assert len(set(echo.certificates[:11])) == 1
+        assert echo.tokens == [["Bearer token-0"]] * 11 + [["Bearer token-1"]]
+        assert echo.certificates[11] != echo.certificates[0]
+
+    asyncio.run(main())
+
+
+def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatch, caplog):
+    read, failures = Files.read, [RuntimeError("hunter2")] * 3
+
+    def fail(files):
+        files._tried = files._look()
         if failures:
             raise failures.pop()
-        return renewal(lines)
+        return read(files)
 
-    monkeypatch.setattr(Lines, "renewal", fail)
+    monkeypatch.setattr(Files, "read", fail)
 
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
             old = channel._lines.current
             world.client()
-            await channel.look()
-            assert channel._lines.current is old
+            for _ in range(3):
+                await channel.look()
+                assert channel._lines.current is old
+            # It waits longer and longer; here nobody does.
+            channel._files._clock = Clock(elapsed=lambda: float("inf"))
             await channel.look()
             assert channel._lines.current is not old
-        assert "RuntimeError" in caplog.text
+        assert caplog.text.count("RuntimeError") == 1
         assert "hunter2" not in caplog.text
+
+    asyncio.run(main())
+
+
+def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, caplog):
+    async def main():
+        async with serving(world) as (echo, connect), connect() as channel:
+            await call(channel, "unary_unary")
+            old = channel._lines.current
+            world.client("alice", Authority.create("example.org").issue_client("alice"))
+            await channel.look()
+            await channel.look()
+            assert channel._lines.current is old
+            await call(channel, "unary_unary")
+            world.client()
+            await channel.look()
+            await call(channel, "unary_unary")
+        assert caplog.text.count("no connection comes about") == 1
+        assert len(set(echo.certificates)) == 2
+
+    asyncio.run(main())
+
+
+def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, often):
+    class AtOnce:
+        """Its tokens are bound to what is in the file now, and the file is ahead of the line."""
+
+        def token(self, *, refused=None):
+            bound = thumbprint((world.folder / "alice.pem").read_bytes())
+            return AccessToken(access_token(bound, cnf={"x5t#S256": bound}))
+
+    async def main():
+        async with serving(world) as (echo, connect), connect(tokens=AtOnce()) as channel:
+            await call(channel, "unary_unary")
+            for _ in range(5):
+                line = channel._lines.current
+                issued = world.authority.issue_client("alice")
+                # The certificate last: with the key alone there is no pair to take up.
+                (world.folder / "alice.key").write_bytes(issued.private_key_pem)
+                (world.folder / "alice.pem").write_bytes(issued.certificate_pem)
+                while channel._lines.current is line:
+                    for kind in KINDS:
+                        await call(channel, kind)
+            await call(channel, "unary_unary")
+        pairs = [
+            (AccessToken(sent.removeprefix("Bearer ")).claims()["cnf"]["x5t#S256"], certificate)
+            for [sent], certificate in zip(echo.tokens, echo.certificates, strict=True)
+        ]
+        assert all(bound == thumbprint(certificate) for bound, certificate in pairs)
+        assert len(set(pairs)) >= 5
 
     asyncio.run(main())
 
@@ -223,20 +313,50 @@ def test_closing_with_grace_lets_calls_finish(world):
     asyncio.run(main())
 
 
-def test_a_channel_that_is_forgotten_is_not_watched_for_ever(world, monkeypatch):
-    monkeypatch.setattr("secure_client.aio.LOOK_EVERY", 0.01)
+def test_closing_while_a_new_line_is_being_connected_ends_that(world):
+    async def main():
+        with socket.create_server(("localhost", 0)) as silent:
+            port = silent.getsockname()[1]
+            certificate, key = world.client()
+            channel = aio.connect(
+                f"localhost:{port}", ca=world.ca, certificate=certificate, private_key=key
+            )
+            world.client()
+            looking = asyncio.create_task(channel.look())
+            await asyncio.to_thread(until, lambda: connections(port))
+            async with asyncio.timeout(5):
+                await channel.close()
+                with pytest.raises(asyncio.CancelledError):
+                    await looking
+            await asyncio.to_thread(until, lambda: not connections(port))
 
+    asyncio.run(main())
+
+
+def test_a_channel_that_is_forgotten_is_not_watched_for_ever(world):
     async def main():
         async with serving(world) as (_, connect):
             channel = connect()
-            found, watch = weakref.ref(channel), channel._watch
+            found = weakref.ref(channel)
+            assert channel in WATCH._watched
             del channel
-            while not watch.done():
+            while found() is not None:
                 gc.collect()
                 await asyncio.sleep(0.01)
-            assert found() is None
 
     asyncio.run(main())
+
+
+def test_a_channel_whose_loop_has_ended_is_not_watched_for_ever(world, often):
+    async def main():
+        async with serving(world) as (_, connect):
+            return connect()
+
+    channel = asyncio.run(main())
+    assert channel in WATCH._watched
+    world.client()
+    channel.glance()
+    assert channel not in WATCH._watched
 
 
 def test_the_state_is_that_of_the_line_for_new_calls(world):
@@ -247,8 +367,7 @@ def test_the_state_is_that_of_the_line_for_new_calls(world):
             assert channel.get_state() is grpc.ChannelConnectivity.READY
             world.client()
             await channel.look()
-            assert channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.IDLE
-            await channel.wait_for_state_change(grpc.ChannelConnectivity.IDLE)
+            assert channel.get_state() is grpc.ChannelConnectivity.READY
             await channel.channel_ready()
 
     asyncio.run(main())

@@ -5,26 +5,16 @@ import threading
 
 import grpc
 import pytest
-from client_fakes import Broken, Fixed, Renewing
+from client_fakes import Broken, Fixed, Renewing, Requests, open_channel, subject
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2
 from secure_client import AccessToken, ConfigurationError, connect
 from secure_client._credentials import TokenPlugin
+from secure_client._endpoint import Endpoint
 from secure_client._service_config import service_config
 from secure_tls import TLSFileError
-
-
-def open_channel(world, running, **more):
-    connection = world.connection(running.port)
-    return connect(
-        connection.target,
-        ca=connection.ca,
-        certificate=connection.certificate,
-        private_key=connection.private_key,
-        **more,
-    )
 
 
 def test_C1_a_token_without_tls_is_refused_when_the_channel_is_built():
@@ -109,8 +99,9 @@ def test_C5_a_refused_token_is_replaced_and_the_call_sent_once_more(world, runni
     ]
 
 
-def test_C3_a_token_that_has_been_replaced_meanwhile_is_not_refused_once_more():
-    plugin = TokenPlugin(Renewing(), refused=AccessToken("of-the-old-certificate"))
+def test_C3_a_token_that_has_been_replaced_meanwhile_is_not_refused_once_more(shared_world):
+    identity = Endpoint("localhost:1", ca=shared_world.ca).read()
+    plugin = TokenPlugin(Renewing(), identity, refused=AccessToken("of-the-old-certificate"))
     plugin.refuse(AccessToken("older-still"))
     assert plugin.refused == AccessToken("of-the-old-certificate")
     plugin(None, lambda *_: None)
@@ -219,59 +210,6 @@ def test_what_names_no_method_is_refused(name):
         service_config([name])
 
 
-def subject(channel):
-    return TokenServiceStub(channel).WhoAmI(pb.WhoAmIRequest()).certificate.subject
-
-
-def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running):
-    requests = _Requests()
-    with open_channel(world, running) as channel:
-        before = subject(channel)
-        stream = TokenServiceStub(channel).Introspect(requests)
-        requests.send("first")
-        assert next(stream).correlation_id == "first"
-
-        world.client()
-        channel.look()
-
-        assert subject(channel) != before
-        requests.send("second")
-        assert next(stream).correlation_id == "second"
-        requests.end()
-        assert list(stream) == []
-
-
-def test_C7_a_new_certificate_asks_for_another_token(world, running):
-    source = Renewing()
-    with open_channel(world, running, tokens=source) as channel:
-        subject(channel)
-        world.client()
-        channel.look()
-        subject(channel)
-    assert [sent for _, sent in running.service.calls] == [["Bearer token-0"], ["Bearer token-1"]]
-
-
-def test_C7_a_half_replaced_pair_is_not_used(world, running):
-    with open_channel(world, running) as channel:
-        before = subject(channel)
-        certificate = world.folder / "alice.pem"
-        old = certificate.read_bytes()
-        certificate.write_bytes(world.authority.issue_client("alice").certificate_pem)
-        channel.look()
-        assert subject(channel) == before
-        certificate.write_bytes(old)
-        channel.look()
-        assert subject(channel) == before
-
-
-def test_C7_the_files_are_looked_at_while_calls_are_made(world, running, monkeypatch):
-    monkeypatch.setattr("secure_client.channel.LOOK_EVERY", 0.0)
-    with open_channel(world, running) as channel:
-        before = subject(channel)
-        world.client()
-        assert subject(channel) != before
-
-
 def test_no_call_is_counted_for_ever(world, running):
     with open_channel(world, running) as channel:
         stub = TokenServiceStub(channel)
@@ -282,22 +220,15 @@ def test_no_call_is_counted_for_ever(world, running):
                 call(pb.WhoAmIRequest())
             call(pb.WhoAmIRequest())
         list(stub.Introspect(iter([pb.IntrospectRequest()])))
-        cancelled = stub.Introspect(_Requests())
+        cancelled = stub.Introspect(Requests())
         cancelled.add_callback(ended.set)
         cancelled.cancel()
         assert ended.wait(30)
-        line, closed = channel._lines.current, threading.Event()
-        close = line.channel.close
-        line.channel.close = lambda: (close(), closed.set())
-        world.client()
-        channel.look()
-        # A line that is out of date is closed once its last call has ended.
-        assert closed.wait(30)
-        assert not line.busy()
+        assert not channel._lines.current.busy()
 
 
 def test_closing_ends_calls_in_flight_on_every_line(world, running):
-    requests = _Requests()
+    requests = Requests()
     channel = open_channel(world, running)
     stream = TokenServiceStub(channel).Introspect(requests)
     requests.send("first")
@@ -320,33 +251,3 @@ def test_the_name_of_the_server_is_verified(world, running):
     ):
         TokenServiceStub(channel).Logout(pb.LogoutRequest())
     assert "Hostname Verification" in caught.value.details()
-
-
-class _Requests:
-    """A request iterator that is fed from outside."""
-
-    def __init__(self):
-        self._items = []
-        self._changed = threading.Condition()
-
-    def send(self, text):
-        with self._changed:
-            self._items.append(pb.IntrospectRequest(correlation_id=text))
-            self._changed.notify()
-
-    def end(self):
-        with self._changed:
-            self._items.append(None)
-            self._changed.notify()
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        with self._changed:
-            while not self._items:
-                self._changed.wait(30)
-            item = self._items.pop(0)
-        if item is None:
-            raise StopIteration
-        return item

@@ -1,0 +1,456 @@
+"""The channel while its certificate, its key and its CA are replaced; see the asyncio one too."""
+
+import dataclasses
+import gc
+import os
+import socket
+import threading
+import time
+import weakref
+from datetime import timedelta
+
+import grpc
+import pytest
+from client_fakes import NOW, Renewing, Requests, access_token, open_channel, subject
+from client_seen import connections, often, thumbprint, until
+from conftest import start
+
+from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_client import AccessToken, WorkloadTokenSource, connect
+from secure_client._clock import Clock
+from secure_client._endpoint import Endpoint
+from secure_client._files import Files
+from secure_client._watch import WATCH
+from secure_tls import Authority
+
+KEEPS = "keeps the files that it has"
+
+
+def failures(channel):
+    failure = channel._files._failure
+    return failure.count if failure is not None else 0
+
+
+__all__ = ["often"]
+
+
+# What is taken up, and when
+
+
+def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running):
+    requests = Requests()
+    with open_channel(world, running, host="127.0.0.1") as channel:
+        before = subject(channel)
+        stream = TokenServiceStub(channel).Introspect(requests)
+        requests.send("first")
+        assert next(stream).correlation_id == "first"
+        until(lambda: connections(running.port) == 1)
+
+        world.client()
+        channel.look()
+
+        assert subject(channel) != before
+        until(lambda: connections(running.port) == 2)
+        requests.send("second")
+        assert next(stream).correlation_id == "second"
+        requests.end()
+        assert list(stream) == []
+        until(lambda: connections(running.port) == 1)
+
+
+def test_C7_the_files_are_watched_whether_there_are_calls_or_not(world, running, often):
+    with open_channel(world, running) as channel:
+        before = channel._lines.current
+        world.client()
+        until(lambda: channel._lines.current is not before)
+        assert thumbprint(subject(channel).encode()) == channel._files.identity.thumbprint()
+
+
+def test_C7_the_first_call_after_a_renewal_needs_no_connection_of_its_own(world, running):
+    with open_channel(world, running, tokens=Renewing()) as channel:
+        subject(channel)
+        world.client()
+        channel.look()
+        states = []
+        channel.subscribe(states.append)
+        until(lambda: states)
+        assert states[0] is grpc.ChannelConnectivity.READY
+
+
+def test_C7_a_link_that_is_swapped_is_followed(world, running, tmp_path):
+    # As Kubernetes does: the files are links into ..data, which is a link to a folder.
+    mount = tmp_path / "mount"
+    for number in (1, 2):
+        world.client()
+        folder = mount / f"..{number}"
+        folder.mkdir(parents=True)
+        for path in world.folder.iterdir():
+            path.rename(folder / path.name)
+        world.ca.write_bytes(world.authority.certificate_pem)
+    (mount / "..data").symlink_to("..1")
+    (mount / "..2" / "ca.pem").write_bytes(world.authority.certificate_pem)
+    for name in ("alice.pem", "alice.key", "ca.pem"):
+        (mount / name).symlink_to(f"..data/{name}")
+    endpoint = Endpoint(
+        running.target,
+        ca=mount / "ca.pem",
+        certificate=mount / "alice.pem",
+        private_key=mount / "alice.key",
+    )
+    watched = Files(endpoint)
+    assert not watched.changed()
+    (mount / "..new").symlink_to("..2")
+    (mount / "..new").rename(mount / "..data")
+    assert watched.changed()
+    found = watched.read()
+    assert found.thumbprint() == thumbprint((mount / "..2/alice.pem").read_bytes())
+
+
+def test_C7_files_that_are_written_slowly_are_taken_up_when_they_are_whole(world, running, caplog):
+    issued = world.authority.issue_client("alice")
+    with open_channel(world, running) as channel:
+        before = subject(channel)
+        for name, data in (("alice.pem", issued.certificate_pem), ("alice.key", None)):
+            content = data or issued.private_key_pem
+            with (world.folder / name).open("wb", buffering=0) as file:
+                for start_at in range(0, len(content), 100):
+                    channel.look()
+                    assert subject(channel) == before
+                    file.write(content[start_at : start_at + 100])
+        channel.look()
+        assert subject(channel).encode() == issued.certificate_pem
+    assert caplog.text == ""
+
+
+def test_C7_a_half_replaced_pair_is_not_used(world, running):
+    with open_channel(world, running) as channel:
+        before = subject(channel)
+        certificate = world.folder / "alice.pem"
+        old = certificate.read_bytes()
+        certificate.write_bytes(world.authority.issue_client("alice").certificate_pem)
+        channel.look()
+        assert subject(channel) == before
+        certificate.write_bytes(old)
+        channel.look()
+        assert subject(channel) == before
+
+
+def test_files_that_are_only_touched_change_nothing(world, running):
+    with open_channel(world, running) as channel:
+        line = channel._lines.current
+        os.utime(world.ca)
+        assert channel._files.changed()
+        channel.look()
+        assert channel._lines.current is line
+        assert not channel._files.changed()
+
+
+# What is not
+
+
+def expired(world):
+    authority = dataclasses.replace(world.authority, clock=lambda: time.time() - 240)
+    return authority.issue_client("alice", timedelta(minutes=1))
+
+
+def stranger(world):
+    return Authority.create("example.org").issue_client("alice")
+
+
+def somebody_else(world):
+    return world.authority.issue_client("mallory")
+
+
+@pytest.mark.parametrize(
+    ("issue", "reason"),
+    [
+        (expired, "expired on"),
+        (stranger, "no connection comes about"),
+        (somebody_else, "spiffe://example.org/client/mallory"),
+    ],
+)
+def test_C7_what_cannot_be_used_is_not_taken_and_one_line_says_why(
+    world, running, often, monkeypatch, caplog, issue, reason
+):
+    monkeypatch.setattr("secure_client._files._LONGEST_PAUSE", 0.0)
+    with open_channel(world, running) as channel:
+        before = subject(channel)
+        issued = issue(world)
+        world.client("alice", issued)
+        until(lambda: failures(channel) > 4)
+        assert subject(channel) == before
+        found = [each for each in caplog.messages if KEEPS in each]
+        assert len(found) == 1
+        assert reason in found[0]
+        assert "PRIVATE KEY" not in caplog.text
+        # And it is made good as it was made bad.
+        world.client()
+        until(lambda: subject(channel) != before)
+
+
+def test_C7_somebody_elses_certificate_never_carries_the_sessions_refresh_token(world, running):
+    source = WorkloadTokenSource(world.connection(running.port))
+    with open_channel(world, running, tokens=source) as channel:
+        subject(channel)
+        asked = running.service.names().count("IssueToken")
+        world.client("alice", somebody_else(world))
+        channel.look()
+        subject(channel)
+        assert running.service.names().count("IssueToken") == asked
+
+
+def test_C7_a_source_that_gives_no_token_for_the_new_certificate_keeps_the_old(
+    world, running, caplog
+):
+    class Failing(Renewing):
+        def token(self, *, refused=None):
+            if refused is not None:
+                raise RuntimeError("password=hunter2")
+            return super().token()
+
+    with open_channel(world, running, tokens=Failing()) as channel:
+        before = subject(channel)
+        world.client()
+        channel.look()
+        channel.look()
+        assert subject(channel) == before
+        assert "no access token could be obtained (RuntimeError)" in caplog.text
+        assert "hunter2" not in caplog.text
+
+
+def test_what_failed_is_tried_again_later_and_later_and_at_once_when_it_changes(world):
+    elapsed = [0.0]
+    files = Files(
+        Endpoint(
+            "localhost:1",
+            ca=world.ca,
+            certificate=world.client()[0],
+            private_key=world.folder / "alice.key",
+        ),
+        Clock(time.time, lambda: elapsed[0]),
+    )
+    world.client()
+    tried = []
+    for second in range(120):
+        elapsed[0] = float(second)
+        if files.changed():
+            tried.append(second)
+            assert files.read() is not None
+            files.refuse("it is cold")
+    assert tried == [0, 1, 3, 7, 15, 31, 61, 91]
+    assert not files.changed()
+    world.client()
+    assert files.changed()
+
+
+def test_an_expired_certificate_is_replaced_unproven(world, running):
+    with open_channel(world, running) as channel:
+        subject(channel)
+        far = Clock(lambda: time.time() + 10**9)
+        world.client("alice", stranger(world))
+        channel.look()
+        kept = channel._lines.current
+        channel._files._clock = far
+        channel.look()
+        assert channel._lines.current is not kept
+
+
+# Authorities
+
+
+def test_C7_the_ca_is_replaced_by_both_and_then_by_the_new_one(world, running, caplog):
+    successor = Authority.create("example.org")
+    old, new = world.authority.certificate_pem, successor.certificate_pem
+    with open_channel(world, running) as channel:
+        before = subject(channel)
+        # Too early: the server is still of the old one, and calls go on.
+        world.ca.write_bytes(new)
+        channel.look()
+        channel.look()
+        assert subject(channel) == before
+        assert "no connection comes about" in caplog.text
+
+        world.ca.write_bytes(old + new)
+        channel.look()
+        assert channel._files.identity.files.ca_bundle == old + new
+        subject(channel)
+    server, moved = start(world, running.service, authority=successor)
+    try:
+        with open_channel(world, moved) as channel:
+            subject(channel)
+            world.ca.write_bytes(new)
+            channel.look()
+            assert channel._files.identity.files.ca_bundle == new
+            subject(channel)
+    finally:
+        server.stop(None).wait()
+
+
+def test_C7_another_ca_alone_asks_for_no_other_token(world, running):
+    source = Renewing()
+    with open_channel(world, running, tokens=source) as channel:
+        subject(channel)
+        line = channel._lines.current
+        world.ca.write_bytes(world.authority.certificate_pem + b"\n")
+        channel.look()
+        assert channel._lines.current is not line
+        subject(channel)
+    assert [sent for _, sent in running.service.calls] == [["Bearer token-0"]] * 2
+
+
+# Tokens
+
+
+def test_C7_a_new_certificate_asks_for_another_token_before_the_first_call(world, running):
+    source = Renewing()
+    with open_channel(world, running, tokens=source) as channel:
+        subject(channel)
+        world.client()
+        channel.look()
+        assert source.asked == [None, AccessToken("token-0")]
+        subject(channel)
+    assert [sent for _, sent in running.service.calls] == [["Bearer token-0"], ["Bearer token-1"]]
+
+
+class AtOnce:
+    """Tokens bound to whatever certificate is in the file now, which may be ahead of the line."""
+
+    def __init__(self, certificate):
+        self.certificate = certificate
+
+    def token(self, *, refused=None):
+        bound = thumbprint(self.certificate.read_bytes())
+        return AccessToken(access_token(bound, cnf={"x5t#S256": bound}))
+
+
+def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, running):
+    with open_channel(world, running, tokens=AtOnce(world.folder / "alice.pem")) as channel:
+        for _ in range(3):
+            subject(channel)
+            world.client()
+            # The source is ahead of the channel now.
+            shown = subject(channel)
+            (_, [sent]) = running.service.calls[-1]
+            assert AccessToken(sent.removeprefix("Bearer ")).claims()["cnf"] == {
+                "x5t#S256": thumbprint(shown.encode())
+            }
+            channel.look()
+            assert subject(channel) != shown
+
+
+def test_C7_a_token_that_says_it_is_bound_to_no_certificate_is_kept(world, running):
+    class Bearer(Renewing):
+        def token(self, *, refused=None):
+            self.asked.append(refused)
+            return AccessToken(access_token(0))
+
+    source = Bearer()
+    with open_channel(world, running, tokens=source) as channel:
+        subject(channel)
+        world.client()
+        channel.look()
+        subject(channel)
+    assert set(source.asked) == {None}
+
+
+def test_C3_channels_that_share_a_source_share_its_fetches(world, running):
+    source = WorkloadTokenSource(world.connection(running.port))
+    with (
+        open_channel(world, running, tokens=source) as one,
+        open_channel(world, running, tokens=source) as two,
+    ):
+        # Each `open_channel` has made files anew.
+        one.look()
+        for issued in (1, 2):
+            for channel in (one, two):
+                subject(channel)
+            assert running.service.names().count("IssueToken") <= issued + 1
+            world.client()
+            threads = [threading.Thread(target=each.look) for each in (one, two)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert running.service.names().count("IssueToken") == 3
+
+
+def test_C4_tokens_are_renewed_with_the_certificate_in_use_whatever_the_files_hold(world, running):
+    elapsed = [1000.0]
+    clock = Clock(lambda: float(NOW), lambda: elapsed[0])
+    source = WorkloadTokenSource(world.connection(running.port), clock=clock)
+    with open_channel(world, running, tokens=source) as channel:
+        before = subject(channel)
+        (world.folder / "alice.key").write_bytes(b"nonsense")
+        elapsed[0] += 10_000
+        assert subject(channel) == before
+    assert running.service.names() == ["IssueToken", "WhoAmI"] * 2
+
+
+# What is left of it
+
+
+def clients():
+    """How many threads there are but the server's, of which it makes more when it needs them."""
+    return sum("ThreadPoolExecutor" not in each.name for each in threading.enumerate())
+
+
+def test_old_lines_leave_nothing_behind(world, running, often):
+    with open_channel(world, running, host="127.0.0.1", tokens=Renewing()) as channel:
+        subject(channel)
+        lines = weakref.WeakSet([channel._lines.current])
+        threads = clients()
+        for _ in range(8):
+            before, requests = channel._lines.current, Requests()
+            stream = TokenServiceStub(channel).Introspect(requests)
+            world.client()
+            until(lambda before=before: channel._lines.current is not before)
+            lines.add(channel._lines.current)
+            subject(channel)
+            requests.end()
+            assert list(stream) == []
+        del before, stream
+        until(lambda: len(channel._lines.all()) == 1)
+        until(lambda: connections(running.port) == 1)
+        until(lambda: clients() <= threads)
+        until(lambda: (gc.collect(), len(lines))[1] == 1)
+
+
+def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
+    ca = world.ca
+
+    def watching():
+        return sum(each.name == "secure_client files" for each in threading.enumerate())
+
+    channels = [connect("localhost:1", ca=ca) for _ in range(20)]
+    assert watching() == 1
+    for channel in channels[:19]:
+        channel.close()
+    # One that is forgotten without having been closed is not watched either.
+    found = weakref.ref(channels[19])
+    del channel, channels
+    until(lambda: (gc.collect(), watching())[1] == 0)
+    assert found() is None
+    connect("localhost:1", ca=ca).close()
+    assert WATCH._thread is not None
+
+
+def test_closing_does_not_wait_for_a_server_that_says_nothing(world, running):
+    with socket.create_server(("localhost", 0)) as silent:
+        certificate, key = world.client()
+        channel = connect(
+            f"localhost:{silent.getsockname()[1]}",
+            ca=world.ca,
+            certificate=certificate,
+            private_key=key,
+        )
+        world.client()
+        channel.glance()
+        renewing = channel._renewing
+        connection, _ = silent.accept()
+        begun = time.monotonic()
+        channel.close()
+        renewing.join(30)
+        assert time.monotonic() - begun < 5
+        connection.close()
+        channel.look()
+        assert not renewing.is_alive()
