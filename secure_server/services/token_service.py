@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from google.protobuf.empty_pb2 import Empty
 from sqlalchemy import Connection
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
-from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
-from secure_server import logs
-from secure_server.auth.errors import AuthenticationError
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.plugin import Grant
-from secure_server.auth.principal import Principal
-from secure_server.guard import current_caller, current_principal
-from secure_server.services.failures import InvalidRequestError, NotAllowedError, answers
+from secure_server.guard import current_caller
+from secure_server.services.auditing import audit
+from secure_server.services.cursors import Cursors
+from secure_server.services.failures import NotAllowedError, answers
+from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
+from secure_server.services.revocation_methods import RevocationMethods
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import Session, SessionError, SessionRefusedError, Sessions
-from secure_server.users import ADMIN, Account, Accounts, UserError
+from secure_server.users import Account, Accounts, UserError
 from secure_server.users.errors import NotFoundError
 from secure_server.users.rules import is_user_name
 from secure_tls.peer import Peer
 
-_MOST_CORRELATION_BYTES = 64
 
-
-class TokenService(TokenServiceServicer):
+class TokenService(RevocationMethods):
     """Tokens. The policy has admitted the caller, for some methods without any token."""
 
     def __init__(
@@ -43,15 +40,24 @@ class TokenService(TokenServiceServicer):
         verifier: JWTAuthenticator,
         revocations: Revocations,
         workloads: Mapping[str, Grant],
+        cursors: Cursors,
+        clock: Callable[[], float],
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``; ``workloads`` are by SPIFFE ID."""
-        self._accounts = accounts
-        self._sessions = sessions
+        """``verifier`` recognises the tokens of ``issuer``; ``workloads`` are by SPIFFE ID;
+        ``clock`` gives seconds since the epoch.
+        """
+        super().__init__(
+            accounts=accounts,
+            sessions=sessions,
+            verifier=verifier,
+            revocations=revocations,
+            cursors=cursors,
+            issuer=issuer.name,
+        )
         self._issuer = issuer
         self._key_ring = key_ring
-        self._verifier = verifier
-        self._revocations = revocations
         self._workloads = workloads
+        self._introspection = Introspection(verifier, revocations, clock=clock)
 
     @answers
     def Login(self, request: pb.LoginRequest, context: Any) -> pb.Tokens:
@@ -70,9 +76,9 @@ class TokenService(TokenServiceServicer):
         except UserError as error:
             # Passwords get typed into the wrong field: what is no user name is not written down.
             user = request.user_name if is_user_name(request.user_name) else None
-            _audit("log-in refused", user=user, reason=error.code)
+            audit("log-in refused", user=user, reason=error.code)
             raise
-        _audit("logged in", user=account.name)
+        audit("logged in", user=account.name)
         return self._tokens(account, opened[0], peer)
 
     @answers
@@ -82,7 +88,7 @@ class TokenService(TokenServiceServicer):
             session = self._sessions.rotate(request.refresh_token, peer.spiffe_id or "")
         except SessionError as error:
             self._revocations.refresh()  # misuse has ended the session
-            _audit(
+            audit(
                 "refresh refused",
                 reason=error.code,
                 session=getattr(error, "session_id", None),
@@ -94,17 +100,6 @@ class TokenService(TokenServiceServicer):
         except NotFoundError:  # deleted since, and the session with it
             raise SessionRefusedError("The user is gone.") from None
         return self._tokens(account, session, peer)
-
-    @answers
-    def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
-        principal = current_principal()
-        if principal.session_id:  # of ours: other issuers' tokens have none
-            self._sessions.end(principal.session_id)
-            self._revocations.refresh()
-        else:
-            self._revoke(principal)
-        _audit("logged out", subject=principal.subject)
-        return Empty()
 
     @answers
     def IssueToken(
@@ -127,24 +122,6 @@ class TokenService(TokenServiceServicer):
         return pb.Tokens(
             access_token=token.text, access_token_expire_time=timestamp(token.expires_at)
         )
-
-    @answers
-    def RevokeToken(
-        self,
-        request: pb.RevokeTokenRequest,
-        context: Any,
-    ) -> Empty:
-        principal = current_principal()
-        try:
-            token = self._verifier.verify(request.token)
-        except AuthenticationError:
-            return Empty()  # RFC 7009, section 2.2: what is no live token needs no revocation
-        own = (token.issuer, token.subject) == (principal.issuer, principal.subject)
-        if not own and ADMIN not in principal.roles:
-            raise NotAllowedError
-        self._revoke(token)
-        _audit("token revoked", subject=token.subject, jti=token.token_id, by=principal.subject)
-        return Empty()
 
     def WhoAmI(self, request: pb.WhoAmIRequest, context: Any) -> pb.WhoAmIResponse:
         caller = current_caller()
@@ -177,36 +154,7 @@ class TokenService(TokenServiceServicer):
         request_iterator: Iterator[pb.IntrospectRequest],
         context: Any,
     ) -> Iterator[pb.IntrospectResponse]:
-        for request in request_iterator:
-            yield self._introspect(request, context)
-
-    @answers
-    def _introspect(
-        self,
-        request: pb.IntrospectRequest,
-        context: Any,
-    ) -> pb.IntrospectResponse:
-        if len(request.correlation_id.encode()) > _MOST_CORRELATION_BYTES:
-            raise InvalidRequestError(
-                "correlation_id", f"`correlation_id` has at most {_MOST_CORRELATION_BYTES} bytes."
-            )
-        response = pb.IntrospectResponse(correlation_id=request.correlation_id)
-        try:
-            token = self._verifier.verify(request.token)
-        except AuthenticationError:
-            return response
-        if self._revocations.is_revoked(token):
-            return response
-        response.active = True
-        response.subject = token.subject
-        response.issuer = token.issuer
-        response.client_id = token.client_id
-        response.scopes.extend(sorted(token.scopes))
-        response.roles.extend(sorted(token.roles))
-        response.token_id = token.token_id
-        response.thumbprint = token.thumbprint
-        response.expire_time.CopyFrom(timestamp(token.expires_at or 0))
-        return response
+        return self._introspection.answer(request_iterator, context)
 
     def _tokens(self, account: Account, session: Session, peer: Peer) -> pb.Tokens:
         token = self._issuer.issue(
@@ -223,19 +171,9 @@ class TokenService(TokenServiceServicer):
             refresh_token_expire_time=timestamp(session.refresh_expires_at),
         )
 
-    def _revoke(self, token: Principal) -> None:
-        self._revocations.revoke_token(token.token_id, token.expires_at or 0)
-
 
 def _peer() -> Peer:
     peer = current_caller().peer
     if peer is None:
         raise NotAllowedError  # tokens are bound to certificates: without one there is none
     return peer
-
-
-def _audit(event: str, **fields: object) -> None:
-    peer = current_caller().peer
-    logs.logger("secure_server.audit").info(
-        event, peer=None if peer is None else peer.spiffe_id, **fields
-    )

@@ -13,6 +13,7 @@ from secure_api.users.v1.user_service_pb2_grpc import UserServiceServicer
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
 from secure_server.services import messages
+from secure_server.services.auditing import audit
 from secure_server.services.cursors import Cursors
 from secure_server.services.failures import (
     InvalidRequestError,
@@ -113,6 +114,7 @@ class UserService(UserServiceServicer):
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
         self._sessions_ended()
+        audit("user changed", user=name, fields=sorted(fields), by=current_principal().subject)
         return messages.user(account)
 
     @answers
@@ -121,6 +123,7 @@ class UserService(UserServiceServicer):
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
         self._sessions_ended()
+        audit("user deleted", user=name, by=current_principal().subject)
         return Empty()
 
     @answers
@@ -140,6 +143,7 @@ class UserService(UserServiceServicer):
             keep_session=principal.session_id,
         )
         self._sessions_ended()
+        audit("password changed", user=name, ended=ended)
         return pb.ChangePasswordResponse(ended_sessions=ended)
 
     def ImportUsers(

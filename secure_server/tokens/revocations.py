@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
@@ -132,14 +133,17 @@ class Revocations:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def revoke_token(self, token_id: str, expires_at: float) -> None:
-        """Revoke one access token (RFC 7009); ``expires_at`` is when it ends by itself.
+    def revoke_token(self, token_id: str, expires_at: float | None = None) -> None:
+        """Revoke one access token (RFC 7009); ``expires_at`` is when it ends by itself, None where
+        only the longest life of a token of ours is known.
 
         Known here when this returns, and to other processes a moment later. Nothing happens for
         one that has ended, or again for the same. Raises ``StoreError``.
         """
         now = self._clock()
-        expire_time = expires_at + LEEWAY_SECONDS
+        expire_time = (now + MAX_TOKEN_LIFETIME if expires_at is None else expires_at) + (
+            LEEWAY_SECONDS
+        )
         if expire_time <= now:
             return
         with self._database.write() as connection:

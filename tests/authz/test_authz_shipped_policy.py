@@ -15,8 +15,12 @@ _PUBLIC = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
 ]
+_OWN = (
+    *("WhoAmI", "Logout", "RevokeToken"),
+    *("ListSessions", "RevokeSession", "RevokeOtherSessions", "RevokeUser"),
+)
 _AUTHENTICATED = [
-    *(_TOKENS + name for name in ("WhoAmI", "Logout", "RevokeToken")),
+    *(_TOKENS + name for name in _OWN),
     *(_USERS + name for name in ("GetUser", "UpdateUser", "ChangePassword")),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -24,6 +28,7 @@ _AUTHENTICATED = [
 _INTROSPECT = _TOKENS + "Introspect"
 _ADMIN = [
     *(_USERS + n for n in ("CreateUser", "ListUsers", "DeleteUser", "ImportUsers", "WatchUsers")),
+    _TOKENS + "RevokeClient",
     _INTROSPECT,
 ]
 _ALL = [*_PUBLIC, *_AUTHENTICATED, *_ADMIN]

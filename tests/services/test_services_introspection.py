@@ -1,14 +1,12 @@
 """Introspect: who may ask, and what is said of which token (RFC 7662)."""
 
-import queue
 import time
-from collections.abc import Iterator
 
 import pytest
 from services.people import Person, administrator, newcomer
 
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
-from support.house import DEADLINE, House, bearer
+from support.house import House
 
 
 @pytest.fixture(scope="module")
@@ -98,27 +96,6 @@ def test_a_role_or_a_scope_is_needed(alice: Person, workload: Person) -> None:
         assert refusal.told == ("PERMISSION_DENIED", "NOT_ALLOWED", "")
     refusal = alice.refused("Introspect", iter([tokens_pb.IntrospectRequest()]), "")
     assert refusal.told == ("UNAUTHENTICATED", "CREDENTIALS_REFUSED", "")
-
-
-def test_answers_come_while_the_stream_is_open(admin: Person, alice: Person) -> None:
-    """So one stream serves a resource server all day; a revocation in between is seen."""
-    requests: queue.Queue[str | None] = queue.Queue()
-    token = alice.log_in().access_token
-
-    def ask() -> Iterator[tokens_pb.IntrospectRequest]:
-        while (text := requests.get(timeout=DEADLINE)) is not None:
-            yield tokens_pb.IntrospectRequest(token=text)
-
-    answers = admin.method("Introspect")(
-        ask(), metadata=bearer(admin.tokens.access_token), timeout=DEADLINE
-    )
-    requests.put(token)
-    assert next(answers).active
-    alice.do("RevokeToken", tokens_pb.RevokeTokenRequest(token=token))
-    requests.put(token)
-    assert not next(answers).active
-    requests.put(None)
-    assert list(answers) == []
 
 
 @pytest.mark.parametrize("text", ["x" * 64, "é" * 32, "", "a\nb\0"])

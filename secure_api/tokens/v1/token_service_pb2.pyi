@@ -2,6 +2,7 @@ import datetime
 
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.api import resource_pb2 as _resource_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -39,10 +40,86 @@ class IssueTokenRequest(_message.Message):
     def __init__(self, scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RevokeTokenRequest(_message.Message):
-    __slots__ = ("token",)
+    __slots__ = ("token", "token_id")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     token: str
-    def __init__(self, token: _Optional[str] = ...) -> None: ...
+    token_id: str
+    def __init__(self, token: _Optional[str] = ..., token_id: _Optional[str] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("name", "client_id", "create_time", "last_use_time", "expire_time", "current")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    client_id: str
+    create_time: _timestamp_pb2.Timestamp
+    last_use_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    current: bool
+    def __init__(self, name: _Optional[str] = ..., client_id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., current: _Optional[bool] = ...) -> None: ...
+
+class ListSessionsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListSessionsResponse(_message.Message):
+    __slots__ = ("sessions", "next_page_token")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    next_page_token: str
+    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class RevokeSessionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RevokeOtherSessionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RevokeOtherSessionsResponse(_message.Message):
+    __slots__ = ("ended_sessions",)
+    ENDED_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    ended_sessions: int
+    def __init__(self, ended_sessions: _Optional[int] = ...) -> None: ...
+
+class RevokeUserRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RevokeUserResponse(_message.Message):
+    __slots__ = ("ended_sessions",)
+    ENDED_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    ended_sessions: int
+    def __init__(self, ended_sessions: _Optional[int] = ...) -> None: ...
+
+class RevokeClientRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class RevokeClientResponse(_message.Message):
+    __slots__ = ("ended_sessions",)
+    ENDED_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    ended_sessions: int
+    def __init__(self, ended_sessions: _Optional[int] = ...) -> None: ...
 
 class Tokens(_message.Message):
     __slots__ = ("access_token", "access_token_expire_time", "refresh_token", "refresh_token_expire_time")
@@ -135,7 +212,7 @@ class IntrospectRequest(_message.Message):
     def __init__(self, correlation_id: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
 
 class IntrospectResponse(_message.Message):
-    __slots__ = ("correlation_id", "active", "subject", "issuer", "client_id", "scopes", "roles", "token_id", "expire_time", "thumbprint")
+    __slots__ = ("correlation_id", "active", "subject", "issuer", "client_id", "scopes", "roles", "token_id", "expire_time", "thumbprint", "watched")
     CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +223,7 @@ class IntrospectResponse(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     THUMBPRINT_FIELD_NUMBER: _ClassVar[int]
+    WATCHED_FIELD_NUMBER: _ClassVar[int]
     correlation_id: str
     active: bool
     subject: str
@@ -156,4 +234,5 @@ class IntrospectResponse(_message.Message):
     token_id: str
     expire_time: _timestamp_pb2.Timestamp
     thumbprint: str
-    def __init__(self, correlation_id: _Optional[str] = ..., active: _Optional[bool] = ..., subject: _Optional[str] = ..., issuer: _Optional[str] = ..., client_id: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., token_id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thumbprint: _Optional[str] = ...) -> None: ...
+    watched: bool
+    def __init__(self, correlation_id: _Optional[str] = ..., active: _Optional[bool] = ..., subject: _Optional[str] = ..., issuer: _Optional[str] = ..., client_id: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., token_id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thumbprint: _Optional[str] = ..., watched: _Optional[bool] = ...) -> None: ...

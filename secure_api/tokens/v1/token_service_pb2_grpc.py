@@ -66,6 +66,31 @@ class TokenServiceStub:
                 request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/secure_api.tokens.v1.TokenService/ListSessions',
+                request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSession = channel.unary_unary(
+                '/secure_api.tokens.v1.TokenService/RevokeSession',
+                request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeSessionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.RevokeOtherSessions = channel.unary_unary(
+                '/secure_api.tokens.v1.TokenService/RevokeOtherSessions',
+                request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsRequest.SerializeToString,
+                response_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeUser = channel.unary_unary(
+                '/secure_api.tokens.v1.TokenService/RevokeUser',
+                request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserRequest.SerializeToString,
+                response_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserResponse.FromString,
+                _registered_method=True)
+        self.RevokeClient = channel.unary_unary(
+                '/secure_api.tokens.v1.TokenService/RevokeClient',
+                request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientRequest.SerializeToString,
+                response_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/secure_api.tokens.v1.TokenService/WhoAmI',
                 request_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.WhoAmIRequest.SerializeToString,
@@ -137,7 +162,65 @@ class TokenServiceServicer:
         """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` anybody's. A
         text that is no live token of this server is no error (section 2.2).
 
-        Errors: PERMISSION_DENIED (somebody else's token).
+        What this and the methods below revoke is refused from now on, and by every process of this
+        server within a second; so long it may also take until open streams end, with UNAUTHENTICATED
+        and reason SESSION_ENDED.
+
+        Errors: PERMISSION_DENIED (somebody else's token; by `token_id`, any but that of the call).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the live sessions of a user, the oldest first (AIP-132): the caller's own, or with the
+        role `admin` anybody's.
+
+        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (to
+        administrators: no such user), INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSession(self, request, context):
+        """Ends a session: its tokens and its refresh token are refused from now on. The caller's own, or
+        with the role `admin` anybody's.
+
+        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (no
+        such session is alive, or it is another user's than the name says or than the caller may end),
+        INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeOtherSessions(self, request, context):
+        """Ends all sessions of the caller but that of the call.
+
+        Errors: FAILED_PRECONDITION with reason NO_SESSION (the call's token belongs to none).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeUser(self, request, context):
+        """Revokes every token that a user was issued until now, and ends all its sessions: the caller's
+        own, or with the role `admin` anybody's. The user may log in again; to prevent that, disable it.
+
+        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (to
+        administrators: no such user), INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeClient(self, request, context):
+        """Revokes every token that a client was issued until now, and ends the sessions that are bound to
+        it. The role `admin` is needed. Whether the client may come again is the business of its
+        certificate: to prevent that, put it on the authority's revocation list.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +243,14 @@ class TokenServiceServicer:
     def Introspect(self, request_iterator, context):
         """Answers for each token sent whether it is good now (RFC 7662), in the order of the requests.
         The role `admin` or the scope `introspect` is needed.
+
+        As long as the stream is open, each token that was active is watched: within a second of its
+        revocation or its end a second answer comes, with the `correlation_id` of the question and
+        `active` false, in between the answers to other questions. Up to 10,000 tokens are watched on
+        a stream; an answer says by `watched` whether its token is one of them. Whoever closes the
+        sending side gets the answers that are due, and the stream ends.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +283,31 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeTokenRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsRequest.FromString,
+                    response_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSession,
+                    request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeSessionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'RevokeOtherSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeOtherSessions,
+                    request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsRequest.FromString,
+                    response_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsResponse.SerializeToString,
+            ),
+            'RevokeUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeUser,
+                    request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserRequest.FromString,
+                    response_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserResponse.SerializeToString,
+            ),
+            'RevokeClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeClient,
+                    request_deserializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientRequest.FromString,
+                    response_serializer=secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientResponse.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -350,6 +466,141 @@ class TokenService:
             '/secure_api.tokens.v1.TokenService/RevokeToken',
             secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_api.tokens.v1.TokenService/ListSessions',
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsRequest.SerializeToString,
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_api.tokens.v1.TokenService/RevokeSession',
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeSessionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeOtherSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_api.tokens.v1.TokenService/RevokeOtherSessions',
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsRequest.SerializeToString,
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeOtherSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_api.tokens.v1.TokenService/RevokeUser',
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserRequest.SerializeToString,
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_api.tokens.v1.TokenService/RevokeClient',
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientRequest.SerializeToString,
+            secure__api_dot_tokens_dot_v1_dot_token__service__pb2.RevokeClientResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,220 @@
+"""The methods of ``TokenService`` that list and end what was issued."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from secure_api.tokens.v1 import token_service_pb2 as pb
+from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
+from secure_server.auth.errors import AuthenticationError
+from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.principal import Principal
+from secure_server.guard import current_principal
+from secure_server.services.auditing import audit
+from secure_server.services.cursors import Cursors
+from secure_server.services.failures import InvalidRequestError, NotAllowedError, answers
+from secure_server.services.messages import timestamp
+from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.sessions import OpenSession, Sessions
+from secure_server.users import ADMIN, Accounts
+from secure_server.users.errors import FailedPreconditionError, NotFoundError
+from secure_server.users.rules import is_user_name, parse_resource_name
+from secure_tls import SpiffeID, SpiffeIDError
+
+_DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
+_MOST_TOKEN_ID = 512  # characters, as of every claim that is read
+_SESSION = re.compile(r"users/(-|[a-z0-9-]{1,63})/sessions/([0-9a-f-]{36})", re.ASCII)
+_ANYBODY = "-"
+
+
+class SessionNotFoundError(NotFoundError):
+    """There is no such session, or none that the caller may know of."""
+
+    code = "SESSION_NOT_FOUND"
+
+
+class NoSessionError(FailedPreconditionError):
+    """The call's token belongs to no session of ours."""
+
+    code = "NO_SESSION"
+
+
+class RevocationMethods(TokenServiceServicer):
+    """Revoking. The policy has admitted the caller; here stands only the *own record* rule."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        sessions: Sessions,
+        verifier: JWTAuthenticator,
+        revocations: Revocations,
+        cursors: Cursors,
+        issuer: str,
+    ) -> None:
+        """``verifier`` recognises the tokens of ``issuer``, whose ``users/NAME`` are ours."""
+        self._accounts = accounts
+        self._sessions = sessions
+        self._verifier = verifier
+        self._revocations = revocations
+        self._cursors = cursors
+        self._issued_by = issuer
+
+    @answers
+    def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
+        principal = current_principal()
+        if principal.session_id:  # of ours: other issuers' tokens have none
+            self._sessions.end(principal.session_id)
+            self._revocations.refresh()
+        else:
+            self._revocations.revoke_token(principal.token_id, principal.expires_at or 0)
+        audit("logged out", subject=principal.subject)
+        return Empty()
+
+    @answers
+    def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> Empty:
+        if request.WhichOneof("revoked") == "token_id":
+            return self._revoke_token_id(request.token_id)
+        principal = current_principal()
+        try:
+            token = self._verifier.verify(request.token)
+        except AuthenticationError:
+            return Empty()  # RFC 7009, section 2.2: what is no live token needs no revocation
+        own = (token.issuer, token.subject) == (principal.issuer, principal.subject)
+        if not own and not _is_admin(principal):
+            raise NotAllowedError
+        self._revocations.revoke_token(token.token_id, token.expires_at or 0)
+        audit("token revoked", subject=token.subject, jti=token.token_id, by=principal.subject)
+        return Empty()
+
+    def _revoke_token_id(self, token_id: str) -> Empty:
+        if not 0 < len(token_id) <= _MOST_TOKEN_ID:
+            raise InvalidRequestError(
+                "token_id", f"`token_id` has 1 to {_MOST_TOKEN_ID} characters."
+            )
+        principal = current_principal()
+        # Whose token it is nobody knows but the token.
+        own = (principal.issuer, principal.token_id) == (self._issued_by, token_id)
+        if not own and not _is_admin(principal):
+            raise NotAllowedError
+        self._revocations.revoke_token(token_id)
+        audit("token revoked", jti=token_id, by=principal.subject)
+        return Empty()
+
+    @answers
+    def ListSessions(
+        self, request: pb.ListSessionsRequest, context: Any
+    ) -> pb.ListSessionsResponse:
+        name = parse_resource_name(request.parent, field="parent")
+        if request.page_size < 0:
+            raise InvalidRequestError("page_size", "`page_size` must not be negative.")
+        size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+        user_uid = self._uid_of(name)
+        bound_to = f"{current_principal().subject} {name}"
+        after = (0.0, "")
+        if request.page_token:
+            position = self._cursors.open("page_token", bound_to, request.page_token)
+            create_time, _, session_id = position.partition(" ")
+            after = (float(create_time), session_id)
+        page = self._sessions.of_user(user_uid, after=after, limit=size + 1)
+        token = ""
+        if len(page) > size:
+            page = page[:size]
+            last = f"{page[-1].create_time!r} {page[-1].session_id}"
+            token = self._cursors.seal("page_token", bound_to, last)
+        return pb.ListSessionsResponse(
+            sessions=[self._message(name, session) for session in page], next_page_token=token
+        )
+
+    @answers
+    def RevokeSession(self, request: pb.RevokeSessionRequest, context: Any) -> Empty:
+        match = _SESSION.fullmatch(request.name)
+        if match is None:
+            raise InvalidRequestError(
+                "name", "`name` must be `users/`, a user name or `-`, `/sessions/` and a session."
+            )
+        user, session_id = match.groups()
+        principal = current_principal()
+        me, is_admin = self._user_name(principal), _is_admin(principal)
+        if user not in {_ANYBODY, me} and not is_admin:
+            raise NotAllowedError
+        session = self._sessions.find(session_id)
+        owner = None if session is None else self._accounts.get_by_uid(session.user_uid).name
+        # The same answer for another's session as for one that there is not.
+        if owner is None or user not in {_ANYBODY, owner} or not (is_admin or owner == me):
+            raise SessionNotFoundError("There is no such session. List the sessions of the user.")
+        self._sessions.end(session_id)
+        self._revocations.refresh()
+        audit("session revoked", user=owner, session=session_id, by=principal.subject)
+        return Empty()
+
+    @answers
+    def RevokeOtherSessions(
+        self, request: pb.RevokeOtherSessionsRequest, context: Any
+    ) -> pb.RevokeOtherSessionsResponse:
+        principal = current_principal()
+        me = self._user_name(principal)
+        if me is None or not principal.session_id:
+            raise NoSessionError("The call's token belongs to no session: log in first.")
+        ended = self._sessions.end_others(self._accounts.get(me).uid, principal.session_id)
+        self._revocations.refresh()
+        audit("other sessions revoked", user=me, session=principal.session_id, ended=ended)
+        return pb.RevokeOtherSessionsResponse(ended_sessions=ended)
+
+    @answers
+    def RevokeUser(self, request: pb.RevokeUserRequest, context: Any) -> pb.RevokeUserResponse:
+        name = parse_resource_name(request.name)
+        ended = self._sessions.revoke_user(self._uid_of(name), f"users/{name}")
+        self._revocations.refresh()
+        audit("user revoked", user=name, ended=ended, by=current_principal().subject)
+        return pb.RevokeUserResponse(ended_sessions=ended)
+
+    @answers
+    def RevokeClient(
+        self, request: pb.RevokeClientRequest, context: Any
+    ) -> pb.RevokeClientResponse:
+        principal = current_principal()
+        if not _is_admin(principal):
+            raise NotAllowedError  # whatever a policy of one's own says
+        try:
+            client_id = str(SpiffeID.parse(request.client_id))
+        except SpiffeIDError as error:
+            raise InvalidRequestError(
+                "client_id", f"`client_id` must be a SPIFFE ID. {error}"
+            ) from None
+        ended = self._sessions.revoke_client(client_id)
+        self._revocations.refresh()
+        audit("client revoked", client=client_id, ended=ended, by=principal.subject)
+        return pb.RevokeClientResponse(ended_sessions=ended)
+
+    def _uid_of(self, name: str) -> str:
+        """Raise ``NotAllowedError`` for another user, whether there is one or not."""
+        principal = current_principal()
+        if not _is_admin(principal) and self._user_name(principal) != name:
+            raise NotAllowedError
+        return self._accounts.get(name).uid
+
+    def _user_name(self, principal: Principal) -> str | None:
+        """Return which of our users the caller is: other issuers may have some of the same name."""
+        prefix, _, name = principal.subject.partition("/")
+        is_ours = principal.issuer == self._issued_by and prefix == "users" and is_user_name(name)
+        return name if is_ours else None
+
+    def _message(self, name: str, session: OpenSession) -> pb.Session:
+        principal = current_principal()
+        mine = (principal.issuer, principal.session_id) == (self._issued_by, session.session_id)
+        return pb.Session(
+            name=f"users/{name}/sessions/{session.session_id}",
+            client_id=session.spiffe_id,
+            create_time=timestamp(session.create_time),
+            last_use_time=timestamp(session.last_use_time),
+            expire_time=timestamp(session.expire_time),
+            current=mine,
+        )
+
+
+def _is_admin(principal: Principal) -> bool:
+    return ADMIN in principal.roles
