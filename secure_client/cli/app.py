@@ -9,7 +9,7 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
-from secure_client.cli import bulk, session, tokens, users
+from secure_client.cli import bulk, session, sessions, tokens, users
 from secure_client.cli.failures import explain
 from secure_client.cli.output import complain
 from secure_client.cli.state import State, UsageProblem, state_of
@@ -38,6 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 session.add_to(app)
+sessions.add_to(app)
 tokens.add_to(app)
 users.add_to(app)
 bulk.add_to(users.users)

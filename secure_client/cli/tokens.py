@@ -8,7 +8,9 @@ from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client.cli.output import as_json, fields_of, line, moment, note, table
 from secure_client.cli.secrets import read_lines
-from secure_client.cli.state import UsageProblem, state_of
+from secure_client.cli.sessions import revoke_session
+from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.cli.users import resource
 from secure_client.tokens.workload import WorkloadTokenSource
 
 # Seconds for a whole stream of tokens, and for each token on it.
@@ -47,26 +49,87 @@ def issue(
 @tokens.command()
 def revoke(
     ctx: typer.Context,
+    *,
     token: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="The access token; - for standard input, where other users cannot see it.",
             metavar="[TOKEN|-]",
             show_default=False,
         ),
-    ] = "-",  # noqa: S107 - it stands for standard input
+    ] = None,
+    jti: Annotated[
+        str | None, typer.Option(help="The ID of a token that is not at hand.", metavar="ID")
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="A session, with all its tokens.", metavar="SESSION")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="All tokens and sessions that a user has now.")
+    ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            help="All tokens and sessions that a client has now. Keep it from coming again with "
+            "secure-certs revoke.",
+            metavar="SPIFFE_ID",
+        ),
+    ] = None,
 ) -> None:
-    """Revoke an access token: one's own, or with the role admin anybody's."""
+    """Revoke a token, or all that a session, a user or a client has: one's own, or with the role
+    admin anybody's.
+    """
     state = state_of(ctx)
-    found = read_lines([token], "token")
-    if len(found) != 1:
-        raise UsageProblem("Give one token at a time to revoke.")
+    given = [each for each in (token, jti, session, user, client) if each is not None]
+    if len(given) > 1:
+        raise UsageProblem("Give one thing at a time to revoke.")
+    if session is not None:
+        revoke_session(state, session)
+    elif user is not None:
+        _revoke_user(state, user)
+    elif client is not None:
+        _revoke_client(state, client)
+    else:
+        _revoke_token(state, token or "-", jti)
+
+
+def _revoke_token(state: State, token: str, jti: str | None) -> None:
+    if jti is None:
+        found = read_lines([token], "token")
+        if len(found) != 1:
+            raise UsageProblem("Give one token at a time to revoke.")
+        request = token_service_pb2.RevokeTokenRequest(token=found[0])
+    else:
+        request = token_service_pb2.RevokeTokenRequest(token_id=jti)
     with state.channel() as channel:
-        TokenServiceStub(channel).RevokeToken(token_service_pb2.RevokeTokenRequest(token=found[0]))
+        TokenServiceStub(channel).RevokeToken(request)
     if state.as_json:
         as_json({})
         return
     note("The token is good no longer.")
+
+
+def _revoke_user(state: State, user: str) -> None:
+    name = resource(user)
+    with state.channel() as channel:
+        answer = TokenServiceStub(channel).RevokeUser(
+            token_service_pb2.RevokeUserRequest(name=name)
+        )
+    if state.as_json:
+        as_json(fields_of(answer))
+        return
+    note(f"The tokens of {name} are good no longer; sessions ended: {answer.ended_sessions}.")
+
+
+def _revoke_client(state: State, client: str) -> None:
+    with state.channel() as channel:
+        answer = TokenServiceStub(channel).RevokeClient(
+            token_service_pb2.RevokeClientRequest(client_id=client)
+        )
+    if state.as_json:
+        as_json(fields_of(answer))
+        return
+    note(f"The tokens of {client} are good no longer; sessions ended: {answer.ended_sessions}.")
 
 
 @tokens.command()

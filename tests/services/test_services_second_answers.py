@@ -194,8 +194,8 @@ def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
         last.set()
 
     database = Database.open(f"sqlite:///{tmp_path}/store.db")
-    own = OwnTokens("https://us", "us", {}.get)
-    answers = introspection.Introspection(
+    own = OwnTokens("https://us", "us", lambda _key_id: None)
+    answers: Any = introspection.Introspection(
         OwnAuthenticator("jwt", own, time.time),
         Revocations(database, issuer="https://us", clock=time.time),
         clock=time.time,
