@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 try:
+    from secure_server.audit.errors import AuditLoggerError
     from secure_server.auth.errors import AuthenticatorError
     from secure_server.authz import PolicyError
     from secure_server.commands.api_keys import api_keys_app
@@ -169,6 +170,7 @@ def main() -> None:
     try:
         app(prog_name="secure-server")
     except (
+        AuditLoggerError,
         AuthenticatorError,
         ConfigError,
         PolicyError,

@@ -17,14 +17,16 @@ from secure_api.tokens.v1.token_service_pb2_grpc import add_TokenServiceServicer
 from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from secure_server import logs
+from secure_server.audit.loggers import FLUSH
 from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.own import OwnAuthenticator
+from secure_server.auth.own import MAX_TOKEN_LIFETIME, OwnAuthenticator
 from secure_server.auth.plugin import OwnTokens
 from secure_server.authz import Policy
 from secure_server.config import Config
 from secure_server.guard import AuditEvent, Guard, log_audit
 from secure_server.guard.chain import build_chain, grants
-from secure_server.guard.guard import read_policy
+from secure_server.guard.generations import Built, Generations, ListenError
+from secure_server.guard.policy_file import PolicyFile
 from secure_server.http import HTTPServer, json_page
 from secure_server.services.cursors import Cursors
 from secure_server.services.token_service import TokenService
@@ -33,7 +35,9 @@ from secure_server.store.database import Database
 from secure_server.store.settings import secret_key
 from secure_server.telemetry import Metrics
 from secure_server.tokens.issuer import Issuer
+from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import KeyRing
+from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import Sessions
 from secure_server.users import Accounts, Changes, Passwords
@@ -42,6 +46,10 @@ _SERVICES = (
     user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
     token_service_pb2.DESCRIPTOR.services_by_name["TokenService"],
 )
+
+
+_MOMENT = 1.0
+"""Seconds for audit events to be written where calls in flight took the whole grace."""
 
 
 class ServerError(Exception):
@@ -71,19 +79,25 @@ class Server:
 
     def _build(self) -> None:
         config = self._config
-        policy = (
-            shipped_policy() if config.policy.file is None else read_policy(config.policy.file)
+        policy = self._open_policy()
+        tokens = config.tokens
+        keys = KeyStore(
+            KeyFile(tokens.signing_key, tokens.signing_key_passphrase_file),
+            lifetime=tokens.signing_key_lifetime,
+            publishing=tokens.signing_key_publishing,
+            clock=self._clock,
         )
-        key_ring = KeyRing.open(config.tokens.signing_key)
         database = Database.open(config.store.url)
         self._undo.append(database.close)
-        revocations = Revocations(database, clock=self._clock)
+        revocations = Revocations(database, issuer=tokens.issuer, clock=self._clock)
         revocations.start()
         self._undo.append(revocations.close)
-        own = OwnTokens(config.tokens.issuer, config.tokens.audience, key_ring.keys.get)
+        own = OwnTokens(tokens.issuer, tokens.audience, keys.find)
         verifier = OwnAuthenticator("jwt", own, self._clock)
         chain = build_chain(config, clock=self._clock, find_key=own.keys)
         self._undo.append(chain.close)
+        keys.start(withdrawn=chain.generation.advance)
+        self._undo.append(keys.close)
         self._guard = Guard(
             config,
             authenticators=chain,
@@ -100,24 +114,82 @@ class Server:
         self._metrics.gauge(
             "secure_grpc_certificate_expiry_time_seconds",
             "When the server certificate ends, in seconds since the epoch.",
-            lambda: self._guard.certificate_expiry,
+            lambda: self._guard.certificates.expires_at,
         )
 
-        door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
-        self._undo.append(lambda: door.shutdown(wait=False))
-        self._grpc = grpc.server(
-            door, interceptors=[self._guard.interceptor()], options=self._guard.options()
+        self._metrics.gauge(
+            "secure_grpc_tls_reload_failures",
+            "How often new TLS files could not be used, since the start.",
+            lambda: self._guard.certificates.failures,
         )
-        self._register(database, key_ring, verifier, revocations)
-        check_every_method_has_a_rule(policy)
-        self._bind()
+        self._metrics.gauge(
+            "secure_grpc_server_generation",
+            "How many certificates were served with, since the start.",
+            lambda: self._generations.count,
+        )
+        self._metrics.counters(
+            "secure_grpc_audit_dropped",
+            "Audit events that a logger did not write, and lines of the log.",
+            "logger",
+            self._lost,
+        )
+        self._door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
+        self._undo.append(lambda: self._door.shutdown(wait=False))
+        self._add_servicers(database, keys.ring, verifier, revocations)
+        try:
+            self._generations = Generations(
+                self._build_generation,
+                self._guard.server_credentials,
+                config.server.listen,
+                retire=config.server.retire,
+                grace=config.server.grace,
+                forget=self._guard.streams.forget,
+            )
+        except ListenError as error:
+            raise ServerError(str(error)) from None
+        self.address = self._generations.address
+        self._guard.certificates.on_serving(self._generations.rotate)
         if config.http.listen is not None:
-            self._serve_http(config.http.listen, key_ring)
+            self._serve_http(config.http.listen, keys.ring)
 
-    def _register(
+    def _open_policy(self) -> Policy | PolicyFile:
+        path = self._config.policy.file
+        self._policy_file = None
+        if path is None:
+            policy = shipped_policy()
+            check_every_method_has_a_rule(policy)
+            return policy
+        file = self._policy_file = PolicyFile(path, accept=check_every_method_has_a_rule)
+        self._undo.append(file.close)
+        self._metrics.counter(
+            "secure_grpc_policy_reload_failures",
+            "How often a new policy could not be used, since the start.",
+            lambda: file.failures,
+        )
+        self._metrics.gauge(
+            "secure_grpc_policy_loaded_time_seconds",
+            "When the policy in force was loaded, in seconds since the epoch.",
+            lambda: file.loaded_at,
+        )
+        return file
+
+    def _lost(self) -> dict[str, int]:
+        file = self._policy_file
+        lost = {} if file is None else file.loggers.dropped.counts
+        return {"log": logs.lost_lines(), **lost}
+
+    def _build_generation(self) -> Built:
+        """Build a server of the servicers and pools that all of them share."""
+        interceptor = self._guard.interceptor()
+        server = grpc.server(self._door, interceptors=[interceptor], options=self._guard.options())
+        for add in self._servicers:
+            add(server)
+        return Built(server, interceptor.streams)
+
+    def _add_servicers(
         self,
         database: Database,
-        key_ring: KeyRing,
+        key_ring: Callable[[], KeyRing],
         verifier: JWTAuthenticator,
         revocations: Revocations,
     ) -> None:
@@ -125,7 +197,8 @@ class Server:
         sessions = Sessions(
             database,
             clock=self._clock,
-            access_token_lifetime=tokens.access_token_lifetime,
+            # Not the configured one: it may have been longer when a token was issued.
+            access_token_lifetime=MAX_TOKEN_LIFETIME,
             idle_lifetime=tokens.session_idle_lifetime,
             absolute_lifetime=tokens.session_lifetime,
         )
@@ -137,59 +210,49 @@ class Server:
         self._undo.append(changes.close)
         changes.prune()
         self._changes = changes
-        add_UserServiceServicer_to_server(
-            UserService(
-                accounts,
-                changes,
-                Cursors(secret_key(database, "cursors")),
-                issuer=tokens.issuer,
-                sessions_ended=revocations.refresh,
-                stopping=self._stopping,
-            ),
-            self._grpc,
+        cursors = Cursors(secret_key(database, "cursors"))
+        users = UserService(
+            accounts,
+            changes,
+            cursors,
+            issuer=tokens.issuer,
+            sessions_ended=revocations.refresh,
+            stopping=self._stopping,
         )
-        add_TokenServiceServicer_to_server(
-            TokenService(
-                accounts=accounts,
-                sessions=sessions,
-                issuer=Issuer(
-                    name=tokens.issuer,
-                    audience=tokens.audience,
-                    lifetime=tokens.access_token_lifetime,
-                    key_ring=lambda: key_ring,
-                    clock=self._clock,
-                ),
+        token_service = TokenService(
+            accounts=accounts,
+            sessions=sessions,
+            issuer=Issuer(
+                name=tokens.issuer,
+                audience=tokens.audience,
+                lifetime=tokens.access_token_lifetime,
                 key_ring=key_ring,
-                verifier=verifier,
-                revocations=revocations,
-                workloads=grants(self._config),
+                clock=self._clock,
+                issued_until=revocations.issued_until,
             ),
-            self._grpc,
+            key_ring=key_ring,
+            verifier=verifier,
+            revocations=revocations,
+            workloads=grants(self._config),
+            cursors=cursors,
+            clock=self._clock,
         )
         self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = [service.full_name for service in _SERVICES]
         for name in names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._servicers: list[Callable[[grpc.Server], object]] = [
+            lambda server: add_UserServiceServicer_to_server(users, server),
+            lambda server: add_TokenServiceServicer_to_server(token_service, server),
+            lambda server: health_pb2_grpc.add_HealthServicer_to_server(self._health, server),
+        ]
         if self._config.server.reflection:
-            reflection.enable_server_reflection(
-                [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
+            reflected = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            self._servicers.append(
+                lambda server: reflection.enable_server_reflection(reflected, server)
             )
 
-    def _bind(self) -> None:
-        listen = self._config.server.listen
-        try:
-            port = self._grpc.add_secure_port(listen, self._guard.server_credentials())
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise ServerError(
-                f"Cannot listen on {listen}: the port is taken, or the address is not one of this "
-                "machine's. Choose another with [server] listen."
-            )
-        self.address = f"{listen.rpartition(':')[0]}:{port}"
-
-    def _serve_http(self, listen: str, key_ring: KeyRing) -> None:
+    def _serve_http(self, listen: str, key_ring: Callable[[], KeyRing]) -> None:
         try:
             http = HTTPServer(
                 listen,
@@ -200,7 +263,7 @@ class Server:
                         "text/plain; version=0.0.4; charset=utf-8",
                         self._metrics.exposition(),
                     ),
-                    "/.well-known/jwks.json": lambda: json_page({"keys": key_ring.public_jwks()}),
+                    "/.well-known/jwks.json": lambda: json_page({"keys": key_ring().public_jwks()}),
                 },
             )
         except OSError as error:
@@ -215,7 +278,10 @@ class Server:
     def _healthz(self) -> tuple[str, str, bytes]:
         if self._stopping.is_set():
             return json_page({"status": "NOT_SERVING"}, "503 Service Unavailable")
-        return json_page({"status": "SERVING"})
+        warnings = self._guard.certificates.warnings
+        if self._policy_file is not None:
+            warnings += self._policy_file.warnings
+        return json_page({"status": "SERVING", "warnings": warnings})
 
     def _audit(self, event: AuditEvent) -> None:
         self._metrics.count_audit(event)
@@ -223,7 +289,7 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._grpc.start()
+        self._generations.start()
         if self._config.http.listen is not None:
             self._http.start()
         self._log.info("serving", address=self.address, http=getattr(self, "http_address", None))
@@ -231,19 +297,17 @@ class Server:
     def stop(self) -> None:
         """Take no new call, let those in flight finish within the grace, and let go of everything.
 
-        Streams that could go on for ever are told at once, others after a third of the grace:
-        UNAVAILABLE, with reason SERVER_ROTATING.
+        Streams are told as ``Generations.stop`` says.
         """
         if not self._stopping.is_set():
+            over = time.monotonic() + self._config.server.grace
             self._stopping.set()
-            grace = self._config.server.grace
             self._health.enter_graceful_shutdown()
-            self._guard.streams.end_unattended()
+            self._guard.certificates.close()
             self._changes.close()
-            stopped = self._grpc.stop(grace)
-            if not stopped.wait(grace / 3):
-                self._guard.streams.end_all()
-            stopped.wait()
+            self._generations.stop()
+            if self._policy_file is not None:
+                self._policy_file.close(min(FLUSH, max(_MOMENT, over - time.monotonic())))
             self._log.info("stopped", address=self.address)
         self._let_go()
 

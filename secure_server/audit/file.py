@@ -43,7 +43,10 @@ class FileLogger:
         try:
             self._file = self._open()
         except OSError as error:
-            raise AuditLoggerError(f"{self._path}: cannot be written: {error.strerror}.") from None
+            raise AuditLoggerError(
+                f"{self._path}: cannot be written: {error.strerror}. Let the server write there, "
+                "or name another path."
+            ) from None
 
     def write(self, events: Sequence[AuditEvent]) -> None:
         """Append all of them or none. Raises ``OSError``, which names the file."""

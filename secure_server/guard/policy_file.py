@@ -52,6 +52,11 @@ class PolicyFile:
             raise
         self.loaded_at = time.time()
 
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should see to, in sentences."""
+        return [f"The new policy is not used: {self.failure}"] if self.failure else []
+
     def follow(self, take_up: TakeUp) -> None:
         """Hand on every new policy, from now on, on a thread of its own."""
         self._take_up = take_up

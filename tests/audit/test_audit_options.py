@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from audit_door import audited, file_logger, policy, records
 
+import secure_server
 from secure_server import ConfigError, PolicyError
 from secure_server.audit import AuditLoggerError
 from secure_server.guard.policy_file import PolicyFile, read_policy
+from support.running import Installation
 
 
 def written(tmp_path: Path, *loggers: Any) -> Path:
@@ -103,8 +106,6 @@ def test_paths_count_from_the_folder_of_the_policy(tmp_path: Path, stack: str) -
 def test_a_file_that_cannot_be_written_keeps_the_guard_from_starting(
     tmp_path: Path, in_its_place: str
 ) -> None:
-    import os
-
     path = tmp_path / ("missing/audit.log" if in_its_place == "no folder" else "audit.log")
     if in_its_place == "a folder":
         path.mkdir()
@@ -202,3 +203,19 @@ def test_a_policy_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     path.write_text(json.dumps({"name": "x"}))
     with pytest.raises(PolicyError, match="allow_rules"):
         PolicyFile(path)
+
+
+def test_the_server_says_in_one_line_why_it_cannot_audit(tmp_path: Path) -> None:
+    installation = Installation(tmp_path, settings='[policy]\nfile = "policy.json"\n')
+    shipped = Path(secure_server.__file__).with_name("policy.json").read_text()
+    options = json.loads(policy(file_logger(Path("missing/audit.log"))))["audit_logging_options"]
+    (tmp_path / "policy.json").write_text(
+        json.dumps(json.loads(shipped) | {"audit_logging_options": options})
+    )
+    server = installation.spawn()
+    assert server.process.wait(60) == 1
+    assert server.log == (
+        f"secure-server: The audit logger file_logger: {tmp_path}/missing/audit.log: "
+        "cannot be written: No such file or directory. Let the server write there, or name another "
+        "path.\n"
+    )

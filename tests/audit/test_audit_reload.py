@@ -260,6 +260,9 @@ def test_G14_the_server_keeps_its_policy_when_a_new_one_forgets_a_method(
         (said,) = events(log, REFUSED)
         assert "has no rule for" in said["reason"]
         assert GET_USER in said["reason"]
+        with urllib.request.urlopen(f"http://{http}/healthz", timeout=10) as page:
+            (warning,) = json.load(page)["warnings"]
+        assert warning == f"The new policy is not used: {said['reason']}"
         channel = house.channel(house.admin)
         assert call(channel, method=OPEN_METHOD, request=b"").served
         file = tmp_path / "audit.log"
