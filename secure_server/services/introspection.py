@@ -20,7 +20,7 @@ from secure_server.services.messages import timestamp
 from secure_server.tokens.revocations import Revocations
 
 MOST_WATCHED = 10_000
-"""Tokens a stream, half a kilobyte each."""
+"""Tokens a stream, a good kilobyte each."""
 
 _MOST_CORRELATION_BYTES = 64
 _READ_AHEAD = 16

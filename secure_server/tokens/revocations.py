@@ -11,7 +11,7 @@ from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
-from secure_server.tokens.revoked import Entries, Entry, Kind, Snapshot
+from secure_server.tokens.revoked import Entries, Kind, Snapshot
 
 __all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
 
@@ -168,7 +168,7 @@ class Revocations:
             self._seen = max(self._seen, newest)
             snapshot = self._snapshot
             if rows:
-                snapshot = snapshot.with_(Entries.of(Entry(Kind(row[0]), *row[1:]) for row in rows))
+                snapshot = snapshot.with_(Entries.of(rows))
             # Not at once: every new generation makes the door decide anew.
             if abs(now - self._pruned_at) > _PRUNE_SECONDS:
                 self._pruned_at = now

@@ -32,13 +32,8 @@ class Cut(NamedTuple):
     expire_time: float
 
 
-class Entry(NamedTuple):
-    """One line of the feed. ``issued_until`` is there for users and clients."""
-
-    kind: Kind
-    value: str
-    expire_time: float
-    issued_until: float | None = None
+Entry = tuple[str, str, float, float | None]
+"""A line of the feed: kind, value, ``expire_time``, and of users and clients ``issued_until``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +48,17 @@ class Entries:
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
         """The entries by kind."""
-        ends: dict[Kind, dict[str, float]] = {Kind.JTI: {}, Kind.SESSION: {}}
-        cuts: dict[Kind, dict[str, Cut]] = {Kind.USER: {}, Kind.CLIENT: {}}
+        tokens: dict[str, float] = {}
+        sessions: dict[str, float] = {}
+        users: dict[str, Cut] = {}
+        clients: dict[str, Cut] = {}
         for kind, value, expire_time, issued_until in entries:
-            if issued_until is None:
-                ends[kind][value] = expire_time
+            if issued_until is not None:
+                cut = Cut(issued_until, expire_time)
+                (users if kind == Kind.USER else clients)[value] = cut
             else:
-                cuts[kind][value] = Cut(issued_until, expire_time)
-        return cls(ends[Kind.JTI], ends[Kind.SESSION], cuts[Kind.USER], cuts[Kind.CLIENT])
+                (tokens if kind == Kind.JTI else sessions)[value] = expire_time
+        return cls(tokens, sessions, users, clients)
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.sessions) + len(self.users) + len(self.clients)
@@ -73,13 +71,15 @@ class Entries:
             return False
         if principal.session_id in self.sessions:
             return True
+        if not self.users and not self.clients:
+            return False
         until = self.issued_until(principal.subject, principal.client_id)
         return until > 0 and float(principal.claims.get("iat", 0)) <= until
 
     def issued_until(self, subject: str, client_id: str) -> float:
         """Tokens of theirs that were issued until then are revoked; 0 where none are."""
         user, client = self.users.get(subject), self.clients.get(client_id)
-        return max(user.issued_until if user else 0.0, client.issued_until if client else 0.0)
+        return max(user.issued_until if user else 0, client.issued_until if client else 0)
 
     def with_(self, newer: Entries) -> Entries:
         """Both; where they speak of the same user or client, the newer cut holds."""

@@ -9,7 +9,7 @@ from sessions.principals import ISSUER, NOW, token
 
 from secure_server.store import Database, StoreError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
-from secure_server.tokens.revoked import Entries, Entry, Kind, Snapshot
+from secure_server.tokens.revoked import Entries, Kind, Snapshot
 
 OTHER_PROCESS = """
 import sys
@@ -225,14 +225,14 @@ def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock)
 
 def test_a_large_base_is_not_copied_for_each_revocation():
     """And nothing is lost on the way from the delta into the base."""
-    many = Entries.of(Entry(Kind.JTI, str(number), NOW + number) for number in range(10_000))
+    many = Entries.of((Kind.JTI, str(number), NOW + number, None) for number in range(10_000))
     snapshot = Snapshot(ISSUER).with_(many)
     base = snapshot.base
     assert len(base) == 10_000
     for number in range(1_250):
-        snapshot = snapshot.with_(Entries.of([Entry(Kind.SESSION, str(number), NOW + 1)]))
+        snapshot = snapshot.with_(Entries.of([(Kind.SESSION, str(number), NOW + 1, None)]))
     assert snapshot.base is base
-    snapshot = snapshot.with_(Entries.of([Entry(Kind.USER, "users/u1", NOW + 1, NOW)]))
+    snapshot = snapshot.with_(Entries.of([(Kind.USER, "users/u1", NOW + 1, NOW)]))
     assert (len(snapshot.base), len(snapshot.delta)) == (11_251, 0)
     for held in (token("9999"), token(session_id="1249"), token()):
         assert snapshot.is_revoked(held)
