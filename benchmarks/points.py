@@ -109,6 +109,7 @@ def plan(tokens: Tokens, scale: float) -> Plan:
             Server(Guarded(seen=seen)),
             Load(tokens.good, seen=seen),
         ),
+        Point("guard, audit into a stuck pipe", Server(Guarded(audited=True)), good),
         Point("bare, a stream's message", bare, stream),
         Point("guard, a stream's message", guard, stream),
         Point("bare, asyncio", Server("bare", "asyncio"), good),
@@ -133,6 +134,9 @@ def plan(tokens: Tokens, scale: float) -> Plan:
         Ratio(f"{revoked:,} revocations ÷ none", f"guard, {revoked:,} revocations", "guard", 1.05),
         Ratio(
             f"{seen:,} tokens seen ÷ 1", f"guard, {seen:,} tokens seen", "guard, 1 token seen", 1.05
+        ),
+        Ratio(
+            "audit into a stuck pipe ÷ no audit", "guard, audit into a stuck pipe", "guard", 1.05
         ),
         Ratio(
             "a stream's message, guard ÷ bare",

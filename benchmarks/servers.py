@@ -16,6 +16,8 @@ import grpc.aio
 
 from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, read_tokens
 from benchmarks.everybody import EverybodysInterceptor
+from secure_server.audit.loggers import Loggers
+from secure_server.audit.options import configured_loggers
 from secure_server.auth import Authenticators, Credentials, Principal
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.keys import FindKey
@@ -54,11 +56,16 @@ Stack = Literal["threads", "asyncio", "asyncio + uvloop"]
 
 @dataclass(frozen=True)
 class Guarded:
-    """What stands behind the guard, in numbers."""
+    """What stands behind the guard, in numbers.
+
+    With ``audited`` every call that is let in is told to ``stdout_logger``, which writes into a
+    pipe of which the benchmark reads one line, the port.
+    """
 
     rules: int = 10
     revocations: int = 0
     seen: int = 0
+    audited: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,13 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
     """Wire the guard as the shipped server does, around numbers instead of a store."""
     ring = key_ring(folder)
 
+    loggers = Loggers()
+    text = policy_text(guarded.rules, audited=guarded.audited)
+    policy = Policy.parse(text)
+    loggers.replace(configured_loggers(text, origin="policy"), policy.audit_condition)
+
     def audit(event: AuditEvent) -> None:
+        loggers.write(event)
         metrics.count_audit(event)
         log_audit(event)
 
@@ -177,7 +190,7 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
         revocations=Snapshot(
             1, frozenset(f"{n:032x}" for n in range(guarded.revocations)), frozenset()
         ),
-        policy=Policy.parse(policy_text(guarded.rules)),
+        policy=policy,
         audit=audit,
         clock=time.time,
     )
@@ -197,7 +210,7 @@ def _verifier(keys: FindKey) -> JWTAuthenticator:
     )
 
 
-def policy_text(rules: int) -> str:
+def policy_text(rules: int, *, audited: bool = False) -> str:
     """Write a policy of so many rules, the last of which lets the benchmark in.
 
     All but the last are about the same method and another caller, or about other methods, in equal
@@ -216,7 +229,13 @@ def policy_text(rules: int) -> str:
         "source": {"roles": [ROLE]},
         "request": {"paths": [UNARY, STREAM]},
     }
-    return json.dumps({"name": "benchmark", "allow_rules": [*others, ours]})
+    policy: dict[str, Any] = {"name": "benchmark", "allow_rules": [*others, ours]}
+    if audited:
+        policy["audit_logging_options"] = {
+            "audit_condition": "ON_ALLOW",
+            "audit_loggers": [{"name": "stdout_logger"}],
+        }
+    return json.dumps(policy)
 
 
 class _Seen:

@@ -52,6 +52,7 @@ def test_every_goal_stands_beside_its_ratio(report):
         "100 rules ÷ 10": 1.05,
         "10,000 revocations ÷ none": 1.05,
         "1,000 tokens seen ÷ 1": 1.05,
+        "audit into a stuck pipe ÷ no audit": 1.05,
         "a stream's message, guard ÷ bare": 1.05,
         "full guard ÷ bare, asyncio": 1.15,
         "full guard ÷ bare, asyncio + uvloop": 1.15,
