@@ -191,6 +191,8 @@ def test_retried_are_exactly_the_methods_that_say_so():
         ("TokenService", "RevokeToken"),
         ("TokenService", "WhoAmI"),
         ("TokenService", "GetKeySet"),
+        ("TokenService", "ListSessions"),
+        ("TokenService", "RevokeOtherSessions"),
         ("UserService", "GetUser"),
         ("UserService", "ListUsers"),
         ("UserService", "WatchUsers"),
