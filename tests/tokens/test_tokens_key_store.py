@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +81,9 @@ def test_a_running_store_looks_by_itself(
             time.sleep(0.01)
     finally:
         store.close()
-    assert not [t for t in threading.enumerate() if t.name == "signing keys"]
+    assert store._thread is not None
+    store._thread.join(10)
+    assert not store._thread.is_alive()
 
 
 def test_a_token_of_the_server_beside_this_one_is_good_before_the_next_look(
