@@ -1,6 +1,9 @@
 """Revocations: known here at once, elsewhere in a moment, and forgotten when they may be."""
 
 import math
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -19,6 +22,19 @@ database = Database.open(sys.argv[1])
 feed = Revocations(database, issuer="x", clock=lambda: 1_800_000_000.0)
 feed.revoke_token("theirs", 1_800_000_300.0)
 database.close()
+"""
+
+REVOKER = """
+import sys
+from secure_server.store import Database
+from secure_server.tokens.sessions import Sessions
+sessions = Sessions(Database.open(sys.argv[1]), clock=lambda: 1_800_000_000.0,
+                    access_token_lifetime=300.0, idle_lifetime=1.0, absolute_lifetime=1.0)
+number = 0
+while True:
+    sessions.revoke_client(f"spiffe://x/{number}")
+    print(number, flush=True)
+    number += 1
 """
 
 
@@ -239,3 +255,22 @@ def test_a_large_base_is_not_copied_for_each_revocation():
     later = snapshot.live(NOW + 1)
     assert len(later) == 9_998
     assert later.live(NOW + 1) is later
+
+
+@pytest.mark.parametrize("told", [1, 7, 30])
+def test_o8_nothing_is_forgotten_of_what_was_said_to_be_revoked(url, database, clock, told):
+    """The process is killed at whatever step of the next one it is."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", REVOKER, url], env=environment, stdout=subprocess.PIPE, text=True
+    ) as revoker:
+        assert revoker.stdout is not None
+        said = [revoker.stdout.readline() for _ in range(told)]
+        revoker.kill()
+        said += revoker.stdout.readlines()
+    feed = Revocations(database, issuer=ISSUER, clock=clock)
+    feed.refresh()
+    # The last line may be half a one: then nobody was told.
+    clients = [f"spiffe://x/{line.strip()}" for line in said if line.endswith("\n")]
+    assert len(clients) >= told
+    assert all(feed.is_revoked(token(client=client)) for client in clients)
