@@ -106,7 +106,7 @@ def command(
         ('[log]\nlevel = "loud"\n', "2: log.level", "'debug', 'info', 'warning' or 'error'"),
         ('[store]\nurl = "mysql://root:hunter2@h/d"\n', "2: store.url", "'mysql'"),
         ('[[workloads]]\nspiffe_id = "https://a/b"\n', "2: workloads.0.spiffe_id", "spiffe://"),
-        ('[[workloads]]\nroles = ["x"]\n', "1: workloads.0.spiffe_id", "required"),
+        ('[[workloads]]\nroles = ["x"]\n', "1: workloads.0.spiffe_id", "is missing"),
         (
             '[[workloads]]\nspiffe_id = "spiffe://a/b"\n' * 2,
             "1: workloads",

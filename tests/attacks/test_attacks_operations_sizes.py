@@ -11,7 +11,7 @@ import pytest
 from h2.events import RemoteSettingsChanged
 
 from secure_server.guard.core import MAX_METADATA_BYTES
-from secure_server.services import token_service, user_service
+from secure_server.services import introspection, token_service, user_service
 from secure_server.users import Changes
 from support.house import KINDS, House, bearer, call
 from support.raw import raw_client, tls_context
@@ -23,7 +23,7 @@ FIRST_STEPS = {
     "unary_unary": (token_service, "current_caller"),
     "unary_stream": (Changes, "position"),
     "stream_unary": (user_service.UserService, "_create"),
-    "stream_stream": (token_service.TokenService, "_introspect"),
+    "stream_stream": (introspection.Introspection, "_describe"),
 }
 
 
