@@ -38,8 +38,9 @@ def connect(
     """Open a channel to ``target`` for any generated stub; close it, or use it in a ``with``.
 
     ``target`` is a gRPC name such as ``host:port`` or ``dns:///host:port``. ``ca``,
-    ``certificate`` and ``private_key`` are PEM files; when they are replaced, calls that begin
-    later use the new ones and those in flight finish on the old. There is no channel without
+    ``certificate`` and ``private_key`` are PEM files; within a second or two of their replacement
+    calls that begin use the new ones, and those in flight finish on the old. New ones that cannot
+    be used are not taken, and the logger ``secure_client`` says why. There is no channel without
     TLS, hence no token in the clear.
 
     ``tokens`` gives every call its access token. A unary call that the server answers with

@@ -70,7 +70,8 @@ class TokenSource(Protocol):
     """Hands out the current access token; called for every call, by many threads at once.
 
     A source whose tokens are meant for one target has an attribute ``target``; ``connect`` to
-    another one is refused then.
+    another one is refused then. Before a channel uses a new certificate the last token counts as
+    refused, unless it says that it is bound to no certificate.
     """
 
     def token(self, *, refused: AccessToken | None = None) -> AccessToken:

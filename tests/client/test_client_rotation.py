@@ -20,7 +20,7 @@ from secure_client import AccessToken, WorkloadTokenSource, connect
 from secure_client._clock import Clock
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
-from secure_client._watch import WATCH
+from secure_client._watch import WATCH, Watch
 from secure_tls import Authority
 
 KEEPS = "keeps the files that it has"
@@ -386,7 +386,83 @@ def test_C4_tokens_are_renewed_with_the_certificate_in_use_whatever_the_files_ho
     assert running.service.names() == ["IssueToken", "WhoAmI"] * 2
 
 
+def test_what_is_no_access_token_is_never_sent(world, running, caplog):
+    class Text:
+        def token(self, *, refused=None):
+            return "hunter2"
+
+    with open_channel(world, running, tokens=Text()) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            subject(channel)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        world.client()
+        channel.look()
+        channel.look()
+    assert "no access token could be obtained (TypeError)" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert running.service.calls == []
+
+
+def test_without_a_certificate_there_is_nothing_that_a_token_could_be_bound_to(shared_world):
+    identity = Endpoint("localhost:1", ca=shared_world.ca).read()
+    assert identity.thumbprint() is None
+    assert identity.spiffe_id() is None
+    assert not identity.has_expired(float("inf"))
+    assert identity.is_foreign(AccessToken(access_token(0, cnf={"x5t#S256": "somebody's"})))
+    assert not identity.is_foreign(AccessToken("opaque"))
+
+
 # What is left of it
+
+
+def test_whoever_follows_the_state_follows_it_over_to_the_new_line(world, running):
+    with open_channel(world, running) as channel:
+        states = []
+        channel.subscribe(states.append, try_to_connect=True)
+        until(lambda: grpc.ChannelConnectivity.READY in states)
+        world.client()
+        channel.look()
+        # As everybody who begins to, it is told the present state first.
+        until(lambda: states.count(grpc.ChannelConnectivity.READY) == 2)
+        channel.unsubscribe(states.append)
+        assert channel._subscribers == []
+
+
+def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch, caplog):
+    def fail(files):
+        files._tried = files._look()
+        raise RuntimeError("hunter2")
+
+    with open_channel(world, running) as channel:
+        before = subject(channel)
+        with monkeypatch.context() as patched:
+            patched.setattr(Files, "read", fail)
+            world.client()
+            channel.look()
+            channel.look()
+        assert subject(channel) == before
+        assert caplog.text.count("RuntimeError") == 1
+        assert "hunter2" not in caplog.text
+
+
+def test_one_that_cannot_be_looked_at_does_not_keep_the_others_from_it(often):
+    class Breaking:
+        def glance(self):
+            raise RuntimeError
+
+    class Looked:
+        def __init__(self):
+            self.at = threading.Event()
+
+        def glance(self):
+            self.at.set()
+
+    watch, breaking, looked = Watch(), [Breaking(), Breaking()], Looked()
+    for each in (breaking[0], looked, breaking[1]):
+        watch.add(each)
+    assert looked.at.wait(30)
+    looked.at.clear()
+    assert looked.at.wait(30)
 
 
 def clients():

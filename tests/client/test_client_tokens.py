@@ -404,6 +404,14 @@ def test_a_workload_that_is_refused_is_told_what_to_look_at(world, running, cloc
         WorkloadTokenSource(world.connection(running.port), clock=clock.clock).token()
 
 
+def test_files_that_cannot_be_used_are_named(world, running):
+    connection = world.connection(running.port)
+    connection.private_key.unlink()
+    with pytest.raises(TokenUnavailableError, match=r"alice\.key does not exist"):
+        WorkloadTokenSource(connection).token()
+    assert running.service.calls == []
+
+
 def test_C10_the_lifetime_is_the_issuers_whatever_this_clock_says(world, running, clock):
     clock.wall_now += 10_000_000
     source = WorkloadTokenSource(world.connection(running.port), clock=clock.clock)
