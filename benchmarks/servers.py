@@ -37,7 +37,7 @@ from secure_server.guard.aio import AioGuardInterceptor
 from secure_server.guard.stream_watch import StreamWatch
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
-from secure_server.tokens.revocations import Snapshot
+from secure_server.tokens.revoked import Entries, Snapshot
 from secure_tls.peer import Peer
 
 SERVICE = "benchmark.Echo"
@@ -188,7 +188,7 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
         authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
         # The very object that the shipped server's door asks, without the feed that fills it.
         revocations=Snapshot(
-            1, frozenset(f"{n:032x}" for n in range(guarded.revocations)), frozenset()
+            ISSUER, base=Entries({f"{n:032x}": 2.0**33 for n in range(guarded.revocations)})
         ),
         policy=policy,
         audit=audit,

@@ -233,7 +233,8 @@ class Soak:
 def _status(channel: grpc.Channel, method: str) -> grpc.StatusCode:
     path = f"/secure_api.tokens.v1.TokenService/{method}" if method else _HEALTH
     try:
-        channel.unary_unary(path)(b"", timeout=10)
+        call: Any = channel.unary_unary(path)
+        call(b"", timeout=10)
     except grpc.RpcError as error:
         code: grpc.StatusCode = error.code()
         return code

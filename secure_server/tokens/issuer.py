@@ -29,7 +29,7 @@ class Issuer:
         lifetime: int,
         key_ring: Callable[[], KeyRing],
         clock: Callable[[], float],
-        issued_until: Callable[[str, str], float],
+        issued_until: Callable[[str, str], float] = lambda _subject, _client_id: 0.0,
     ) -> None:
         """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds.
 
