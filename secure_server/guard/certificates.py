@@ -39,10 +39,11 @@ class Certificates:
         self._on_trust: list[Callable[[Trust], None]] = []
         self._on_serving: list[Callable[[], None]] = []
         self._strikes = 0
+        # Made before the first look into the files, so that no change between the two is missed.
+        self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
         self.files, self.trust, bundle, _ = self._read(None)
         self._set = (self.files.certificate_chain, self.files.private_key, bundle)
         self._warn_of_ca_key()
-        self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
         self._warn()
 
     @property
