@@ -192,7 +192,7 @@ class Sessions:
         )
 
     def find(self, session_id: str) -> OpenSession | None:
-        """One that is alive."""
+        """One that has not been ended; it may have expired, as long as its tokens have not."""
         found = self._list(sessions.c.session_id == session_id, limit=1)
         return found[0] if found else None
 
@@ -204,7 +204,9 @@ class Sessions:
         They come ``after`` another's ``create_time`` and ``session_id``.
         """
         order = tuple_(sessions.c.create_time, sessions.c.session_id)
-        return self._list(sessions.c.user_uid == user_uid, order > tuple_(*after), limit=limit)
+        alive = sessions.c.expire_time > self._clock()
+        mine = sessions.c.user_uid == user_uid
+        return self._list(mine, alive, order > tuple_(*after), limit=limit)
 
     def end(self, session_id: str) -> bool:
         """End one session; whether it was alive. Its access tokens are revoked either way."""
@@ -249,7 +251,7 @@ class Sessions:
                 func.coalesce(c.last_use_time, c.create_time),
                 c.expire_time,
             )
-            .where(*which, c.expire_time > self._clock())
+            .where(*which)
             .order_by(c.create_time, c.session_id)
             .limit(limit)
         )

@@ -187,8 +187,8 @@ class TokenServiceServicer:
         """Ends a session: its tokens and its refresh token are refused from now on. The caller's own, or
         with the role `admin` anybody's.
 
-        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (no
-        such session is alive, or it is another user's than the name says or than the caller may end),
+        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (there is no
+        such session any more, or it is another user's than the name says or than the caller may end),
         INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
