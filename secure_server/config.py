@@ -187,6 +187,8 @@ class StoreSection(Section):
     """``[store]``: what is remembered, and where."""
 
     url: str = "sqlite:///state/secure-grpc.db"
+    max_feed_staleness: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    """Seconds for which tokens are believed when revocations cannot be read; then UNAVAILABLE."""
 
     @field_validator("url")
     @classmethod

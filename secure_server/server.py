@@ -89,7 +89,12 @@ class Server:
         )
         database = Database.open(config.store.url)
         self._undo.append(database.close)
-        revocations = Revocations(database, issuer=tokens.issuer, clock=self._clock)
+        revocations = Revocations(
+            database,
+            issuer=tokens.issuer,
+            clock=self._clock,
+            max_staleness=config.store.max_feed_staleness,
+        )
         revocations.start()
         self._undo.append(revocations.close)
         own = OwnTokens(tokens.issuer, tokens.audience, keys.find)

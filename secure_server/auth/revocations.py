@@ -11,11 +11,16 @@ class Revocations(Protocol):
     """A view of what is revoked: tokens, sessions, users and clients.
 
     ``generation`` changes whenever the view does; as long as it stays, an answer given stays true.
-    Both are asked on the way of every call: look-ups only, no lock and no I/O.
+    All are asked on the way of every call: look-ups only, no lock and no I/O.
     """
 
     @property
     def generation(self) -> int: ...
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the view is fresh enough to go by: where it is not, nobody can tell who may."""
+        ...
 
     def is_revoked(self, principal: Principal) -> bool: ...
 
@@ -24,6 +29,7 @@ class NothingRevoked:
     """For servers whose authenticators issue nothing that this process could revoke."""
 
     generation = 0
+    is_current = True
 
     def is_revoked(self, principal: Principal) -> bool:  # noqa: ARG002
         return False

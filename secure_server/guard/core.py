@@ -169,6 +169,10 @@ class Core:
         # The key is a digest: no cache, and no dump of one, holds a credential.
         key = (hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint)
         generation = self._revocations.generation
+        if not self._revocations.is_current and authorization is not None:
+            raise Refusal(
+                Answer.UNAVAILABLE, "revocations_stale", "The feed of revocations cannot be read."
+            )
         believed = self._believed.value
         known = self._known.get(key)
         if known is None or now >= known.good_until or known.believed != believed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy import Connection, delete, func, insert, select
@@ -12,6 +13,9 @@ from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.revoked import Entries, Kind, Snapshot
+
+MAX_STALENESS = 60.0
+"""Seconds for which the view is believed when the feed cannot be read."""
 
 __all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
 
@@ -61,10 +65,18 @@ class Revocations:
     snapshot does; read it before what is cached under it.
     """
 
-    def __init__(self, database: Database, *, issuer: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        issuer: str,
+        clock: Callable[[], float],
+        max_staleness: float = MAX_STALENESS,
+    ) -> None:
         """``issuer`` is ours: sessions, users and clients are revoked of its tokens alone.
 
         ``clock`` gives seconds since the epoch. Nothing is read before ``start``/``refresh``.
+        The view is current for ``max_staleness`` seconds after the feed was last read to its end.
         """
         self._database = database
         self._clock = clock
@@ -73,6 +85,7 @@ class Revocations:
         self._subscribing = threading.Lock()
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._seen = 0
+        self._max_staleness = max_staleness
         self._read_at = float("-inf")
         self._pruned_at = float("-inf")
         self._unsubscribe: Callable[[], None] | None = None
@@ -115,12 +128,10 @@ class Revocations:
 
         return unsubscribe
 
-    def age(self, now: float) -> float:
-        """Seconds since the feed was known to be read to its end; infinite before the first time.
-
-        ``now`` is of the clock that was handed in.
-        """
-        return max(0.0, now - self._read_at)
+    @property
+    def is_current(self) -> bool:
+        """Whether the feed was read to its end lately."""
+        return time.monotonic() - self._read_at <= self._max_staleness
 
     def start(self) -> None:
         """Load the feed, then follow it in the background. Raises ``StoreError``."""
@@ -174,7 +185,7 @@ class Revocations:
                 self._pruned_at = now
                 snapshot = snapshot.live(now)
             changed, self._snapshot = snapshot is not self._snapshot, snapshot
-            self._read_at = now
+            self._read_at = time.monotonic()
             if changed:
                 for tell in self._subscribers:
                     tell()
@@ -183,4 +194,4 @@ class Revocations:
         if changed or self._clock() - self._pruned_at > _PRUNE_SECONDS:
             self.refresh()
         else:
-            self._read_at = self._clock()
+            self._read_at = time.monotonic()

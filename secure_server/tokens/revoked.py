@@ -116,6 +116,9 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.base) + len(self.delta)
 
+    is_current = True
+    """As far as it goes: ``Revocations`` knows when it was made."""
+
     def is_revoked(self, principal: Principal) -> bool:
         """Whether the token is revoked, or its session, user or client. Look-ups, no lock."""
         return self.base.is_revoked(principal, self.issuer) or self.delta.is_revoked(

@@ -23,8 +23,9 @@ from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_server.config import TokensSection
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.peer import parse_peer
+from support.door import wait_until
 from support.forge import Forge
-from support.house import call, reason_of
+from support.house import call, reason_of, running_house
 from support.raw import context_from_files, raw_client
 from support.running import Running, bearer, running_server
 
@@ -223,3 +224,24 @@ def test_O4_a_second_SIGTERM_ends_at_once(tmp_path: Path) -> None:
             time.sleep(0.1)
             running.server.process.terminate()
         assert running.server.process.poll() is not None
+
+
+def test_O1_verified_tokens_go_on_until_the_feed_is_too_old_and_then_nobody_is_let_in(
+    tmp_path: Path,
+) -> None:
+    """Who brings no token is not concerned, and when the store is back everybody is served."""
+    settings = "max_feed_staleness = 1.0\n"
+    with running_house(tmp_path, store=settings) as house:
+        token = bearer(house.first_log_in().access_token)
+        channel = house.channel(house.admin)
+        assert call(channel, metadata=token).served
+        revocations = house.server._guard.core._revocations
+        revocations.close()  # its feed stands still, as when the store cannot be read
+        assert call(channel, metadata=token).served
+        wait_until(
+            lambda: call(channel, metadata=token).code is grpc.StatusCode.UNAVAILABLE, seconds=10
+        )
+        open_method = "/secure_api.tokens.v1.TokenService/GetKeySet"
+        assert call(channel, method=open_method, request=b"").served
+        revocations.start()
+        assert call(channel, metadata=token).served

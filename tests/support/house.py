@@ -65,6 +65,7 @@ class House:
         clock: Callable[[], float] = time.time,
         authority: Authority | None = None,
         tls: str = "",
+        store: str = "",
     ) -> None:
         self.root = root
         self.authority = authority or Authority.create("example.org")
@@ -81,7 +82,7 @@ class House:
             '[tls]\ncertificate = "server.pem"\nprivate_key = "server.key"\nclient_ca = "ca.pem"\n'
             + tls
             + '[tokens]\nsigning_key = "signing-key.pem"\n'
-            '[store]\nurl = "sqlite:///store.db"\n' + settings
+            '[store]\nurl = "sqlite:///store.db"\n' + store + settings
         )
         self.config = read_config(self.config_file)
         self.server = Server(self.config, clock=clock)
@@ -179,8 +180,9 @@ def running_house(
     clock: Callable[[], float] = time.time,
     authority: Authority | None = None,
     tls: str = "",
+    store: str = "",
 ) -> Iterator[House]:
-    house = House(root, settings, clock=clock, authority=authority, tls=tls)
+    house = House(root, settings, clock=clock, authority=authority, tls=tls, store=store)
     try:
         house.server.start()
         yield house
