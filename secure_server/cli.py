@@ -8,9 +8,9 @@ import os
 import secrets
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated, NoReturn
 
 import typer
@@ -65,9 +65,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; calls in flight get `[server] grace` seconds to finish."""
-    stopping = threading.Event()
+    # No Event: a signal that comes in the middle of its wait() would wait for the lock that is held.
+    stopping: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: stopping.put(None))
     settings = read_settings(config)
     set_up_logging(settings.log.format, settings.log.level)
     server = Server(settings)
@@ -75,7 +76,7 @@ def serve(
         server.start()
         if ready_file is not None:
             _write_whole(ready_file, server.address + "\n")
-        stopping.wait()
+        stopping.get()
         # Whoever asks a second time does not want to wait.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
