@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Annotated, NoReturn
 
 import typer
@@ -50,6 +49,8 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(api_keys_app, name="api-keys")
 app.add_typer(keys_app, name="keys")
 
+_END = (signal.SIGTERM, signal.SIGINT)
+
 
 @app.callback()
 def _commands() -> None:
@@ -65,10 +66,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; calls in flight get `[server] grace` seconds to finish."""
-    # No Event: a signal that comes in the middle of its wait() would wait for the lock that is held.
-    stopping: SimpleQueue[None] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.put(None))
+    # Blocked in every thread and waited for here: one that a handler had to take between two
+    # instructions could come just before the wait and be lost, or in its middle and lock it up.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     settings = read_settings(config)
     set_up_logging(settings.log.format, settings.log.level)
     server = Server(settings)
@@ -76,10 +76,11 @@ def serve(
         server.start()
         if ready_file is not None:
             _write_whole(ready_file, server.address + "\n")
-        stopping.get()
+        signal.sigwait(_END)
         # Whoever asks a second time does not want to wait.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _END:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _END)
     finally:
         server.stop()
         if ready_file is not None:
