@@ -11,7 +11,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import structlog
@@ -57,8 +57,19 @@ def lost_lines() -> int:
     return _unblocked().lost if _unblocked.cache_info().currsize else 0
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it, and wait for as long as that takes."""
+def write_lines(descriptor: int, lines: Iterable[bytes]) -> None:
+    """Write lines, and wait for as long as that takes."""
+    chunk = b""
+    for line in lines:
+        # A pipe takes so much as a whole: no other writer gets into the middle of a line.
+        if chunk and len(chunk) + len(line) > select.PIPE_BUF:
+            _write_all(descriptor, chunk)
+            chunk = b""
+        chunk += line
+    _write_all(descriptor, chunk)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
@@ -92,7 +103,8 @@ class _Unblocked(io.TextIOBase):
     def _write(self, lines: Sequence[str]) -> None:
         # To the descriptor: a thread that holds the lock of Python's own stream when the process
         # ends would be a fatal error.
-        write_all(_STANDARD_ERROR, "".join(lines).encode("utf-8", "backslashreplace"))
+        encoded = (line.encode("utf-8", "backslashreplace") for line in lines)
+        write_lines(_STANDARD_ERROR, encoded)
 
     def _lose(self, count: int, _reason: str) -> None:
         with self._lock:

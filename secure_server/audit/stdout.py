@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from secure_server.audit.event import AuditEvent
 from secure_server.audit.plugin import AuditLoggerType
 from secure_server.audit.record import a59_record, lines
-from secure_server.logs import write_all
+from secure_server.logs import write_lines
 
 _STDOUT = 1
 
@@ -29,14 +28,7 @@ class StdoutLogger:
     """
 
     def write(self, events: Sequence[AuditEvent]) -> None:
-        chunk = b""
-        for line in lines(map(a59_record, events)):
-            # A pipe takes so much as a whole: no other writer gets into the middle of a line.
-            if chunk and len(chunk) + len(line) > select.PIPE_BUF:
-                write_all(_STDOUT, chunk)
-                chunk = b""
-            chunk += line
-        write_all(_STDOUT, chunk)
+        write_lines(_STDOUT, lines(map(a59_record, events)))
 
     def close(self) -> None:
         pass
