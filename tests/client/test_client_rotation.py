@@ -20,7 +20,7 @@ from secure_client import AccessToken, WorkloadTokenSource, connect
 from secure_client._clock import Clock
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
-from secure_client._watch import WATCH, Watch
+from secure_client._watch import Watch
 from secure_tls import Authority
 
 KEEPS = "keeps the files that it has"
@@ -177,7 +177,7 @@ def test_C7_what_cannot_be_used_is_not_taken_and_one_line_says_why(
         before = subject(channel)
         issued = issue(world)
         world.client("alice", issued)
-        until(lambda: failures(channel) > 4)
+        until(lambda: failures(channel) > 2)
         assert subject(channel) == before
         # By chance the half of it is seen twice, before the other half is written.
         assert sum(KEEPS in each and reason in each for each in caplog.messages) == 1
@@ -462,6 +462,8 @@ def test_one_that_cannot_be_looked_at_does_not_keep_the_others_from_it(often):
     assert looked.at.wait(30)
     looked.at.clear()
     assert looked.at.wait(30)
+    del breaking, looked, each
+    until(lambda: watch._thread is None)
 
 
 def clients():
@@ -497,7 +499,8 @@ def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
         return sum(each.name == "secure_client files" for each in threading.enumerate())
 
     channels = [connect("localhost:1", ca=ca) for _ in range(20)]
-    assert watching() == 1
+    # One that has had nothing to do may just be ending.
+    until(lambda: watching() == 1)
     for channel in channels[:19]:
         channel.close()
     # One that is forgotten without having been closed is not watched either.
@@ -505,8 +508,8 @@ def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
     del channel, channels
     until(lambda: (gc.collect(), watching())[1] == 0)
     assert found() is None
-    connect("localhost:1", ca=ca).close()
-    assert WATCH._thread is not None
+    with connect("localhost:1", ca=ca):
+        until(lambda: watching() == 1)
 
 
 def test_closing_does_not_wait_for_a_server_that_says_nothing(world, running):
