@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,13 @@ _SAY_EVERY = 60.0  # seconds
 _A_MOMENT = 0.5  # seconds
 
 
+@dataclass(slots=True)
+class _Tally:
+    count: int = 0
+    unsaid: int = 0
+    reason: str = ""
+
+
 class Dropped:
     """Counts events that no logger has written, and says so in the log once a minute.
 
@@ -33,8 +39,7 @@ class Dropped:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._unsaid: dict[str, tuple[int, str]] = {}
+        self._tallies: dict[str, _Tally] = {}
         self._saying: threading.Thread | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -43,19 +48,20 @@ class Dropped:
     def counts(self) -> Mapping[str, int]:
         """By logger, zeros included, since the start."""
         with self._lock:
-            return dict(self._counts)
+            return {name: tally.count for name, tally in self._tallies.items()}
 
     def expect(self, logger: str) -> None:
         """Count from zero: whoever measures wants to see that there is nothing."""
         with self._lock:
-            self._counts[logger] += 0
+            self._tallies.setdefault(logger, _Tally())
 
     def add(self, logger: str, count: int, reason: str) -> None:
-        """Count, and have it said."""
+        """Count what one that was expected has lost, and have it said."""
         with self._lock:
-            self._counts[logger] += count
-            before, _ = self._unsaid.get(logger, (0, ""))
-            self._unsaid[logger] = (before + count, reason)
+            tally = self._tallies[logger]
+            tally.count += count
+            tally.unsaid += count
+            tally.reason = reason
             if self._saying is None:
                 self._saying = threading.Thread(target=self._say, name="audit lost", daemon=True)
                 self._saying.start()
@@ -70,15 +76,20 @@ class Dropped:
 
     def _say(self) -> None:
         log = logs.logger("secure_server.audit")
-        while True:
-            with self._lock:
-                unsaid, self._unsaid = self._unsaid, {}
-                if not unsaid:
-                    self._saying = None
-                    return
-            for name, (count, reason) in unsaid.items():
+        while lost := self._take_unsaid():
+            for name, count, reason in lost:
                 log.error("audit events were lost", audit_logger=name, count=count, reason=reason)
             self._over.wait(_SAY_EVERY)
+
+    def _take_unsaid(self) -> list[tuple[str, int, str]]:
+        with self._lock:
+            lost = [(name, one.unsaid, one.reason) for name, one in self._tallies.items()]
+            for tally in self._tallies.values():
+                tally.unsaid = 0
+            lost = [each for each in lost if each[1]]
+            if not lost:
+                self._saying = None
+            return lost
 
 
 @dataclass(frozen=True, slots=True)
