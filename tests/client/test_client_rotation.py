@@ -15,6 +15,7 @@ from client_fakes import NOW, Renewing, Requests, access_token, open_channel, su
 from client_seen import connections, often, thumbprint, until
 from conftest import start
 
+from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client import AccessToken, WorkloadTokenSource, connect
 from secure_client._clock import Clock
@@ -392,7 +393,7 @@ def test_what_is_no_access_token_is_never_sent(world, running, caplog):
 
     with open_channel(world, running, tokens=Text()) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            subject(channel)
+            TokenServiceStub(channel).Logout(pb.LogoutRequest())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         world.client()
         channel.look()
