@@ -520,6 +520,7 @@ class Revoked:
     """Tokens that were good once."""
 
     generation = 1
+    is_current = True
 
     def __init__(self, *token_ids: str) -> None:
         self.token_ids = token_ids

@@ -28,6 +28,8 @@ STATUS = {
 class Revoked:
     """Revocations that a test makes."""
 
+    is_current = True
+
     def __init__(self) -> None:
         self.generation = 0
         self.tokens: set[str] = set()

@@ -190,7 +190,7 @@ def running_envoy(
     try:
         yield _ports(process, address, log, len(listeners))
     finally:
-        process.terminate()
+        process.kill()  # it has nothing to lose, and may take long to drain
         process.wait(_SECONDS)
 
 

@@ -22,7 +22,7 @@ def alice(house, admin_token):
 
 
 @pytest.fixture
-def cli(house, tmp_path, capsys, monkeypatch):
+def cli(house, tmp_path, capsys, monkeypatch, log):
     """Run a command as somebody; logs in before the first of each."""
     ca = tmp_path / "ca.pem"
     ca.write_bytes(house.authority.certificate_pem)
