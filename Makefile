@@ -19,8 +19,9 @@ demo: $(VENV)/.installed
 run: $(VENV)/.installed
 	@$(BIN)/python tools/run.py
 
+# One worker more than there are cores: many tests wait for time to pass.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	PYTEST_XDIST_AUTO_NUM_WORKERS=$$(( $$(nproc) + 1 )) $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check

@@ -133,7 +133,8 @@ class KeySource(Generic[K]):
         """Have the keys loaded, unless somebody did just now, and wait for it."""
         with self._changed:
             attempts = self._attempts
-            if not self._is_loading:
+            # A load that somebody wants and that has not begun yet is as good as one under way.
+            if not self._is_loading and not self._is_wanted:
                 if self._closed or self._clock() - self._asked_at < self._pace.cooldown:
                     return
                 self._asked_at = self._clock()

@@ -553,3 +553,19 @@ def test_K8_a_key_that_was_withdrawn_verifies_nothing_whatever_the_token_says(
 
 def test_the_pace_of_fetching_is_what_the_documents_say() -> None:
     assert dataclasses.astuple(FETCHED) == (300, 10, 86400, 6)
+
+
+def test_K6_the_first_tokens_of_a_new_key_wait_for_one_load(
+    source: KeySource[Any], loads: Loads
+) -> None:
+    """Also those that come between the wish for a load and its beginning."""
+    source.start()
+    source.loaded()
+    loads.issuer.rotate()
+    with ThreadPoolExecutor(1) as pool:
+        with source._changed:  # the wish is there, and the loader cannot begin
+            source._asked_at, source._is_wanted = source._clock(), True
+            source._changed.notify_all()
+            second = pool.submit(source.find, loads.issuer.key_id)
+        assert second.result(10) is not None
+    assert loads.count == 2
