@@ -249,11 +249,14 @@ K5: dict[str, tuple[str, Callable[[Provider], Callable[[], Any]], str]] = {
 }
 
 
+@pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("case", K5)
-def test_K5_what_is_no_key_set_is_not_taken_for_one(provider: Provider, case: str) -> None:
+def test_K5_what_is_no_key_set_is_not_taken_for_one(
+    provider: Provider, case: str, stack: str
+) -> None:
     path, answer, reason = K5[case]
     provider.answers[path] = answer(provider)
-    with guarded("threads", oidc(provider)) as door:
+    with guarded(stack, oidc(provider)) as door:
         assert door.ask(f"Bearer {provider.issuer.token(None)}")[0] == "UNAVAILABLE"
         assert reason in door.audit[-1].detail, door.audit[-1].detail
 
