@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -47,6 +49,36 @@ allow_private_addresses = true
 """
 
 
+_OTHER_CALLER = """
+import json, sys, threading, time
+from pathlib import Path
+import grpc
+address, *files = sys.argv[1:]
+token = sys.stdin.readline().strip()
+credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files))
+over = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), over.set()), daemon=True).start()
+served, statuses = [], {}
+with grpc.secure_channel(address, credentials) as channel:
+    call = channel.unary_unary("/secure_api.tokens.v1.TokenService/WhoAmI")
+    while not over.is_set():
+        begun = time.perf_counter()
+        try:
+            call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+            name = "OK"
+            if statuses:
+                served.append((time.perf_counter() - begun) * 1000)
+            else:
+                print("calling", flush=True)
+        except grpc.RpcError as error:
+            name = error.code().name
+        statuses[name] = statuses.get(name, 0) + 1
+        time.sleep(0.005)
+print(json.dumps([served, statuses]))
+"""
+"""A caller who is known and calls steadily, until it is told to stop."""
+
+
 @dataclass
 class Calls:
     """What came of calls: statuses, and how long the served ones took in milliseconds."""
@@ -66,7 +98,9 @@ class Bench:
         self, installation: Installation, server: ServerProcess, provider: Provider
     ) -> None:
         self._provider = provider
-        self._channel = installation.client("caller").channel(server.address)
+        self._files = installation.client("caller")
+        self._address = server.address
+        self._channel = self._files.channel(server.address)
         self._stub = TokenServiceStub(self._channel)
 
     def call(self, token: str, calls: Calls, timeout: float = 20.0) -> None:
@@ -90,14 +124,17 @@ class Bench:
         known = self._provider.issuer.token(None)
         before, during, slow = Calls(), Calls(), Calls()
         self.steadily(lambda: known, 3, before)
+        # In a process of its own: here it would wait for the provider's threads and for theirs.
+        other = self._other_caller(known)
         self._provider.delay = 1.0
         tokens = [self._provider.opaque(f"slow-{number}") for number in range(many)]
         waiting = [threading.Thread(target=self.call, args=(token, slow, 30.0)) for token in tokens]
         for one in waiting:
             one.start()
-        self.steadily(lambda: known, 1, during)
         for one in waiting:
             one.join()
+        output, _ = other.communicate("over\n")
+        during.served_ms, during.statuses = json.loads(output)
         self._provider.delay = 0.0
         return {
             "slow_introspections": many,
@@ -105,6 +142,22 @@ class Bench:
             "others_before": before.summary(),
             "others_meanwhile": during.summary(),
         }
+
+    def _other_caller(self, token: str) -> subprocess.Popen[str]:
+        files = self._files
+        settings = [self._address, str(files.ca), str(files.private_key), str(files.certificate)]
+        other = subprocess.Popen(
+            [sys.executable, "-c", _OTHER_CALLER, *settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(token + "\n")
+        other.stdin.flush()
+        other.stdout.readline()  # it calls
+        return other
 
     def outage(self, seconds: float) -> dict[str, object]:
         """Answer nothing but 503 for a while: tokens of known keys, seen and unseen; then a new

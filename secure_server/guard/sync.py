@@ -154,7 +154,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
             context.add_callback(lambda: self._call_ended(method, stream.status))
             metadata, transport = context.invocation_metadata(), context.auth_context()
-            stream.caller = self._admit(method, context)
+            stream.caller = self._decide(method, context, metadata, transport)
             stream.unattended = sends_itself
             self._watch.add(stream, stream.caller, method, metadata, transport)
             if not context.add_callback(lambda: self._watch.remove(stream)):
@@ -167,10 +167,14 @@ class GuardInterceptor(grpc.ServerInterceptor):
         return guarded
 
     def _admit(self, method: str, context: Context, *, served: bool = True) -> Caller:
+        metadata, transport = context.invocation_metadata(), context.auth_context()
+        return self._decide(method, context, metadata, transport, served=served)
+
+    def _decide(
+        self, method: str, context: Context, metadata: Any, transport: Any, *, served: bool = True
+    ) -> Caller:
         try:
-            return self._core.admit(
-                method, context.invocation_metadata(), context.auth_context(), served=served
-            )
+            return self._core.admit(method, metadata, transport, served=served)
         except Refusal as refusal:
             _abort(context, refusal.answer)
             raise
