@@ -7,15 +7,19 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
-import httpx
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, SSLError
 
 MAX_BODY_BYTES = 512 * 1024
 TIMEOUT = 5.0
-"""Seconds for one request as a whole, however slowly its answer trickles in."""
+"""Seconds for one request as a whole, however slowly an answer's body trickles in; of the head,
+each part may take as long.
+"""
+_KEPT_OPEN = 64
 
 
 class FetchError(Exception):
@@ -43,70 +47,67 @@ class Fetcher:
         except (OSError, ssl.SSLError) as error:
             raise FetchError(f"{ca}: cannot be used as a CA bundle: {error.strerror}.") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._client = httpx.Client(
-            verify=context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_keepalive_connections=8, keepalive_expiry=30),
+        self._pools = urllib3.PoolManager(
+            ssl_context=context,
+            # All that were needed at once stay open: who asks is bounded by the bulkhead.
+            maxsize=_KEPT_OPEN,
+            retries=False,
         )
 
     def get(self, url: str) -> bytes:
         """Return the body of a 200. Raises ``FetchError``."""
-        return self._request("GET", url)
+        return self._request("GET", url, {}, None)
 
     def post(self, url: str, form: Mapping[str, str], auth: tuple[str, str] | None = None) -> bytes:
         """Send a form, with HTTP Basic credentials, and return the body of a 200.
 
         Raises ``FetchError``.
         """
-        return self._request("POST", url, data=dict(form), auth=auth)
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        if auth is not None:
+            headers |= urllib3.make_headers(basic_auth=":".join(auth))
+        return self._request("POST", url, headers, urlencode(form))
 
     def close(self) -> None:
-        self._client.close()
+        self._pools.clear()
 
-    def _request(self, method: str, url: str, **content: Any) -> bytes:
+    def _request(self, method: str, url: str, headers: dict[str, str], body: str | None) -> bytes:
+        parts, port = _parts_of(url)
         failure = FetchError(f"{url}: no address.")
         deadline = time.monotonic() + TIMEOUT
-        for address in self._addresses(url):
+        for address in self._addresses(url, parts, port):
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                break
+            pool = self._pools.connection_from_host(
+                address,
+                port,
+                "https",
+                # The certificate must be the host's, not the address's.
+                {"server_hostname": parts.hostname, "assert_hostname": parts.hostname},
+            )
             try:
-                return self._ask(method, url, address, deadline, content)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                response = pool.urlopen(
+                    method,
+                    (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                    body,
+                    {"host": parts.netloc.rpartition("@")[2], "accept": "application/json"}
+                    | headers,
+                    timeout=urllib3.Timeout(total=seconds),
+                    redirect=False,
+                    preload_content=False,
+                )
+            except (ConnectTimeoutError, SSLError) as error:
                 failure = FetchError(f"{url}: cannot connect: {_reason(error)}.")
-            except httpx.HTTPError as error:
+                continue
+            except HTTPError as error:
                 raise FetchError(f"{url}: {_reason(error)}.") from None
+            return _body_of(response, url, deadline)
         raise failure
 
-    def _ask(
-        self, method: str, url: str, address: str, deadline: float, content: dict[str, Any]
-    ) -> bytes:
-        parts = httpx.URL(url)
-        request = self._client.build_request(
-            method,
-            parts.copy_with(host=address),
-            headers={"host": parts.netloc.decode(), "accept": "application/json"},
-            # The certificate must be the host's, not the address's.
-            extensions={"sni_hostname": parts.host},
-            **{name: value for name, value in content.items() if name != "auth"},
-        )
-        response = self._client.send(request, stream=True, auth=content.get("auth"))
+    def _addresses(self, url: str, parts: SplitResult, port: int) -> list[str]:
         try:
-            if response.status_code != httpx.codes.OK:
-                raise FetchError(
-                    f"{url}: answered with status {response.status_code}"
-                    + ("; redirects are not followed." if response.has_redirect_location else "."),
-                    response.status_code,
-                )
-            return b"".join(_bounded(response, url, deadline))
-        finally:
-            response.close()
-
-    def _addresses(self, url: str) -> list[str]:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise FetchError(f"{url}: is not https://.")
-        try:
-            found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise FetchError(
                 f"{url}: {parts.hostname} cannot be resolved: {_reason(error)}."
@@ -124,9 +125,40 @@ class Fetcher:
         return addresses
 
 
-def _bounded(response: httpx.Response, url: str, deadline: float) -> Iterator[bytes]:
+def _parts_of(url: str) -> tuple[SplitResult, int]:
+    """Return a URL's parts and its port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise FetchError(f"{url}: is not a URL: {_reason(error)}.") from None
+    if parts.scheme != "https" or not parts.hostname:
+        raise FetchError(f"{url}: is not https://.")
+    return parts, 443 if port is None else port
+
+
+def _body_of(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
+    if response.status != HTTPStatus.OK:
+        response.close()
+        raise FetchError(
+            f"{url}: answered with status {response.status}"
+            + ("; redirects are not followed." if "location" in response.headers else "."),
+            response.status,
+        )
+    try:
+        return b"".join(_bounded(response, url, deadline))
+    except HTTPError as error:
+        raise FetchError(f"{url}: {_reason(error)}.") from None
+    finally:
+        # Read to its end it has given the connection back; else there is more to come that nobody
+        # wants.
+        response.close()
+
+
+def _bounded(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> Iterator[bytes]:
     size = 0
-    for piece in response.iter_bytes():
+    # What has come by now: a whole block may be long in coming.
+    while piece := response.read1(65536, decode_content=False):
         size += len(piece)
         if size > MAX_BODY_BYTES:
             raise FetchError(f"{url}: the answer has more than {MAX_BODY_BYTES} bytes.")
@@ -135,6 +167,9 @@ def _bounded(response: httpx.Response, url: str, deadline: float) -> Iterator[by
         yield piece
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """Return what the system said, without the objects that it was said about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = str(error).strip().rstrip(".")
     return text or type(error).__name__

@@ -32,9 +32,9 @@ class Provider:
     """A provider that runs, seen by its tests.
 
     ``issuer`` signs its tokens and is named by its URL; ``ca_file`` is the PEM file of the
-    authority of its certificate. ``requests`` holds the paths that were asked for, in order. A test
-    may put any function into ``answers``, by path, and so have it answer slowly, wrongly or not at
-    all; ``fail`` does so for all of them.
+    authority of its certificate. ``requests`` holds the paths that were asked for, in order, and
+    ``connections`` is how many were opened for them. A test may put any function into ``answers``,
+    by path, and so have it answer slowly, wrongly or not at all; ``fail`` does so for all of them.
     """
 
     client_id = "guard"
@@ -46,6 +46,7 @@ class Provider:
         self.ca_file = ca_file
         self.introspection_endpoint = url + INTROSPECTION
         self.requests: list[str] = []
+        self.connections = 0
         self.answers: dict[str, Callable[[], Answer]] = {}
         self.delay = 0.0
         """Seconds before each answer."""
@@ -153,6 +154,7 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
+        self.provider.connections += 1
         # The handshake is the business of the connection's own thread.
         secure = self.context.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False
@@ -166,6 +168,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet an answer: with two, the second would wait for an acknowledgement
     server: _Server
 
     def do_GET(self) -> None:

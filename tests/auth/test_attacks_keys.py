@@ -233,6 +233,11 @@ K5: dict[str, tuple[str, Callable[[Provider], Callable[[], Any]], str]] = {
         lambda p: lambda: page({"issuer": p.issuer.name, "jwks_uri": "file:///etc/passwd"}),
         "is not https",
     ),
+    "no URL": (
+        DISCOVERY,
+        lambda p: lambda: page({"issuer": p.issuer.name, "jwks_uri": "https://localhost:99999/"}),
+        "is not a URL",
+    ),
     "no location": (DISCOVERY, lambda p: lambda: page({"issuer": p.issuer.name}), "no jwks_uri"),
     "another issuer": (
         DISCOVERY,

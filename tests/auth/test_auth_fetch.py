@@ -1,0 +1,73 @@
+"""Fetching from an issuer: its connections are kept, and its answers may not trickle."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from secure_server.auth import fetch
+from secure_server.auth.fetch import Fetcher, FetchError
+from secure_server.testing import running_provider
+from secure_server.testing.provider import KEYS
+from secure_tls.authority import Authority
+
+
+@pytest.fixture
+def trickling(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server whose answer has a thousand bytes and comes byte by byte; its URL and its CA."""
+    authority = Authority.create("example.org")
+    leaf = authority.issue_server("provider", ["localhost"], [])
+    ca, pair = tmp_path / "ca.pem", tmp_path / "pair.pem"
+    ca.write_bytes(authority.certificate_pem)
+    pair.write_bytes(leaf.certificate_pem + leaf.private_key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            try:
+                while True:
+                    secure.sendall(b" ")
+                    time.sleep(0.02)
+            except OSError:
+                pass  # hung up on, as it should be
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"https://localhost:{listener.getsockname()[1]}/", ca
+    thread.join()
+    listener.close()
+
+
+def test_an_answer_that_trickles_in_is_given_up_in_time(
+    trickling: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, ca = trickling
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.4)
+    fetcher = Fetcher(ca=ca, allow_private_addresses=True)
+    with pytest.raises(FetchError, match=r"takes longer than 0\.4 seconds"):
+        fetcher.get(url)
+    fetcher.close()
+
+
+def test_connections_are_used_again_and_as_many_as_are_needed() -> None:
+    with running_provider() as provider:
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        provider.delay = 0.2
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(3):
+                list(threads.map(fetcher.get, [provider.url + KEYS] * 8))
+        assert len(provider.requests) == 24
+        assert provider.connections <= 8
+        fetcher.close()
