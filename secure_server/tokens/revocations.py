@@ -135,8 +135,11 @@ class Revocations:
 
     def start(self) -> None:
         """Load the feed, then follow it in the background. Raises ``StoreError``."""
+        self._pruned_at = self._clock()  # only what is live is loaded
         self.refresh()
         self._unsubscribe = self._database.tailer.subscribe(self._on_look)
+        # A million lines take seconds: what was committed meanwhile has the next numbers.
+        self.refresh()
 
     def close(self) -> None:
         """Stop following. What is known stays known."""
@@ -174,12 +177,13 @@ class Revocations:
             )
             with self._database.read() as connection:
                 newest = connection.scalar(select(func.max(c.seq))) or 0
-                rows = connection.execute(query).all() if newest > self._seen else []
+                # Row by row: all at once, a million would need the memory twice.
+                news = Entries.of(connection.execute(query) if newest > self._seen else ())
             # Numbers are given under the write lock: below the newest there is no gap to come.
             self._seen = max(self._seen, newest)
             snapshot = self._snapshot
-            if rows:
-                snapshot = snapshot.with_(Entries.of(rows))
+            if news:
+                snapshot = snapshot.with_(news)
             # Not at once: every new generation makes the door decide anew.
             if abs(now - self._pruned_at) > _PRUNE_SECONDS:
                 self._pruned_at = now

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from secure_server.auth.principal import Principal
 
 __all__ = ["Cut", "Entries", "Entry", "Kind", "Snapshot"]
+
+_T = TypeVar("_T")
 
 _LARGEST_DELTA = 1024
 """Entries that are copied at every revocation; more are worked into the base, an eighth at a
@@ -84,10 +86,10 @@ class Entries:
     def with_(self, newer: Entries) -> Entries:
         """Both; where they speak of the same user or client, the newer cut holds."""
         return Entries(
-            {**self.tokens, **newer.tokens},
-            {**self.sessions, **newer.sessions},
-            {**self.users, **newer.users},
-            {**self.clients, **newer.clients},
+            _both(self.tokens, newer.tokens),
+            _both(self.sessions, newer.sessions),
+            _both(self.users, newer.users),
+            _both(self.clients, newer.clients),
         )
 
     def live(self, now: float) -> Entries:
@@ -98,6 +100,11 @@ class Entries:
             {value: cut for value, cut in self.users.items() if cut.expire_time > now},
             {value: cut for value, cut in self.clients.items() if cut.expire_time > now},
         )
+
+
+def _both(older: Mapping[str, _T], newer: Mapping[str, _T]) -> Mapping[str, _T]:
+    # They never change: where one is empty, the other need not be copied.
+    return {**older, **newer} if older and newer else older or newer
 
 
 @dataclass(frozen=True, slots=True)

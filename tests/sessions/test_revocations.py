@@ -8,6 +8,7 @@ import time
 
 import pytest
 from sessions.principals import ISSUER, NOW, token
+from sqlalchemy import event
 
 from secure_server.store import Database, StoreError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
@@ -153,6 +154,41 @@ def test_o1_the_view_is_current_while_the_feed_is_read_and_what_is_known_stays(u
     assert not revocations.is_current
     assert revocations.is_revoked(token("t"))
     revocations.close()
+
+
+@pytest.mark.parametrize("read", ["max(revocations.seq)", "revocations.kind"])
+def test_what_is_committed_while_the_feed_is_loaded_is_known_after_the_load(
+    url, database, clock, read
+):
+    """Right behind either of its two reads, and with no look of the tailer's to help."""
+    others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    for number in range(100):
+        others.revoke_token(f"early-{number}", clock.now + 300)
+
+    def revoke_once(_connection, _cursor, statement, *_):
+        if read in statement.partition(" FROM ")[0] and "late" not in others.snapshot.delta.tokens:
+            others.revoke_token("late", clock.now + 300)
+
+    event.listen(database._engine, "after_cursor_execute", revoke_once)
+    database.tailer._interval = 60.0
+    loading = Revocations(database, issuer=ISSUER, clock=clock)
+    loading.start()
+    assert others.is_revoked(token("late"))
+    assert loading.is_revoked(token("late"))
+    assert len(loading.snapshot) == 101
+    others._database.close()
+
+
+def test_what_is_committed_before_the_first_look_is_known_after_it(url, database, clock):
+    database.tailer._interval = 60.0
+    loading = Revocations(database, issuer=ISSUER, clock=clock)
+    loading.start()
+    others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    others.revoke_token("late", clock.now + 300)
+    assert not loading.is_revoked(token("late"))
+    database.tailer.wake()
+    until(lambda: loading.is_revoked(token("late")))
+    others._database.close()
 
 
 def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
