@@ -126,6 +126,7 @@ class Core:
             self.policy,
             self._peers.trust,
             self._revocations.generation,
+            self._revocations.is_current,
             self._believed.value,
         )
 

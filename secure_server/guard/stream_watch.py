@@ -25,8 +25,10 @@ _AGAIN = 1.0
 leeway for clocks, and while its issuer cannot be asked."""
 
 _THREADS = 8
+_FOREVER = float("inf")
 
 _BY_POLICY = frozenset({"policy", "anonymous_denied"})
+_STALE = "revocations_stale"
 
 
 class Attended(Protocol):
@@ -38,7 +40,7 @@ class Attended(Protocol):
 class _Entry:
     """What the door is asked about again, and when; ``state`` is what it knew the last time."""
 
-    __slots__ = ("due", "is_busy", "metadata", "method", "state", "stream", "transport")
+    __slots__ = ("due", "ends", "is_busy", "metadata", "method", "state", "stream", "transport")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class _Entry:
         self.transport = transport
         self.state: object = None
         self.due = 0.0
+        self.ends = _FOREVER
         self.is_busy = False
 
 
@@ -82,7 +85,7 @@ class StreamWatch:
     ) -> None:
         """Attend to a stream that was let in just now."""
         entry = _Entry(stream, method, tuple(metadata), transport)
-        entry.due = _due(caller)
+        entry.due, entry.ends = _due(caller), caller.principal.expires_at or _FOREVER
         # Not the state that it was let in by: that may have changed between the two.
         self._open[id(stream)] = entry
 
@@ -111,7 +114,7 @@ class StreamWatch:
                 entry.method, entry.metadata, entry.transport, warm=now < entry.due
             )
         except Refusal as refusal:
-            self._refused(entry, refusal)
+            self._refused(entry, refusal, state)
             return
         if caller is None:
             entry.is_busy = True
@@ -125,22 +128,27 @@ class StreamWatch:
             assert caller is not None
             self._may_go_on(entry, caller, state)
         except Refusal as refusal:
-            self._refused(entry, refusal)
+            self._refused(entry, refusal, state)
         finally:
             entry.is_busy = False
 
     def _may_go_on(self, entry: _Entry, caller: Caller, state: object) -> None:
         entry.state = state
         entry.due = max(_due(caller), self._clock() + _AGAIN)
+        entry.ends = caller.principal.expires_at or _FOREVER
 
-    def _refused(self, entry: _Entry, refusal: Refusal) -> None:
+    def _refused(self, entry: _Entry, refusal: Refusal, state: object) -> None:
         if refusal.code in _BY_POLICY:
             answer = Answer.POLICY_CHANGED
         elif refusal.answer is Answer.CREDENTIALS_REFUSED:
             answer = Answer.SESSION_ENDED
+        elif refusal.code == _STALE:
+            answer = Answer.UNAVAILABLE
+        elif self._clock() >= entry.ends:
+            answer = Answer.SESSION_ENDED
         else:
-            # Nobody can tell now; who was let in goes on until somebody can.
-            entry.due = self._clock() + _AGAIN
+            # Nobody can tell now; who was let in goes on until somebody can, or its time is over.
+            entry.state, entry.due = state, self._clock() + _AGAIN
             return
         self.remove(entry.stream)
         self._workers.submit(_end, entry, answer)
@@ -155,6 +163,5 @@ def _end(entry: _Entry, answer: Answer) -> None:
 
 def _due(caller: Caller) -> float:
     principal = caller.principal
-    forever = float("inf")
-    peer_ends = forever if caller.peer is None else caller.peer.not_after
-    return min(principal.expires_at or forever, principal.recheck_at or forever, peer_ends)
+    peer_ends = _FOREVER if caller.peer is None else caller.peer.not_after
+    return min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER, peer_ends)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,12 @@ from typing import Any
 import grpc
 import pytest
 
-from secure_server.auth import Principal
+from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
+from secure_server.auth.signs import Prefix
 from secure_server.authz import Policy
-from support.door import Door, open_door, silence, wait_until
+from support.door import Door, open_door, wait_until
+from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
-
-STREAMS = ("unary_stream", "stream_unary", "stream_stream")
-STATUS = {
-    "SESSION_ENDED": grpc.StatusCode.UNAUTHENTICATED,
-    "POLICY_CHANGED": grpc.StatusCode.PERMISSION_DENIED,
-}
 
 
 class Revoked:
@@ -42,50 +37,6 @@ class Revoked:
         self.generation += 1
 
 
-class Open:
-    """A stream that stays open until somebody ends it."""
-
-    def __init__(self, door: Door, kind: str, stack: ExitStack, token: str) -> None:
-        requests = stack.enter_context(silence())
-
-        def one_and_silence() -> Iterator[bytes]:
-            yield b"hello"
-            yield from requests
-
-        argument: Any = b"hello" if kind == "unary_stream" else one_and_silence()
-        invoke = getattr(door.channel(), kind)(f"/probe.Probe/{kind}")
-        start = invoke.future if kind == "stream_unary" else invoke
-        metadata = (("authorization", f"Bearer {token}"),)
-        self.call = start(argument, metadata=metadata, timeout=60)
-        self.ended = threading.Event()
-        self.call.add_done_callback(lambda _call: self.ended.set())
-
-    @property
-    def is_open(self) -> bool:
-        return not self.ended.is_set()
-
-    def assert_ended(self, reason: str) -> None:
-        assert self.ended.wait(5)
-        assert self.call.code() is STATUS[reason], self.call.details()
-        assert reason in str(self.call.trailing_metadata())
-
-
-def hold(door: Door) -> Callable[[], None]:
-    """Have the handler stay in its stream; returns what lets it go."""
-    over = threading.Event()
-
-    def plain(request: bytes, _context: Any) -> bytes:
-        over.wait(30)
-        return request
-
-    async def later(request: bytes, _context: Any) -> bytes:
-        await asyncio.Event().wait()
-        return request
-
-    door.probe.behave = plain if door.style in {"threaded", "aio-plain"} else later
-    return over.set
-
-
 @contextmanager
 def opened(
     tmp_path: Path, style: str, kind: str, **settings: Any
@@ -93,8 +44,8 @@ def opened(
     """A door with two streams: one that is to be ended, and another one."""
     with open_door(tmp_path, style=style, **settings) as door, ExitStack() as stack:
         stack.callback(hold(door))
-        one = Open(door, kind, stack, door.token(jti="one", sub="users/one"))
-        other = Open(door, kind, stack, door.token(jti="other", sub="users/other"))
+        one = Open(door.channel(), kind, stack, door.token(jti="one", sub="users/one"))
+        other = Open(door.channel(), kind, stack, door.token(jti="other", sub="users/other"))
         wait_until(lambda: len(door.probe.callers) == 2)
         yield door, one, other
 
@@ -106,8 +57,9 @@ def test_G11_a_revoked_token_ends_its_streams_and_no_others(
 ) -> None:
     revoked = Revoked()
     with opened(tmp_path, style, kind, revocations=revoked) as (door, one, other):
+        before = time.monotonic()
         revoked.revoke("one")
-        one.assert_ended("SESSION_ENDED")
+        one.assert_ended("SESSION_ENDED", before)
         assert other.is_open
         assert [event.code for event in door.events] == ["revoked"]
         wait_until(lambda: len(door.stack._watch) == 1)
@@ -120,8 +72,8 @@ def test_G10_a_stream_ends_with_its_token(tmp_path: Path, style: str, kind: str)
     with open_door(tmp_path, style=style, clock=lambda: moment[0]) as door, ExitStack() as stack:
         stack.callback(hold(door))
         now = int(moment[0])
-        short = Open(door, kind, stack, door.token(iat=now, exp=now + 60))
-        long = Open(door, kind, stack, door.token(iat=now, exp=now + 3600))
+        short = Open(door.channel(), kind, stack, door.token(iat=now, exp=now + 60))
+        long = Open(door.channel(), kind, stack, door.token(iat=now, exp=now + 3600))
         wait_until(lambda: len(door.probe.callers) == 2)
         moment[0] = now + 69
         assert not short.ended.wait(0.5), "it ended within the leeway for clocks"
@@ -131,17 +83,68 @@ def test_G10_a_stream_ends_with_its_token(tmp_path: Path, style: str, kind: str)
         assert [event.code for event in door.events] == ["expired"]
 
 
+class Asking:
+    """Has to ask its issuer again each second, and cannot any more once it ``is_down``."""
+
+    name = "asking"
+    signs = (Prefix("opaque-"),)
+
+    def __init__(self, clock: Callable[[], float], ends: Mapping[str, float]) -> None:
+        self.is_down = False
+        self._clock = clock
+        self._ends = ends
+
+    def authenticate(self, credentials: Credentials | None, _peer: object) -> Principal | None:
+        if credentials is None or credentials.value not in self._ends:
+            return None
+        if self.is_down:
+            raise AuthenticatorUnavailable("network", "the issuer is down")
+        return Principal(
+            subject="users/admin",
+            issuer="https://opaque",
+            authenticator=self.name,
+            roles=frozenset({"admin"}),
+            expires_at=self._ends[credentials.value],
+            recheck_at=self._clock() + 1,
+        )
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_G10_a_stream_whose_issuer_is_down_goes_on_and_not_beyond_its_token(
+    tmp_path: Path, style: str
+) -> None:
+    moment = [time.time()]
+    now = moment[0]
+    asking = Asking(lambda: moment[0], {"opaque-short": now + 60, "opaque-long": now + 3600})
+    with (
+        open_door(tmp_path, style=style, clock=lambda: moment[0], before=(asking,)) as door,
+        ExitStack() as stack,
+    ):
+        stack.callback(hold(door))
+        short = Open(door.channel(), "stream_stream", stack, "opaque-short")
+        long = Open(door.channel(), "stream_stream", stack, "opaque-long")
+        wait_until(lambda: len(door.probe.callers) == 2)
+        asking.is_down = True
+        moment[0] = now + 59
+        wait_until(lambda: len(door.events) >= 2)
+        assert short.is_open
+        moment[0] = now + 61
+        short.assert_ended("SESSION_ENDED")
+        assert long.is_open
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_G12_a_new_policy_ends_the_streams_that_it_refuses(
     tmp_path: Path, style: str, kind: str
 ) -> None:
     with opened(tmp_path, style, kind) as (door, one, other):
+        before = time.monotonic()
         door.core.policy = Policy.parse(
             '{"name": "new", "allow_rules": [{"name": "other", '
             '"source": {"request_principals": ["https://issuer/users/other"]}}]}'
         )
-        one.assert_ended("POLICY_CHANGED")
+        one.assert_ended("POLICY_CHANGED", before)
         assert other.is_open
         assert [event.code for event in door.events] == ["policy"]
 
@@ -175,7 +178,7 @@ def test_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
         full = channel.unary_stream("/probe.Probe/unary_stream")(b"", metadata=metadata)
         assert next(full) == b"more"  # and then nothing is read
         stack.callback(hold(door))
-        one = Open(door, "stream_stream", stack, door.token(jti="one"))
+        one = Open(door.channel(), "stream_stream", stack, door.token(jti="one"))
         wait_until(lambda: len(door.stack._watch) == 2)
         revoked.revoke("one")
         one.assert_ended("SESSION_ENDED")
@@ -199,4 +202,6 @@ def test_a_stream_that_was_just_let_in_is_looked_at_as_well(tmp_path: Path, styl
             return caller
 
         door.core.admit = late  # type: ignore[method-assign]
-        Open(door, "stream_stream", stack, door.token(jti="one")).assert_ended("SESSION_ENDED")
+        Open(door.channel(), "stream_stream", stack, door.token(jti="one")).assert_ended(
+            "SESSION_ENDED"
+        )

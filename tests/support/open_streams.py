@@ -1,0 +1,81 @@
+"""Streams that stay open until somebody ends them, on either stack."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+
+from support.door import Door, silence
+
+STREAMS = ("unary_stream", "stream_unary", "stream_stream")
+STATUS = {
+    "SESSION_ENDED": grpc.StatusCode.UNAUTHENTICATED,
+    "POLICY_CHANGED": grpc.StatusCode.PERMISSION_DENIED,
+    "": grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class Open:
+    """A stream that stays open until somebody ends it."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        kind: str,
+        stack: ExitStack,
+        token: str | None,
+        *,
+        service: str = "probe.Probe",
+    ) -> None:
+        """It sends one message and is silent until ``stack`` is left."""
+        requests = stack.enter_context(silence())
+
+        def one_and_silence() -> Iterator[bytes]:
+            yield b"hello"
+            yield from requests
+
+        argument: Any = b"hello" if kind == "unary_stream" else one_and_silence()
+        invoke = getattr(channel, kind)(f"/{service}/{kind}")
+        start = invoke.future if kind == "stream_unary" else invoke
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self.call = start(argument, metadata=metadata, timeout=60)
+        self.ended = threading.Event()
+        self.ended_at = 0.0
+        self.call.add_done_callback(self._note)
+
+    def _note(self, _call: object) -> None:
+        self.ended_at = time.monotonic()
+        self.ended.set()
+
+    @property
+    def is_open(self) -> bool:
+        return not self.ended.is_set()
+
+    def assert_ended(self, reason: str, since: float | None = None) -> None:
+        """It got the status of this reason; ``since`` is the moment from which it had a second."""
+        assert self.ended.wait(5)
+        assert self.call.code() is STATUS[reason], self.call.details()
+        assert reason in str(self.call.trailing_metadata())
+        assert since is None or self.ended_at - since < 1.0
+
+
+def hold(door: Door) -> Callable[[], None]:
+    """Have the handler stay in its stream; returns what lets it go."""
+    over = threading.Event()
+
+    def plain(request: bytes, _context: Any) -> bytes:
+        over.wait(30)
+        return request
+
+    async def later(request: bytes, _context: Any) -> bytes:
+        await asyncio.Event().wait()
+        return request
+
+    door.probe.behave = plain if door.style in {"threaded", "aio-plain"} else later
+    return over.set
