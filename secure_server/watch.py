@@ -8,14 +8,14 @@ from pathlib import Path
 
 from secure_server import logs
 
-INTERVAL = 1.0
-"""Seconds between two looks."""
+INTERVAL = 0.4
+"""Seconds between two looks: what a change ends must have ended within a second."""
 
 Signature = tuple[object, ...]
 
 
 class Watch:
-    """Looks at files once a second, on a thread of its own, and says when they have changed.
+    """Looks at files again and again, on a thread of its own, and says when they have changed.
 
     What is looked at is what a name leads to: so a file that is written over, one that is renamed
     into its place, and the symbolic links that Kubernetes swaps are all the same. A folder stands

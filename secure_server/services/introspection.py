@@ -15,8 +15,9 @@ from secure_server.auth.errors import AuthenticationError
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.own import LEEWAY
 from secure_server.auth.principal import Principal
-from secure_server.services.failures import InvalidRequestError, answers
+from secure_server.services.failures import InvalidRequestError, answering, answers
 from secure_server.services.messages import timestamp
+from secure_server.store.errors import StoreUnavailableError
 from secure_server.tokens.revocations import Revocations
 
 MOST_WATCHED = 10_000
@@ -60,6 +61,8 @@ class Introspection:
         try:
             while not inbox.is_over:
                 request = inbox.take(watched.patience)
+                with answering(context):
+                    self._check_current()
                 for correlation_id in watched.pop_ended():
                     yield pb.IntrospectResponse(correlation_id=correlation_id)
                 if request is not None:
@@ -67,6 +70,11 @@ class Introspection:
         finally:
             unsubscribe()
             inbox.close()
+
+    def _check_current(self) -> None:
+        """Raise ``StoreError`` where nobody can tell which tokens are good."""
+        if not self._revocations.is_current:
+            raise StoreUnavailableError("STALE", "The feed of revocations cannot be read.")
 
     def _first_answer(
         self, request: pb.IntrospectRequest, context: Any, watched: _Watched

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
-from support.door import Door, silence
+from support.door import silence
 
 STREAMS = ("unary_stream", "stream_unary", "stream_stream")
 STATUS = {
@@ -65,7 +65,14 @@ class Open:
         assert since is None or self.ended_at - since < 1.0
 
 
-def hold(door: Door) -> Callable[[], None]:
+class Holding(Protocol):
+    """A server of the probe's: a ``Door``, or another one."""
+
+    style: str
+    probe: Any
+
+
+def hold(door: Holding) -> Callable[[], None]:
     """Have the handler stay in its stream; returns what lets it go."""
     over = threading.Event()
 
