@@ -195,10 +195,10 @@ def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
 
     database = Database.open(f"sqlite:///{tmp_path}/store.db")
     own = OwnTokens("https://us", "us", lambda _key_id: None)
+    revocations = Revocations(database, issuer="https://us", clock=time.time)
+    revocations.refresh()
     answers: Any = introspection.Introspection(
-        OwnAuthenticator("jwt", own, time.time),
-        Revocations(database, issuer="https://us", clock=time.time),
-        clock=time.time,
+        OwnAuthenticator("jwt", own, time.time), revocations, clock=time.time
     ).answer(questions(), None)
     for number in range(1, 101):
         assert next(answers).correlation_id == str(number)
