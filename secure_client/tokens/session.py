@@ -42,10 +42,10 @@ _WORTH_USING = 30.0
 class SessionTokenSource:
     """Access tokens of the session in a profile, renewed by its refresh token.
 
-    A refresh token works once: sent twice, it ends the session (RFC 9700, section 4.14). So
-    among all processes of this profile one at a time refreshes, under a lock, and whoever waited
-    takes what the other one got; the next refresh token is on disk before the access token is
-    used.
+    A refresh token works once: sent again, it ends the session (RFC 9700, section 4.14); only of
+    the last one used may the server give the lost answer again, for a short while. So among all
+    processes of this profile one at a time refreshes, under a lock, and whoever waited takes what
+    the other one got; the next refresh token is on disk before the access token is used.
 
     ``profile`` is the name of a profile, None for the present one. ``connection`` is where to
     refresh; by default what the profile says.

@@ -73,6 +73,8 @@ sessions = Table(
     # SHA-256 of the part that every token of the family shares, and of the one live token.
     Column("family_hash", LargeBinary(32), nullable=False),
     Column("token_hash", LargeBinary(32), nullable=False),
+    # What the live token was made by from the one before it; null before the first refresh.
+    Column("salt", LargeBinary(16)),
     Column("create_time", Float, nullable=False),
     # The idle limit, and the absolute one that it never passes.
     Column("expire_time", Float, nullable=False),

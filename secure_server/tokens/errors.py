@@ -27,8 +27,8 @@ class SessionRefusedError(SessionError):
 
 
 class RefreshRefusedError(SessionError):
-    """The refresh token is unknown or expired, its session has ended, or another refresh with
-    the same token, begun at the same time, was faster. The session is left as it is.
+    """The refresh token is unknown or expired, its session has ended, or others that began
+    at the same time were faster, more than once. The session is left as it is.
     """
 
     code = "REFRESH_REFUSED"

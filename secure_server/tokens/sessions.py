@@ -34,16 +34,22 @@ from secure_server.tokens.errors import (
 )
 from secure_server.tokens.refresh_tokens import (
     FAMILY_BYTES,
+    SALT_BYTES,
     SECRET_BYTES,
     decode,
     encode,
     hashed,
     refused,
+    successor,
 )
 from secure_server.tokens.revocations import LEEWAY_SECONDS, append
 from secure_server.tokens.revoked import Kind
 
+REPEAT_SECONDS = 30.0
+"""For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
+
 __all__ = [
+    "REPEAT_SECONDS",
     "OpenSession",
     "RefreshRefusedError",
     "RefreshReusedError",
@@ -153,8 +159,9 @@ class Sessions:
 
         A token that was used before, or that comes from another SPIFFE ID, shows that a copy is
         in the wrong hands, and nobody can tell which: the session ends and its owner logs in
-        again. Of two refreshes with one token at the same time one wins, and the other is merely
-        refused: it saw the token good when it began, so the winner was not a thief of long ago.
+        again. But the last token used, if used again within ``REPEAT_SECONDS``, gives the same
+        next one: the answer was lost, or two refreshed at once. Who saw a token good that has
+        grandchildren by now is merely refused.
 
         Raises ``RefreshRefusedError``, ``RefreshReusedError`` and ``RefreshStolenError``.
         """
@@ -166,16 +173,22 @@ class Sessions:
             # Also what spares the write lock those who only guess.
             raise refused()
         was_good = before.token_hash == hashed(token)
-        renewed = family + self._random_bytes(SECRET_BYTES)
+        salt = self._random_bytes(SALT_BYTES)
         with self._database.write() as connection:
             now = self._clock()
-            row = self._swap(connection, token, renewed, spiffe_id, now)
+            row = self._swap(connection, token, salt, spiffe_id, now)
             if row is not None:
-                return Session(row.session_id, row.user_uid, encode(renewed), row.expire_time)
+                renewed = encode(successor(token, salt))
+                return Session(row.session_id, row.user_uid, renewed, row.expire_time)
             present = _find(connection, family)
             if present is None or present.expire_time <= now:
                 raise refused()
             stolen = present.spiffe_id != spiffe_id
+            again = None if stolen else _repeated(present, token, now)
+            if again is not None:
+                return Session(
+                    present.session_id, present.user_uid, encode(again), present.expire_time
+                )
             if was_good and not stolen:
                 raise refused()
             self._end(connection, present.session_id, now)
@@ -283,7 +296,7 @@ class Sessions:
         return alive
 
     def _swap(
-        self, connection: Connection, old: bytes, new: bytes, spiffe_id: str, now: float
+        self, connection: Connection, old: bytes, salt: bytes, spiffe_id: str, now: float
     ) -> Row[Any] | None:
         c = sessions.c
         idle = now + self._idle_lifetime
@@ -296,7 +309,8 @@ class Sessions:
                 c.expire_time > now,
             )
             .values(
-                token_hash=hashed(new),
+                token_hash=hashed(successor(old, salt)),
+                salt=salt,
                 last_use_time=now,
                 expire_time=case((c.end_time < idle, c.end_time), else_=idle),
             )
@@ -319,3 +333,11 @@ class Sessions:
 def _find(connection: Connection, family: bytes) -> Row[Any] | None:
     query = select(sessions).where(sessions.c.family_hash == hashed(family))
     return connection.execute(query).one_or_none()
+
+
+def _repeated(present: Row[Any], token: bytes, now: float) -> bytes | None:
+    """Return the good token, if ``token`` is the one before it and was used just now."""
+    if present.salt is None or now >= present.last_use_time + REPEAT_SECONDS:
+        return None
+    good = successor(token, present.salt)
+    return good if hashed(good) == present.token_hash else None

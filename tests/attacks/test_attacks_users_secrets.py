@@ -209,8 +209,10 @@ def _live(house: House, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     story.refused(login, "ada", initial, later)
     story.refused(login, "ada", chosen, later)
     second = story.keep(ada.refresh(first))
+    story.keep(ada.refresh(first))  # repeated, as if the answer had been lost
+    third = story.keep(ada.refresh(second))
     story.refused(ada.refresh, first)
-    story.refused(ada.refresh, second)
+    story.refused(ada.refresh, third)
     story.refused(ada.me, second.access_token)
     ada.tokens = story.keep(login("ada", chosen))
     story.refused(ada.me, ada.tokens.refresh_token)

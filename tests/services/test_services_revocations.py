@@ -158,7 +158,7 @@ def test_whatever_ends_a_users_sessions_ends_their_streams(
 
 def test_u13_a_refresh_token_used_twice_ends_the_streams_of_its_family(root: Person) -> None:
     tokens = root.log_in()
-    renewed = root.refresh(tokens)
+    renewed = root.refresh(root.refresh(tokens))
     stream = Stream("WatchUsers", root, renewed.access_token)
     before = time.monotonic()
     assert isinstance(outcome(root.refresh, tokens), Refused)

@@ -12,10 +12,10 @@ from secure_server.store.schema import metadata
 from secure_server.store.schema import sessions as table
 from secure_server.tokens.revocations import LEEWAY_SECONDS
 from secure_server.tokens.sessions import (
+    REPEAT_SECONDS,
     RefreshRefusedError,
     RefreshReusedError,
     RefreshStolenError,
-    SessionError,
     SessionRefusedError,
 )
 
@@ -106,8 +106,8 @@ def test_a_token_from_another_spiffe_id_ends_the_family(sessions, revocations, u
 
 
 @pytest.mark.parametrize("round_number", range(5))
-def test_u15_of_two_refreshes_at_once_one_wins_and_lives(sessions, database, round_number):
-    """Both have seen the token good before either took the write lock."""
+def test_u15_of_refreshes_at_once_all_get_the_one_next_token(sessions, database, round_number):
+    """All have seen the token good before any took the write lock."""
     opened = sessions.open("u1", MINE)
     barrier = threading.Barrier(4)
     real = database.write
@@ -117,19 +117,14 @@ def test_u15_of_two_refreshes_at_once_one_wins_and_lives(sessions, database, rou
         return real()
 
     def rotate():
-        try:
-            return sessions.rotate(opened.refresh_token, MINE)
-        except SessionError as error:
-            return error
+        return sessions.rotate(opened.refresh_token, MINE)
 
     database.write = write_together
     with ThreadPoolExecutor(4) as pool:
         results = [future.result() for future in [pool.submit(rotate) for _ in range(4)]]
     database.write = real
-    winners = [result for result in results if not isinstance(result, SessionError)]
-    assert len(winners) == 1
-    assert {type(r) for r in results if isinstance(r, SessionError)} == {RefreshRefusedError}
-    assert sessions.rotate(winners[0].refresh_token, MINE)
+    assert len({result.refresh_token for result in results}) == 1
+    assert sessions.rotate(results[0].refresh_token, MINE)
     # Afterwards it is what it is: used.
     with pytest.raises(RefreshReusedError):
         sessions.rotate(opened.refresh_token, MINE)
@@ -142,14 +137,55 @@ def test_u15_threads_that_race_freely_never_get_two_tokens(sessions):
 
         def rotate(token=opened.refresh_token, barrier=barrier):
             barrier.wait(30)
-            try:
-                return sessions.rotate(token, MINE)
-            except SessionError:
-                return None
+            return sessions.rotate(token, MINE).refresh_token
 
         with ThreadPoolExecutor(2) as pool:
-            results = [future.result() for future in [pool.submit(rotate) for _ in range(2)]]
-        assert sum(result is not None for result in results) == 1
+            results = {future.result() for future in [pool.submit(rotate) for _ in range(2)]}
+        assert len(results) == 1
+
+
+def test_u15_who_was_overtaken_twice_is_refused_and_the_family_lives(sessions, database):
+    """Nobody was a thief: it saw the token good when it began."""
+    opened = sessions.open("u1", MINE)
+    real, live = database.write, []
+
+    def write_late():
+        database.write = real
+        second = sessions.rotate(opened.refresh_token, MINE)
+        live.append(sessions.rotate(second.refresh_token, MINE))
+        return real()
+
+    database.write = write_late
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(opened.refresh_token, MINE)
+    assert sessions.rotate(live[0].refresh_token, MINE)
+
+
+def test_u14_a_refresh_is_repeated_with_the_same_result_for_a_while(sessions, revocations, clock):
+    """However often, and the first one's time counts."""
+    first = sessions.open("u1", MINE)
+    second = sessions.rotate(first.refresh_token, MINE)
+    for _ in range(2):
+        clock.now += REPEAT_SECONDS / 2 - 0.1
+        assert sessions.rotate(first.refresh_token, MINE) == second
+    revocations.refresh()
+    assert not revocations.is_revoked(token(session_id=first.session_id))
+    clock.now += 0.2
+    with pytest.raises(RefreshReusedError):
+        sessions.rotate(first.refresh_token, MINE)
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(second.refresh_token, MINE)
+
+
+def test_u14_the_grandparent_ends_the_family_at_once(sessions):
+    first = sessions.open("u1", MINE)
+    second = sessions.rotate(first.refresh_token, MINE)
+    third = sessions.rotate(second.refresh_token, MINE)
+    assert sessions.rotate(second.refresh_token, MINE) == third
+    with pytest.raises(RefreshReusedError):
+        sessions.rotate(first.refresh_token, MINE)
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(third.refresh_token, MINE)
 
 
 def test_u16_the_idle_limit(sessions, clock):
@@ -243,18 +279,12 @@ def test_u17_a_stolen_database_has_no_refresh_token(sessions, database):
 RACER = """
 import sys, time
 from secure_server.store import Database
-from secure_server.tokens.sessions import SessionError, Sessions
+from secure_server.tokens.sessions import Sessions
 database = Database.open(sys.argv[1])
 sessions = Sessions(database, clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0,
                     idle_lifetime=1000.0, absolute_lifetime=5000.0)
-won = 0
 for token in sys.argv[2:]:
-    try:
-        sessions.rotate(token, "spiffe://x/mine")
-        won += 1
-    except SessionError:
-        pass
-print(won)
+    print(sessions.rotate(token, "spiffe://x/mine").refresh_token)
 database.close()
 """
 
@@ -262,8 +292,9 @@ database.close()
 def test_u15_processes_that_race_never_get_two_tokens(sessions, url, run):
     tokens = [sessions.open("u1", MINE).refresh_token for _ in range(20)]
     with ThreadPoolExecutor(2) as pool:
-        won = [int(out) for out in pool.map(lambda _: run(RACER, url, *tokens), range(2))]
-    assert sum(won) == 20
+        one, other = pool.map(lambda _: run(RACER, url, *tokens).split(), range(2))
+    assert one == other
+    assert len(set(one)) == 20
 
 
 def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, clock):

@@ -131,7 +131,8 @@ class TokenServiceServicer:
 
     def Refresh(self, request, context):
         """Trades a refresh token for a new access token and the next refresh token (RFC 9700, section
-        4.14). The old refresh token is dead afterwards; sending it again ends the session.
+        4.14). The old refresh token is dead afterwards; sending it again ends the session. Only who
+        sends the last one again within 30 seconds, because the answer was lost, gets the same next one.
 
         Errors: UNAUTHENTICATED.
         """
