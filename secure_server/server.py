@@ -96,6 +96,7 @@ class Server:
             max_staleness=config.store.max_feed_staleness,
         )
         revocations.start()
+        self._revocations = revocations
         self._undo.append(revocations.close)
         own = OwnTokens(tokens.issuer, tokens.audience, keys.find)
         verifier = OwnAuthenticator("jwt", own, self._clock)
@@ -293,7 +294,8 @@ class Server:
         log_audit(event)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises ``StoreError``."""
+        self._revocations.refresh()  # the first call knows what was revoked while this was built
         self._generations.start()
         if self._config.http.listen is not None:
             self._http.start()
