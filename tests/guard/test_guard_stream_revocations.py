@@ -259,7 +259,7 @@ def test_O1_streams_go_on_until_the_feed_is_too_old_and_then_end_as_unavailable(
         stack.callback(hold(door))
         token, channel = door.token(), door.channel()
         streams = [Open(channel, kind, stack, token) for kind in STREAMS]
-        anonymous = Open(channel, "stream_stream", stack, None, service="probe.Open")
+        anonymous = Open(channel, "stream_stream", stack, None, path="/probe.Open/stream_stream")
         wait_until(lambda: len(door.probe.callers) == len(streams) + 1)
         door.probe.behave = lambda request, _context: request
 

@@ -165,7 +165,7 @@ def test_G11_a_certificate_that_is_trusted_no_longer_ends_its_streams(
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
+def test_G11_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
     tmp_path: Path, style: str
 ) -> None:
     """Its own stream ends too: by its status, or without one where nothing goes out any more."""
@@ -189,7 +189,7 @@ def test_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_stream_that_was_just_let_in_is_looked_at_as_well(tmp_path: Path, style: str) -> None:
+def test_G11_a_stream_that_was_just_let_in_is_looked_at_as_well(tmp_path: Path, style: str) -> None:
     """What changes between the decision and the watch is not missed."""
     revoked = Revoked()
     with open_door(tmp_path, style=style, revocations=revoked) as door, ExitStack() as stack:

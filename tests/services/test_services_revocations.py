@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -10,12 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
-from services.people import Person, Refused, administrator, newcomer, outcome
+from services.people import Person, Refused, administrator, fresh, newcomer, outcome, rows
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from support.house import DEADLINE, PASSWORD, House, bearer, reason_of
+from support.door import wait_until
+from support.house import DEADLINE, PASSWORD, House, bearer, call, reason_of
 from support.second import connected, second_server
 
 
@@ -56,18 +58,28 @@ class Stream:
 
     def __init__(self, kind: str, person: Person, token: str, channel: Any = None) -> None:
         self.silence = threading.Event()
+        self.answers_once = kind == "ImportUsers"
         self.ended_at = 0.0
         metadata = bearer(token)
+        method = person.method(kind) if channel is None else getattr(UserServiceStub(channel), kind)
         if kind == "WatchUsers":
-            method = UserServiceStub(channel).WatchUsers if channel else person.method(kind)
             self.call = method(users_pb.WatchUsersRequest(), metadata=metadata, timeout=60)
+            next(self.call)
+        elif kind == "ImportUsers":
+            name = fresh("row")
+            self.call = method.future(self._import(name), metadata=metadata, timeout=60)
+            wait_until(lambda: not isinstance(outcome(person.get, f"users/{name}"), Refused))
         else:
-            self.call = person.method(kind)(self._ask(token), metadata=metadata, timeout=60)
-        next(self.call)
+            self.call = method(self._ask(token), metadata=metadata, timeout=60)
+            next(self.call)
         self.call.add_done_callback(self._note)
 
     def _ask(self, token: str) -> Any:
         yield pb.IntrospectRequest(token=token)
+        self.silence.wait(60)
+
+    def _import(self, name: str) -> Any:
+        yield from rows(users_pb.CreateUserRequest(user_id=name))
         self.silence.wait(60)
 
     def _note(self, _call: object) -> None:
@@ -76,7 +88,7 @@ class Stream:
 
     def assert_ended_within_a_second_of(self, moment: float) -> None:
         with pytest.raises(grpc.RpcError) as caught:
-            list(self.call)
+            self.call.result(timeout=DEADLINE) if self.answers_once else list(self.call)
         assert self.call.code() is grpc.StatusCode.UNAUTHENTICATED
         assert reason_of(caught.value) == "SESSION_ENDED"
         assert self.silence.wait(DEADLINE)
@@ -91,7 +103,7 @@ class Stream:
         self.call.cancel()
 
 
-@pytest.mark.parametrize("kind", ["WatchUsers", "Introspect"])
+@pytest.mark.parametrize("kind", ["WatchUsers", "ImportUsers", "Introspect"])
 def test_g11_to_revoke_one_session_ends_exactly_its_streams(root: Person, kind: str) -> None:
     one, other = root.log_in().access_token, root.log_in().access_token
     streams = [Stream(kind, root, token) for token in (one, one, other)]
@@ -125,7 +137,7 @@ def test_g11_a_revocation_by_another_process_ends_the_streams_here(
 
 
 @pytest.mark.parametrize("how", ["password", "disabled", "deleted", "roles", "user", "client"])
-def test_whatever_ends_a_users_sessions_ends_their_streams(
+def test_g11_u12_whatever_ends_a_users_sessions_ends_their_streams(
     admin: Person, root: Person, bob: Person, how: str
 ) -> None:
     token = root.log_in().access_token
@@ -154,6 +166,32 @@ def test_whatever_ends_a_users_sessions_ends_their_streams(
     # Only the password's own change keeps the session that it was made in.
     assert root.is_known(root.tokens.access_token) is (how == "password")
     assert bob.is_known(bob.tokens.access_token)
+
+
+def test_u19_a_logout_here_is_known_to_another_replica_within_a_second(
+    house: House, admin_token: str
+) -> None:
+    """Of a session, and of a workload that has none; a stream that is open there ends."""
+    root = newcomer(house, admin_token, "admin", called="root")
+    workload = Person(house, "workload", house.client("workload"))
+    theirs = workload.do("IssueToken", pb.IssueTokenRequest(), "").access_token
+    with (
+        second_server(house) as server,
+        connected(house, server, root.client) as channel,
+        connected(house, server, workload.client) as workloads,
+    ):
+        held = ((root, root.tokens.access_token, channel), (workload, theirs, workloads))
+        for person, token, there in held:
+            ask = functools.partial(call, there, metadata=bearer(token))
+            assert ask().served
+            stream = Stream("WatchUsers", person, token, there) if person is root else None
+            before = time.monotonic()
+            person.do("Logout", pb.LogoutRequest(), token)
+            wait_until(lambda ask=ask: not ask().served)
+            assert time.monotonic() - before < 1.0
+            assert ask().code is grpc.StatusCode.UNAUTHENTICATED
+            if stream is not None:
+                stream.assert_ended_within_a_second_of(before)
 
 
 def test_u13_a_refresh_token_used_twice_ends_the_streams_of_its_family(root: Person) -> None:

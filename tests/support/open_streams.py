@@ -31,17 +31,18 @@ class Open:
         stack: ExitStack,
         token: str | None,
         *,
-        service: str = "probe.Probe",
+        path: str | None = None,
+        first: bytes = b"hello",
     ) -> None:
-        """It sends one message and is silent until ``stack`` is left."""
+        """It sends its first message and is silent until ``stack`` is left."""
         requests = stack.enter_context(silence())
 
         def one_and_silence() -> Iterator[bytes]:
-            yield b"hello"
+            yield first
             yield from requests
 
-        argument: Any = b"hello" if kind == "unary_stream" else one_and_silence()
-        invoke = getattr(channel, kind)(f"/{service}/{kind}")
+        argument: Any = first if kind == "unary_stream" else one_and_silence()
+        invoke = getattr(channel, kind)(path or f"/probe.Probe/{kind}")
         start = invoke.future if kind == "stream_unary" else invoke
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self.call = start(argument, metadata=metadata, timeout=60)
