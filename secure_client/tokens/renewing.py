@@ -96,12 +96,12 @@ class RenewingToken:
             else:
                 flight, mine = _Flight(refused), True
                 self._flight = flight
-        if held is not None and usable:
-            if mine:
-                threading.Thread(target=self._fly, args=(flight,), daemon=True).start()
-            return held.token
         if mine:
-            self._fly(flight)
+            # No daemon, and not this thread: Ctrl-C and the end of the program wait for what has
+            # been asked for. A refresh token works once; the next one must not be lost.
+            threading.Thread(target=self._fly, args=(flight,), daemon=False).start()
+        if held is not None and usable:
+            return held.token
         return flight.result()
 
     def _fly(self, flight: _Flight) -> None:

@@ -3,12 +3,18 @@
 import io
 import json
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
+from client_seen import until
 
 from secure_api.users.v1 import user_service_pb2
 from secure_client.cli import main
@@ -137,6 +143,26 @@ def test_token_without_a_session_says_what_to_do(cli):
     code, out, err = cli("token")
     assert (code, out) == (2, "")
     assert "secure-client login USER" in err
+
+
+def test_who_is_interrupted_while_the_session_is_renewed_keeps_it(cli, running):
+    """A refresh token works once: the answer with the next one is waited for."""
+    running.service.lifetime = 1
+    assert cli("login", "alice", "--password-file", "-", stdin="right\n")[0] == 0
+    running.service.gate = threading.Event()
+    with subprocess.Popen(
+        # Whoever runs the tests in the background may have SIGINT ignored.
+        ["env", "--default-signal=INT", Path(sys.executable).with_name("secure-client"), "token"],
+        stderr=subprocess.PIPE,
+    ) as command:
+        until(lambda: "Refresh" in running.service.names())
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # it would be gone by now
+        running.service.gate.set()
+        _, err = command.communicate(timeout=30)
+        assert command.returncode == 130
+    assert b"Traceback" not in err
+    assert Profile.named().session.load().refresh_token in running.service.good_refresh
 
 
 def test_a_workload_gets_its_token_without_a_session(cli, running):
