@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from secure_client.tokens.session import SessionTokenSource
     from secure_client.tokens.source import AccessToken, TokenSource
     from secure_client.tokens.workload import WorkloadTokenSource
+    from secure_client.users import watch_users
 
 __all__ = [
     "AccessToken",
@@ -43,6 +44,7 @@ __all__ = [
     "aio",
     "connect",
     "find_connection",
+    "watch_users",
 ]
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "AccessToken": "tokens.source",
     "TokenSource": "tokens.source",
     "WorkloadTokenSource": "tokens.workload",
+    "watch_users": "users",
 }
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # load balancers forget an idle connection after as little as 350 seconds.
 _KEEPALIVE_MS = 310_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
+# Two minutes unless told otherwise: too long after an outage that is over.
+_RECONNECT_MS = 30_000
 # Both limits alike: between a soft and a hard one gRPC rejects at random.
 _MAX_METADATA_BYTES = 16_384
 
@@ -56,6 +58,7 @@ class Endpoint:
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
             # Connections are this channel's alone: another certificate is another connection.

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import grpc
 import grpc.aio
 
 from secure_client._aio_methods import Streaming, UnaryUnary
+from secure_client._aio_users import watch
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
 from secure_client._lines import PATIENCE, SETTLED, UNREACHABLE, Line, Lines, Methods
+from secure_client._resuming import NOT_OURS, Resuming
 from secure_client._watch import WATCH
-from secure_client.errors import ClientError
+from secure_client.errors import ClientError, ConfigurationError
 from secure_tls import TLSError
 
 if TYPE_CHECKING:
+    from secure_api.users.v1.user_service_pb2 import WatchUsersResponse
     from secure_client._identity import Identity
     from secure_client._service_config import IdempotentMethods
     from secure_client.tokens.source import TokenSource
 
-__all__ = ["connect"]
+__all__ = ["connect", "watch_users"]
 
 
 def connect(
@@ -61,6 +66,15 @@ def connect(
     )
 
 
+def watch_users(
+    channel: grpc.aio.Channel, *, resume_token: str = ""
+) -> AsyncGenerator[WatchUsersResponse, None]:
+    """Do as ``secure_client.watch_users``. ``aclose()`` hangs up."""
+    if not isinstance(channel, RotatingChannel):
+        raise ConfigurationError(NOT_OURS.format(connect="secure_client.aio.connect"))
+    return watch(channel, Resuming(resume_token))
+
+
 class RotatingChannel(Methods, grpc.aio.Channel):
     """An ordinary ``grpc.aio.Channel`` over lines: what ``connect`` returns."""
 
@@ -86,7 +100,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
             lambda channel: self._loop.call_soon_threadsafe(self._close_channel, channel),
         )
         self._renewing: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = asyncio.Event()
         WATCH.add(self)
 
     def line(self) -> Line:
@@ -109,6 +123,16 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         """Replace the line if its files have changed; whoever comes second waits for the first."""
         await asyncio.shield(self._begin())
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, no longer than the channel is open."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
     def _begin(self) -> asyncio.Task[None]:
         if self._renewing is None or self._renewing.done():
             self._renewing = self._loop.create_task(self._renew())
@@ -117,7 +141,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
     async def _renew(self) -> None:
         try:
             identity = await asyncio.to_thread(self._files.read)
-            if identity is not None and not self._closed:
+            if identity is not None and not self.is_closed:
                 await self._take(identity, self._lines.open(identity, self._lines.current))
         except (TLSError, ClientError) as error:
             self._files.refuse(str(error))
@@ -160,7 +184,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """End every call with CANCELLED, after ``grace`` seconds if given, as gRPC does."""
-        self._closed = True
+        self._closed.set()
         WATCH.discard(self)
         if self._renewing is not None:
             self._renewing.cancel()

@@ -115,6 +115,15 @@ class RotatingChannel(Methods, grpc.Channel):
         if self._files.changed() and (renewing := self._begin()) is not None:
             renewing.join(timeout if timeout is None else max(timeout, 0.0))
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def wait(self, seconds: float) -> None:
+        """Wait, no longer than the channel is open."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
+
     def _begin(self) -> threading.Thread | None:
         with self._changed:
             if self._closed:

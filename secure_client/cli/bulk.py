@@ -1,6 +1,6 @@
 """``users import`` and ``users watch``: the streams."""
 
-import time
+import logging
 from typing import Annotated
 
 import grpc
@@ -9,19 +9,19 @@ from google.rpc import code_pb2
 
 from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_client.cli.output import as_json, escaped, fields_of, line, note, table
+from secure_client.cli.output import as_json, complain, escaped, fields_of, line, note, table
 from secure_client.cli.rows import Row, read_rows
 from secure_client.cli.state import State, state_of
 from secure_client.cli.users import state_name
-from secure_client.errors import CallError
+from secure_client.errors import CallError, TokenError
+from secure_client.users import watch_users
 
 # Seconds for a whole import, and for each row of it.
 _IMPORT = 30.0
 _IMPORT_EACH = 0.05
 
-# A stream that ends so is opened again: a server that rolls, a token that has been renewed.
-_GO_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED})
-_PAUSE = 1.0
+# With these there is nothing to go on from.
+_NO_PLACE = frozenset({grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT})
 
 _CHANGES = {
     user_service_pb2.WatchUsersResponse.CHANGE_CREATED: "created",
@@ -77,45 +77,49 @@ def watch(
 ) -> None:
     """Print changes of users as they happen.
 
-    One a line, until Ctrl-C, which shows how to go on from there.
+    One a line, until Ctrl-C or the end of the session, which show how to go on from there.
     """
     state = state_of(ctx)
-    token, told = resume, False
+    token = resume
+    _tell_of_interruptions()
     try:
-        while True:
-            begun = False
-            try:
-                with state.channel() as channel:
-                    for change in UserServiceStub(channel).WatchUsers(
-                        user_service_pb2.WatchUsersRequest(resume_token=token)
-                    ):
-                        begun = True
-                        told = _tell(state, change, told=told)
-                        token = change.resume_token
-            except CallError as error:
-                # Refused from the start is refused.
-                if not begun or error.code not in _GO_ON:
-                    raise
-            time.sleep(_PAUSE)
+        with state.channel() as channel:
+            for change in watch_users(channel, resume_token=resume):
+                _tell(state, change)
+                token = change.resume_token
     except KeyboardInterrupt:
-        if token:
-            note(f"\nTo go on from here: secure-client users watch --resume {escaped(token)}")
+        note("")
+        _tell_place(token)
         raise typer.Exit(130) from None
+    except (CallError, TokenError) as error:
+        if not isinstance(error, CallError) or error.code not in _NO_PLACE:
+            _tell_place(token)
+        raise
 
 
-def _tell(state: State, change: user_service_pb2.WatchUsersResponse, *, told: bool) -> bool:
-    """Print one message. That the stream stands is told once, however often it is opened."""
-    if change.change == user_service_pb2.WatchUsersResponse.CHANGE_WATCHING:
-        if told:
-            return True
-        if state.as_json:
-            as_json(fields_of(change))
-        else:
-            note(f"Watching the users of {state.connection.target}; Ctrl-C ends it.")
-        return True
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(escaped(record.getMessage()))
+
+
+def _tell_of_interruptions() -> None:
+    logger = logging.getLogger("secure_client.users")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_Complaints()]
+
+
+def _tell_place(token: str) -> None:
+    if token:
+        note(f"To go on from here: secure-client users watch --resume {escaped(token)}")
+
+
+def _tell(state: State, change: user_service_pb2.WatchUsersResponse) -> None:
     if state.as_json:
         as_json(fields_of(change))
-        return told
+        return
+    if change.change == user_service_pb2.WatchUsersResponse.CHANGE_WATCHING:
+        note(f"Watching the users of {state.connection.target}; Ctrl-C ends it.")
+        return
     user = change.user
     fields = [
         f"{user.update_time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}",
@@ -126,7 +130,6 @@ def _tell(state: State, change: user_service_pb2.WatchUsersResponse, *, told: bo
         user.email or "-",
     ]
     line("  ".join(fields))
-    return told
 
 
 def _report(rows: list[Row], answer: user_service_pb2.ImportUsersResponse) -> None:

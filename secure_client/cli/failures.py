@@ -63,6 +63,11 @@ def explain(error: CallError, state: State) -> str:
         return _unavailable(error, state)
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         return _unauthenticated(state)
+    if error.code is grpc.StatusCode.OUT_OF_RANGE:
+        return (
+            f"{target} no longer keeps all changes since then: see how the users are now "
+            "(secure-client users list), and watch without --resume."
+        )
     meaning = _MEANINGS.get(error.code, "{target} answered {code}.")
     return meaning.format(target=target, who=_who(state), code=error.code.name) + _said(error)
 

@@ -305,7 +305,7 @@ def test_closing_with_grace_lets_calls_finish(world):
             await echo.waiting.wait()
             closing = asyncio.create_task(channel.close(grace=30))
             await asyncio.sleep(0)
-            assert channel._closed
+            assert channel.is_closed
             echo.gate.set()
             assert await begun == b"a b"
             await closing

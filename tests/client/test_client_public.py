@@ -25,6 +25,7 @@ def test_the_public_names():
         "aio",
         "connect",
         "find_connection",
+        "watch_users",
     ]
     assert all(hasattr(secure_client, name) for name in secure_client.__all__)
     assert secure_client.cli.__all__ == ["app", "main"]

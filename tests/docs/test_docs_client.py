@@ -1,10 +1,11 @@
-"""docs/client.md: its programs call while a certificate is renewed, on threads and on asyncio."""
+"""docs/client.md: its programs call while a certificate is renewed, and watch what is changed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 from test_docs_run import SECONDS, blocks, clone, environment, free_port, make_run
 
@@ -36,10 +37,19 @@ def test_the_programs_do_what_is_said(clone: Path) -> None:
         programs = [start(clone, more, name, port) for name in ("threads", "asyncio")]
         try:
             for program in programs:
-                assert program.stdout is not None
-                assert program.stdout.readline() == "calling as users/admin\n"
+                assert line_of(program.stdout) == "calling as users/admin\n"
+            watchers = [
+                start(clone, more, "watch", port),
+                piped(BLOCKS["command"].split(), clone, more),
+            ]
+            programs += watchers
+            assert line_of(watchers[0].stdout) == "CHANGE_WATCHING \n"
+            assert line_of(watchers[1].stderr).startswith("Watching the users of localhost")
+            run("secure-client users create bob")
+            assert line_of(watchers[0].stdout) == "CHANGE_CREATED users/bob\n"
+            assert line_of(watchers[1].stdout).split()[1:3] == ["created", "users/bob"]
             run(BLOCKS["renew"])
-            for program in programs:
+            for program in programs[:2]:
                 rest, errors = program.communicate(timeout=SECONDS)
                 assert rest == "a new certificate, and no call has failed\n"
                 assert (program.returncode, errors) == (0, "")
@@ -52,8 +62,17 @@ def test_the_programs_do_what_is_said(clone: Path) -> None:
 def start(clone: Path, more: dict[str, str], name: str, port: int) -> subprocess.Popen[str]:
     text = BLOCKS[name].replace("localhost:50051", f"localhost:{port}")
     (clone / f"{name}_shown.py").write_text(text)
+    return piped([sys.executable, "-W", "error", f"{name}_shown.py"], clone, more)
+
+
+def line_of(output: IO[str] | None) -> str:
+    assert output is not None
+    return output.readline()
+
+
+def piped(command: list[str], clone: Path, more: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", f"{name}_shown.py"],
+        command,
         cwd=clone,
         env=more,
         stdout=subprocess.PIPE,
