@@ -32,7 +32,7 @@ def connect(world, running, **more):
 
 def test_the_module_comes_on_first_use():
     assert secure_client.aio is aio
-    assert aio.__all__ == ["connect"]
+    assert aio.__all__ == ["connect", "watch_users"]
 
 
 def test_C1_what_no_channel_can_be_built_of_is_refused_as_on_the_other_stack(world):
