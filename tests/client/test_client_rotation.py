@@ -13,7 +13,7 @@ import grpc
 import pytest
 from client_fakes import NOW, Renewing, Requests, access_token, open_channel, subject
 from client_seen import connections, often, thumbprint, until
-from conftest import start
+from client_service import start
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
