@@ -29,6 +29,7 @@ Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
 
 _OVERLOADED = answer_of(Answer.OVERLOADED)
 _NO_FAILURE = (None, grpc.StatusCode.OK, 0)
+_LAST_WORD = 0.4  # seconds in which the status of a stream that is ended must have gone out
 _TOO_SLOW = (grpc.StatusCode.CANCELLED, "The request message did not come.")
 
 
@@ -155,7 +156,11 @@ class GuardedMethod:
         )
         # The thread may outlive the call, and keeps the place as long.
         future.add_done_callback(place.handed_over())
-        response, error = await asyncio.wrap_future(future)
+        try:
+            response, error = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            plain.hang_up()  # a peer that reads nothing would keep the thread
+            raise
         if error is not None:
             raise error
         return response
@@ -218,9 +223,10 @@ class OpenStream:
         if self._task is None or self._task.done() or self._context.done():
             return
         # In this order: the status goes out, and then the handler stops. The abort raises, as it
-        # would in a handler.
-        with suppress(grpc.aio.AbortError, grpc.aio.InternalError):
-            await self._context.abort(*answer_of(answer))
+        # would in a handler. Somebody who reads nothing holds back the status, not the handler.
+        with suppress(grpc.aio.AbortError, grpc.aio.InternalError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD):
+                await self._context.abort(*answer_of(answer))
         self._task.cancel()
 
 

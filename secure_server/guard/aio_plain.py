@@ -29,6 +29,7 @@ class PlainContext:
         self.is_over = False
         self._callbacks: list[Callable[[], None]] | None = []
         self._lock = threading.Lock()
+        self._waiting: set[asyncio.Task[Any]] = set()
         context.add_done_callback(lambda _context: self._end())
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -104,6 +105,14 @@ class PlainContext:
         for callback in callbacks or ():
             threading.Thread(target=callback, name="callback", daemon=True).start()
 
+    def hang_up(self) -> None:
+        """Let go of what the function waits for: its call is over, whatever was sent. On the event
+        loop.
+        """
+        self.is_over = True
+        for task in tuple(self._waiting):
+            task.cancel()
+
     # What is sent now.
 
     def abort(self, code: grpc.StatusCode, details: str = "", trailers: Any = ()) -> NoReturn:
@@ -132,13 +141,19 @@ class PlainContext:
         async def operate() -> Any:
             if self.is_over:
                 raise HungUp("The call is over.")
-            return await operation()
+            task = asyncio.current_task()
+            assert task is not None
+            self._waiting.add(task)
+            try:
+                return await operation()
+            finally:
+                self._waiting.discard(task)
 
         if self.is_over or self._loop.is_closed():
             raise HungUp("The call is over.")
         try:
             return asyncio.run_coroutine_threadsafe(operate(), self._loop).result()
-        except concurrent.futures.CancelledError:  # the event loop is being closed
+        except concurrent.futures.CancelledError:  # or the event loop is being closed
             raise HungUp("The call is over.") from None
 
 

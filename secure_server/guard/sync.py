@@ -239,14 +239,13 @@ class _Stream:
         self._context.set_details(text)
         if not self._context.is_active():
             return
-        # Somebody who reads nothing holds back the status too, and the thread that sends it.
+        self._send(None)
+        # Somebody who reads nothing holds back the status too, and the thread that sends to it.
         give_up = threading.Timer(_LAST_WORD, self._context.cancel)
         give_up.daemon = True
         give_up.start()
-        try:
-            self._send(None)
-        finally:
-            give_up.cancel()
+        if not self._context.add_callback(give_up.cancel):
+            give_up.cancel()  # it has gone out already
 
 
 def _abort(context: Context, answer: Answer) -> None:

@@ -171,15 +171,24 @@ def test_G11_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
     """Its own stream ends too: by its status, or without one where nothing goes out any more."""
     revoked = Revoked()
     with open_door(tmp_path, style=style, revocations=revoked) as door, ExitStack() as stack:
-        closed = threading.Event()
-        door.probe.others["/probe.Probe/unary_stream"] = door.probe.endless(closed.set)
+        closed, sent = threading.Event(), [0.0]
+
+        def serialize(message: bytes) -> bytes:
+            sent[0] = time.monotonic()
+            return message * 10_000
+
+        endless = door.probe.endless(closed.set)
+        door.probe.others["/probe.Probe/unary_stream"] = grpc.unary_stream_rpc_method_handler(
+            endless.unary_stream, response_serializer=serialize
+        )
         channel = door.channel()
         metadata = (("authorization", f"Bearer {door.token(jti='one')}"),)
         full = channel.unary_stream("/probe.Probe/unary_stream")(b"", metadata=metadata)
-        assert next(full) == b"more"  # and then nothing is read
+        assert next(full)  # and then nothing is read
         stack.callback(hold(door))
         one = Open(door.channel(), "stream_stream", stack, door.token(jti="one"))
         wait_until(lambda: len(door.stack._watch) == 2)
+        wait_until(lambda: time.monotonic() > sent[0] + 0.3)  # nothing more can be sent to it
         revoked.revoke("one")
         one.assert_ended("SESSION_ENDED")
         assert closed.wait(5)
