@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 from threading import Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.dying import Step
 from benchmarks.revoked_people import (
@@ -45,7 +45,6 @@ _POLL = 0.005
 _MOST_WRITES = 10  # as many as the smallest revocation writes
 _SPREAD = {Way.CALL: 0.04, Way.COMMAND: 1.5}
 """Seconds that a revocation takes at the most, from its beginning: when to kill at any moment."""
-_BOTH_DIE = 0.3  # of the rounds: nobody is left who knows anything but the disk
 _SPARE = 60.0  # seconds that a token must be good for, to be tried
 
 
@@ -128,17 +127,18 @@ class Rounds:
     def run(self, rounds: int) -> Iterator[Figures]:
         """Yield the figures after each round, and after the last check of everything."""
         secret = self._installation.bootstrap()
-        self._writer, self._other = self._start(plan(0)[0]), self._start()
+        self._writer, self._other = self._start(plan(0).step), self._start()
         try:
             self._make_users(secret)
             for number in range(rounds):
-                self._round(number, plan(number + 1)[0])
+                self._round(number, plan(number + 1).step)
                 self.figures.rounds += 1
                 yield self.figures
             for server in (self._writer, self._other):
                 server.kill()
             self._writer, self._other = self._start(), self._start()
             self._check(self._credentials)
+            self._check_sessions(self._credentials)
             yield self.figures
         finally:
             self._writer.kill()
@@ -171,7 +171,7 @@ class Rounds:
 
     def _round(self, number: int, next_step: Step) -> None:
         """Revoke one thing and be told, revoke another and kill; restart, and try everybody."""
-        step, kind, way = plan(number)
+        step, kind, way, both = plan(number)
         self._admin.log_in(self._writer.address, self._password)
         mine = self._log_everybody_in(f"round {number}, {step.name}")
         with ExitStack() as stack:
@@ -180,6 +180,8 @@ class Rounds:
             self._await_refusals(mine)
             doubt = _revocation(kind, mine[_IN_DOUBT])
             told, over = self._revoke_and_kill(doubt, step, way)
+            if both:
+                self._other.kill()
             if told:
                 self._note(doubt, told=True, since=over)
             survived = _is_alive(self._other)
@@ -258,8 +260,6 @@ class Rounds:
             self._writer.process.wait(DEADLINE)
         if step is Step.OTHER:
             self._other.process.wait(DEADLINE)
-        elif self._random.random() < _BOTH_DIE:
-            self._other.kill()
         return not problem, over
 
     def _revive(self, step: Step, next_step: Step) -> None:
@@ -351,12 +351,24 @@ class Rounds:
         }
 
 
-def plan(number: int) -> tuple[Step, Kind, Way]:
-    """Where to kill in this round, and what is revoked how: in 96 rounds all there are."""
+class Plan(NamedTuple):
+    """Where to kill in a round, and what is being revoked then and how."""
+
+    step: Step
+    kind: Kind
+    way: Way
+    both: bool
+    """Whether the other process is killed too: then nothing but the disk knows anything."""
+
+
+def plan(number: int) -> Plan:
+    """Return what a round is about: 96 of them have every step with every kind and way."""
     turn, place = divmod(number, len(_STEPS))
     way, kind = divmod((turn + place) % (len(_WAYS) * len(_KINDS)), len(_KINDS))
     # In no order, so that a few rounds tell something too.
-    return _STEPS[(5 * place + 4) % len(_STEPS)], _KINDS[kind], _WAYS[way]
+    step = _STEPS[(5 * place + 4) % len(_STEPS)]
+    both = step is not Step.OTHER and (turn + place) % 3 == 0
+    return Plan(step, _KINDS[kind], _WAYS[way], both)
 
 
 _TOLD, _IN_DOUBT = 2, 3
