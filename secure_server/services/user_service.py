@@ -179,12 +179,10 @@ class UserService(UserServiceServicer):
         yield self._response(pb.WatchUsersResponse.CHANGE_WATCHING, None, number)
         while context.is_active() and not self._stopping.is_set():
             with answering(context):
-                batch = self._changes.after(number, _BATCH)
+                batch = self._changes.follow(number, _BATCH, _LOOK_EVERY)
             for change in batch:
                 number = change.number
                 yield self._response(_KINDS[change.kind], change.account, number)
-            if not batch:
-                self._changes.wait(number, _LOOK_EVERY)
         if self._stopping.is_set():
             abort_stopping(context)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
@@ -18,6 +21,9 @@ __all__ = ["KEPT_SECONDS", "Change", "Changes", "Kind"]
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long changes are kept at least."""
+
+_RECENT = 1024
+"""Changes that are kept in memory too, half a kilobyte each."""
 
 
 class Kind(StrEnum):
@@ -40,8 +46,8 @@ class Change:
 class Changes:
     """Reads the feed, and waits for more of it.
 
-    A class because all who wait share one look-out: ``start`` it once per process. Numbers rise
-    with the commits and are never given twice.
+    A class because all who wait share one look-out, which reads each change once for all of them:
+    ``start`` it once per process. Numbers rise with the commits and are never given twice.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
@@ -49,6 +55,8 @@ class Changes:
         self._clock = clock
         self._news = threading.Condition()
         self._newest = 0
+        # All changes from its first to the newest; replaced whole.
+        self._recent: tuple[Change, ...] = ()
         self._closed = False
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -87,7 +95,7 @@ class Changes:
                     "The changes after this one are not kept. List the users and watch from now."
                 )
             rows = connection.execute(query.limit(limit)).all()
-        return [Change(row.number, Kind(row.kind), Account.from_json(row.account)) for row in rows]
+        return _read(rows)
 
     def wait(self, number: int, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds; whether there is a change after ``number``.
@@ -97,6 +105,20 @@ class Changes:
         with self._news:
             self._news.wait_for(lambda: self._closed or self._newest > number, timeout)
             return self._newest > number
+
+    def follow(self, number: int, limit: int, timeout: float) -> Sequence[Change]:
+        """Wait up to ``timeout`` seconds for changes after ``number``, and return up to ``limit``.
+
+        For the many who are up to date: what they wait for is not read once for each of them.
+        Raises what ``after`` raises.
+        """
+        if not self.wait(number, timeout):
+            return ()
+        recent = self._recent
+        if number < recent[0].number - 1:
+            return self.after(number, limit)
+        begin = bisect_right(recent, number, key=_NUMBER)
+        return recent[begin : begin + limit]
 
     def prune(self) -> int:
         """Forget changes older than a week; returns how many. Raises ``StoreError``.
@@ -118,11 +140,25 @@ class Changes:
     def _on_look(self, *, changed: bool) -> None:
         if not changed:
             return
-        newest = self.position()
+        c = user_changes.c
+        query = select(c.number, c.kind, c.account).where(c.number > self._newest)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(c.number.desc()).limit(_RECENT)).all()
+        if not rows:
+            return
+        new = _read(reversed(rows))
         with self._news:
-            if newest > self._newest:
-                self._newest = newest
-                self._news.notify_all()
+            # No gap: where there may be others before the new ones, these are as many as are kept.
+            self._recent = (*self._recent, *new)[-_RECENT:]
+            self._newest = new[-1].number
+            self._news.notify_all()
+
+
+_NUMBER = attrgetter("number")
+
+
+def _read(rows: Iterable[Any]) -> list[Change]:
+    return [Change(row.number, Kind(row.kind), Account.from_json(row.account)) for row in rows]
 
 
 def _newest(connection: Connection) -> int:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from secure_server.store import Database, StoreUnavailableError
 from secure_server.users import Changes
 from secure_server.users.changes import KEPT_SECONDS
 from secure_server.users.errors import OutOfRangeError
@@ -108,3 +110,39 @@ def test_a_change_of_another_process_ends_the_wait(url, changes):
     assert changes.wait(0, 60)
     assert process.wait() == 0
     assert [c.account.name for c in changes.after(0, 10)] == ["theirs"]
+
+
+def test_who_follows_needs_no_connection_of_their_own(accounts, clock, url):
+    """A thousand may follow; the database has connections for a few dozen."""
+    make(accounts, "a", "b", "c")
+    with ExitStack() as stack:
+        database = Database.open(url, busy_timeout=0.1)
+        stack.callback(database.close)
+        changes = Changes(database, clock=clock)
+        changes.start()
+        stack.callback(changes.close)
+        with suppress(StoreUnavailableError):
+            for _ in range(100):
+                stack.enter_context(database.read())
+        with pytest.raises(StoreUnavailableError):
+            changes.after(0, 10)
+        assert [c.account.name for c in changes.follow(0, 2, 0)] == ["a", "b"]
+        assert [c.account.name for c in changes.follow(2, 10, 0)] == ["c"]
+        assert list(changes.follow(3, 10, 0.01)) == []
+
+
+def test_who_follows_from_far_behind_misses_nothing(
+    accounts, changes, database, clock, monkeypatch
+):
+    """Of more changes than are held in memory, seen in one look or in many."""
+    monkeypatch.setattr("secure_server.users.changes._RECENT", 4)
+    make(accounts, *(f"u{number}" for number in range(10)))
+    late = Changes(database, clock=clock)
+    late.start()
+    assert changes.wait(9, 30)
+    for feed in (changes, late):
+        seen = []
+        while len(seen) < 10:
+            seen += [c.number for c in feed.follow(len(seen), 3, 0)]
+        assert seen == list(range(1, 11))
+    late.close()
