@@ -19,6 +19,7 @@ import jwt
 import typer
 from cryptography import x509
 
+from benchmarks import streams
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client import Connection, WorkloadTokenSource, connect
@@ -274,8 +275,9 @@ def main(
 ) -> None:
     """Rotate something every second under a flood of connections and steady calls.
 
-    Exits with 1 if a call failed, a rotation was not seen or the server died. The last line is
-    JSON.
+    Then revoke sessions under a thousand open streams, which takes two minutes more. Exits with 1
+    if a call failed, a rotation was not seen, the server died, or ``benchmarks.streams`` would.
+    The last line is JSON.
     """
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         root = Path(folder)
@@ -318,8 +320,10 @@ def main(
         print(f"failed {many}: {what}")
     for name in soak.rotations:
         print(f"{name}: {soak.rotations[name]} rotations, {soak.seen[name]} seen")
-    print(json.dumps(figures))
-    if figures["failed"] or crashes or figures["rotations"] != figures["rotations_seen"]:
+    ended = streams.run()
+    print(json.dumps(figures | ended))
+    rotated = figures["rotations"] == figures["rotations_seen"]
+    if figures["failed"] or crashes or not rotated or streams.is_bad(ended):
         raise typer.Exit(1)
 
 

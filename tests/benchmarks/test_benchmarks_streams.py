@@ -1,0 +1,89 @@
+"""Streams under revocation: it runs, and it would see what it looks for."""
+
+import pytest
+
+from benchmarks.crowd import Figures, Session
+from benchmarks.open_streams import Numbers, WatchStream
+from benchmarks.streams import MUST_BE_NOUGHT, is_bad, measure
+
+ENDED = "UNAUTHENTICATED SESSION_ENDED"
+
+
+def test_revoked_sessions_end_their_streams_on_two_servers_and_no_others():
+    """Nothing here is about time: that needs quiet."""
+    figures = measure(2, streams=40, rounds=2)
+    assert figures["streams"] == 80
+    assert figures["endings"] == {ENDED: 40}
+    assert figures["messages"] > 80
+    assert figures["stream_end_p50_s"] > 0
+    assert {name: figures[name] for name in MUST_BE_NOUGHT} == dict.fromkeys(MUST_BE_NOUGHT, 0)
+
+
+# A zero says nothing unless the check sees what it looks for.
+
+
+@pytest.fixture
+def stream():
+    """An open one that has got 1 and 2 of 2."""
+    numbers = Numbers()
+    numbers.begun = numbers.acknowledged = 2
+    made = WatchStream(numbers)
+    made.take(1)
+    made.take(2)
+    return made
+
+
+def counted(stream, session=None):
+    session = session or Session("one")
+    session.streams.append(stream)
+    return Figures.of([session]).summary()
+
+
+def test_a_stream_that_goes_on_with_every_message_is_as_it_should_be(stream):
+    figures = counted(stream)
+    assert not is_bad(figures)
+    assert figures["messages"] == 2
+
+
+@pytest.mark.parametrize("number", [2, 4, 1])
+def test_a_message_that_comes_twice_late_or_after_a_gap_is_seen(stream, number):
+    stream._numbers.acknowledged = number
+    stream.take(number)
+    figures = counted(stream)
+    assert figures["streams_that_missed_messages"] == 1
+    assert is_bad(figures)
+
+
+def test_a_last_message_that_does_not_come_is_seen(stream):
+    stream._numbers.acknowledged = 3
+    assert counted(stream)["streams_that_missed_messages"] == 1
+
+
+def test_a_stream_of_another_session_that_ends_is_seen(stream):
+    stream.ended_at, stream.ending = 5.0, ENDED
+    assert counted(stream)["wrong_streams_ended"] == 1
+
+
+def test_a_stream_that_ended_before_its_session_was_revoked_is_seen(stream):
+    stream.ended_at, stream.ending = 5.0, ENDED
+    assert counted(stream, Session("one", revoked_at=6.0))["wrong_streams_ended"] == 1
+
+
+def test_a_stream_that_outlives_its_session_is_seen(stream):
+    assert counted(stream, Session("one", revoked_at=6.0))["streams_not_ended"] == 1
+
+
+def test_a_stream_that_is_not_told_why_it_ended_is_seen(stream):
+    stream.ended_at, stream.ending = 7.0, "CANCELLED"
+    assert counted(stream, Session("one", revoked_at=6.0))["streams_not_ended"] == 1
+
+
+def test_streams_that_end_late_are_bad(stream):
+    session = Session("one", [], revoked_at=6.0)
+    for ended_at in (6.5, 7.5):
+        late = WatchStream(stream._numbers)
+        late.ended_at, late.ending = ended_at, ENDED
+        session.streams.append(late)
+    figures = Figures.of([session]).summary()
+    assert figures["stream_end_max_s"] == 1.5
+    assert is_bad(figures)
