@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.revoked_rounds import Figures, Rounds
+from benchmarks.revoked_figures import Figures
+from benchmarks.revoked_rounds import Rounds
 
 _MOST_NAMES = 20
 _MEANINGS = {

@@ -6,17 +6,14 @@ import random
 import secrets
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from statistics import median
 from threading import Timer
-from typing import Any, NamedTuple
 
 from benchmarks.dying import Step
+from benchmarks.revoked_figures import Figures
 from benchmarks.revoked_people import (
     CLIENTS,
     SETTINGS,
@@ -32,13 +29,13 @@ from benchmarks.revoked_people import (
     is_served,
     log_in,
 )
+from benchmarks.revoked_plan import before, plan
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from tests.support.running import DEADLINE, Installation, ServerProcess, bearer
 
-_STEPS, _KINDS, _WAYS = list(Step), list(Kind), list(Way)
 _PROMISE = 1.0
 """Seconds within which every process refuses what is revoked, and its streams end."""
 _POLL = 0.005
@@ -67,48 +64,6 @@ class Dying(Installation):
         step, write = self.plan
         # Not of the first revocation, of the second.
         return [sys.executable, "-m", "benchmarks.dying", step.name, "1", str(write), *words]
-
-
-@dataclass
-class Figures:
-    """What is counted. The sets hold names of credentials and must stay empty."""
-
-    rounds: int = 0
-    told: int = 0
-    in_doubt: int = 0
-    """Revocations that nobody was told of when the kill came; each may be in force or not."""
-    in_doubt_in_force: int = 0
-    checks: int = 0
-    revoked_but_served: set[str] = field(default_factory=set)
-    """Somebody was told that they are revoked, and a process serves them, or renews them."""
-    served_wrongly_refused: set[str] = field(default_factory=set)
-    """Nobody revoked them, and a process refuses them, or has ended their stream."""
-    disagreed: set[str] = field(default_factory=set)
-    """Of a revocation in doubt: two processes, two restarts or two of its tokens differ."""
-    late: set[str] = field(default_factory=set)
-    """Refused by the other process, or ended there, and not within a second."""
-    noticed_ms: list[float] = field(default_factory=list)
-    restarts_ms: list[float] = field(default_factory=list)
-    steps: dict[Step, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in Step})
-
-    @property
-    def wrong(self) -> set[str]:
-        """Everything that must not be."""
-        return self.revoked_but_served | self.served_wrongly_refused | self.disagreed | self.late
-
-    def summary(self) -> dict[str, Any]:
-        """Return counts, and times in milliseconds."""
-        counts = {
-            name: len(value) if isinstance(value, set) else value
-            for name, value in vars(self).items()
-            if isinstance(value, (set, int))
-        }
-        return counts | {
-            "noticed_ms_median": round(median(self.noticed_ms)),
-            "noticed_ms_max": round(max(self.noticed_ms)),
-            "restart_ms_median": round(median(self.restarts_ms)),
-            "restart_ms_max": round(max(self.restarts_ms)),
-        }
 
 
 class Rounds:
@@ -176,7 +131,7 @@ class Rounds:
         mine = self._log_everybody_in(f"round {number}, {step.name}")
         with ExitStack() as stack:
             streams = self._open_streams(mine, stack)
-            self._revoke_and_be_told(_revocation(_before(kind), mine[_TOLD]))
+            self._revoke_and_be_told(_revocation(before(kind), mine[_TOLD]))
             self._await_refusals(mine)
             doubt = _revocation(kind, mine[_IN_DOUBT])
             told, over = self._revoke_and_kill(doubt, step, way)
@@ -351,33 +306,8 @@ class Rounds:
         }
 
 
-class Plan(NamedTuple):
-    """Where to kill in a round, and what is being revoked then and how."""
-
-    step: Step
-    kind: Kind
-    way: Way
-    both: bool
-    """Whether the other process is killed too: then nothing but the disk knows anything."""
-
-
-def plan(number: int) -> Plan:
-    """Return what a round is about: 96 of them have every step with every kind and way."""
-    turn, place = divmod(number, len(_STEPS))
-    way, kind = divmod((turn + place) % (len(_WAYS) * len(_KINDS)), len(_KINDS))
-    # In no order, so that a few rounds tell something too.
-    step = _STEPS[(5 * place + 4) % len(_STEPS)]
-    both = step is not Step.OTHER and (turn + place) % 3 == 0
-    return Plan(step, _KINDS[kind], _WAYS[way], both)
-
-
 _TOLD, _IN_DOUBT = 2, 3
 """Of everybody, one user at one client and the other user at the other one."""
-
-
-def _before(kind: Kind) -> Kind:
-    """What is revoked before that, such that somebody is left whom neither means."""
-    return _KINDS[(_KINDS.index(kind) + 1) % len(_KINDS)]
 
 
 def _revocation(kind: Kind, credential: Credential) -> Revocation:

@@ -12,8 +12,10 @@ import jwt
 import pytest
 
 from benchmarks.dying import Step
+from benchmarks.revoked_figures import Figures
 from benchmarks.revoked_people import Credential, Kind, Revocation, Way
-from benchmarks.revoked_rounds import Figures, Rounds, plan
+from benchmarks.revoked_plan import plan
+from benchmarks.revoked_rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
 
