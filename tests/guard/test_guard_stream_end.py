@@ -13,7 +13,6 @@ from support.door import open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
 
-END = int(time.time()) + 600
 LEEWAY = 10
 
 
@@ -44,23 +43,24 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_J13_streams_end_at_the_end_of_their_token_and_not_before(
     tmp_path: Path, style: str
 ) -> None:
-    clock = Clock(END - 600)
+    end = int(time.time()) + 600
+    clock = Clock(end - 600)
     with open_door(tmp_path, style=style, clock=clock) as door, ExitStack() as stack:
         stack.callback(hold(door))
         streams = [
-            Open(door.channel(), kind, stack, door.token(iat=END - 600, exp=END))
+            Open(door.channel(), kind, stack, door.token(iat=end - 600, exp=end))
             for kind in STREAMS
         ]
         wait_until(lambda: len(door.probe.callers) == len(streams))
         for moment in (
-            *(END - LEEWAY - 1, END - LEEWAY + 1),
-            *(END - 1, END, END + 1),
-            *(END + LEEWAY - 1, END + LEEWAY - 0.001),
+            *(end - LEEWAY - 1, end - LEEWAY + 1),
+            *(end - 1, end, end + 1),
+            *(end + LEEWAY - 1, end + LEEWAY - 0.001),
         ):
             clock.move(moment)
-            assert all(stream.is_open for stream in streams), moment - END
+            assert all(stream.is_open for stream in streams), moment - end
         # Within the leeway a stream is looked at once a second.
-        clock.move(END + LEEWAY + 1)
+        clock.move(end + LEEWAY + 1)
         for stream in streams:
             stream.assert_ended("SESSION_ENDED")
         assert {event.code for event in door.events} == {"expired"}
@@ -68,18 +68,19 @@ def test_J13_streams_end_at_the_end_of_their_token_and_not_before(
 
 @pytest.mark.parametrize("style", STYLES)
 def test_J13_streams_end_at_the_very_moment_the_token_does(tmp_path: Path, style: str) -> None:
-    clock = Clock(END - 600)
+    end = int(time.time()) + 600
+    clock = Clock(end - 600)
     with open_door(tmp_path, style=style, clock=clock) as door, ExitStack() as stack:
         stack.callback(hold(door))
         over, later = (
             [
-                Open(door.channel(), kind, stack, door.token(iat=END - 600, exp=exp))
+                Open(door.channel(), kind, stack, door.token(iat=end - 600, exp=exp))
                 for kind in STREAMS
             ]
-            for exp in (END, END + 1)
+            for exp in (end, end + 1)
         )
         wait_until(lambda: len(door.probe.callers) == 2 * len(STREAMS))
-        clock.move(END + LEEWAY)
+        clock.move(end + LEEWAY)
         for stream in over:
             stream.assert_ended("SESSION_ENDED")
         assert all(stream.is_open for stream in later)
