@@ -23,13 +23,13 @@ from secure_server.guard.aio_plain import HungUp, PlainContext, requests_of
 from secure_server.guard.caller import CALLER, Caller
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import FAILED, NOT_ONE_MESSAGE, PARSE_FAILED, answer_of
+from secure_server.guard.stream_watch import LAST_WORD
 
 Context = Any  # grpc.aio.ServicerContext, without the methods that its type lacks
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
 
 _OVERLOADED = answer_of(Answer.OVERLOADED)
 _NO_FAILURE = (None, grpc.StatusCode.OK, 0)
-_LAST_WORD = 0.4  # seconds in which the status of a stream that is ended must have gone out
 _TOO_SLOW = (grpc.StatusCode.CANCELLED, "The request message did not come.")
 
 
@@ -219,13 +219,16 @@ class OpenStream:
         if not self._loop.is_closed():
             asyncio.run_coroutine_threadsafe(self._end(answer), self._loop)
 
+    def cut(self) -> None:
+        """Nothing: ``end`` has seen to it."""
+
     async def _end(self, answer: Answer) -> None:
         if self._task is None or self._task.done() or self._context.done():
             return
         # In this order: the status goes out, and then the handler stops. The abort raises, as it
         # would in a handler. Somebody who reads nothing holds back the status, not the handler.
         with suppress(grpc.aio.AbortError, grpc.aio.InternalError, TimeoutError):
-            async with asyncio.timeout(_LAST_WORD):
+            async with asyncio.timeout(LAST_WORD):
                 await self._context.abort(*answer_of(answer))
         self._task.cancel()
 

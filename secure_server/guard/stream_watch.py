@@ -18,7 +18,11 @@ from secure_server.guard.core import Core, Metadata
 from secure_server.guard.refusal import Answer, Refusal
 
 LOOK_EVERY = 0.2
-"""Seconds; twice this and the time that a revocation takes to get here is under a second."""
+"""Seconds; twice this, the last word and the time that a revocation takes to get here are under a
+second."""
+
+LAST_WORD = 0.3
+"""Seconds in which the status of a stream that is ended must have gone out."""
 
 _AGAIN = 1.0
 """Seconds until a stream is looked at again that may go on although its time has come: within the
@@ -32,9 +36,13 @@ _STALE = "revocations_stale"
 
 
 class Attended(Protocol):
-    """An open stream. ``end`` is called once, on a thread that it may block."""
+    """An open stream. Neither method may wait: the others wait for this one."""
 
-    def end(self, answer: Answer) -> None: ...
+    def end(self, answer: Answer) -> None:
+        """End it with a status. Called once."""
+
+    def cut(self) -> None:
+        """End it without: the status does not go out, for somebody reads nothing."""
 
 
 class _Entry:
@@ -67,8 +75,10 @@ class StreamWatch:
         self._core = core
         self._clock = clock
         self._open: dict[int, _Entry] = {}
+        # Those that were ended and are not over, and until when they get.
+        self._ending: dict[int, tuple[float, _Entry]] = {}
         self._over = threading.Event()
-        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="end-stream")
+        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-watch")
         self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
         self._thread.start()
 
@@ -90,8 +100,9 @@ class StreamWatch:
         self._open[id(stream)] = entry
 
     def remove(self, stream: Attended) -> None:
-        """Forget a stream that has ended."""
+        """Forget a stream that is over."""
         self._open.pop(id(stream), None)
+        self._ending.pop(id(stream), None)
 
     def close(self) -> None:
         """Stop attending."""
@@ -107,6 +118,10 @@ class StreamWatch:
             for entry in tuple(self._open.values()):
                 if not entry.is_busy and (entry.state is not state or now >= entry.due):
                     self._look(entry, state, now)
+            for until, entry in tuple(self._ending.values()):
+                if time.monotonic() >= until:
+                    self.remove(entry.stream)
+                    _try(entry, entry.stream.cut)
 
     def _look(self, entry: _Entry, state: object, now: float) -> None:
         try:
@@ -150,13 +165,15 @@ class StreamWatch:
             # Nobody can tell now; who was let in goes on until somebody can, or its time is over.
             entry.state, entry.due = state, self._clock() + _AGAIN
             return
-        self.remove(entry.stream)
-        self._workers.submit(_end, entry, answer)
+        if self._open.pop(id(entry.stream), None) is None:
+            return  # it is over already
+        self._ending[id(entry.stream)] = (time.monotonic() + LAST_WORD, entry)
+        _try(entry, lambda: entry.stream.end(answer))
 
 
-def _end(entry: _Entry, answer: Answer) -> None:
+def _try(entry: _Entry, end: Callable[[], None]) -> None:
     try:
-        entry.stream.end(answer)
+        end()
     except Exception:  # noqa: BLE001 - one stream must not keep the others open
         logs.logger(__name__).exception("a stream could not be ended", method=entry.method)
 

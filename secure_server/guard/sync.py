@@ -11,7 +11,6 @@ there too, and goes on in the *stream pool*: idle streams can fill that, but nev
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,8 +41,6 @@ Deserialize = Callable[[bytes], Any] | None
 
 
 _MOST_METHODS = 10_000
-_LAST_WORD = 0.4
-"""Seconds in which the status of a stream that is ended must have gone out."""
 
 
 class GuardInterceptor(grpc.ServerInterceptor):
@@ -240,12 +237,10 @@ class _Stream:
         if not self._context.is_active():
             return
         self._send(None)
-        # Somebody who reads nothing holds back the status too, and the thread that sends to it.
-        give_up = threading.Timer(_LAST_WORD, self._context.cancel)
-        give_up.daemon = True
-        give_up.start()
-        if not self._context.add_callback(give_up.cancel):
-            give_up.cancel()  # it has gone out already
+
+    def cut(self) -> None:
+        """End the call without an answer, and let go of the thread that sends to it."""
+        self._context.cancel()
 
 
 def _abort(context: Context, answer: Answer) -> None:
