@@ -275,7 +275,7 @@ def main(
 ) -> None:
     """Rotate something every second under a flood of connections and steady calls.
 
-    Then revoke sessions under a thousand open streams, which takes two minutes more. Exits with 1
+    Then revoke sessions under a thousand open streams, which takes a minute or two. Exits with 1
     if a call failed, a rotation was not seen, the server died, or ``benchmarks.streams`` would.
     The last line is JSON.
     """
