@@ -19,7 +19,9 @@ TIMEOUT = 5.0
 """Seconds for one request as a whole, however slowly an answer's body trickles in; of the head,
 each part may take as long.
 """
-_KEPT_OPEN = 64
+_KEPT_OPEN = 2048
+"""Connections to one address: half of the most threads that a door may have, which is how many the
+bulkhead lets ask at once. All that were needed stay open, until their issuer closes them."""
 
 
 class FetchError(Exception):
@@ -49,7 +51,6 @@ class Fetcher:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._pools = urllib3.PoolManager(
             ssl_context=context,
-            # All that were needed at once stay open: who asks is bounded by the bulkhead.
             maxsize=_KEPT_OPEN,
             retries=False,
         )

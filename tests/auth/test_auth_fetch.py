@@ -17,6 +17,7 @@ from secure_server.auth.fetch import Fetcher, FetchError
 from secure_server.testing import running_provider
 from secure_server.testing.provider import KEYS
 from secure_tls.authority import Authority
+from support.door import wait_until
 
 
 @pytest.fixture
@@ -59,6 +60,20 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(
     with pytest.raises(FetchError, match=r"takes longer than 0\.4 seconds"):
         fetcher.get(url)
     fetcher.close()
+
+
+def test_a_connection_that_the_issuer_has_closed_meanwhile_is_opened_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Idle for so long, a connection is closed, and nobody was told that it would be.
+    monkeypatch.setattr("secure_server.testing.provider._Handler.timeout", 0.05)
+    with running_provider() as provider:
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        for opened in (1, 2, 3):
+            assert b"keys" in fetcher.get(provider.url + KEYS)
+            assert provider.connections == opened
+            wait_until(lambda: not any("process_request" in t.name for t in threading.enumerate()))
+        fetcher.close()
 
 
 def test_connections_are_used_again_and_as_many_as_are_needed() -> None:
