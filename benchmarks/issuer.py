@@ -127,7 +127,7 @@ class Bench:
         other = self._other_caller(known)
         _stand_back()
         times = [time.monotonic()]
-        time.sleep(3)
+        time.sleep(rounds)
         times.append(time.monotonic())
         for _ in range(rounds):
             self._at_once([known] * many)
@@ -198,6 +198,7 @@ class Bench:
         return {
             "outage_seconds": seconds,
             "known_keys": calls.summary(),
+            "known_keys_failed": calls.statuses.total() - calls.statuses["OK"],
             "new_key_during_outage": dict(refused.statuses),
             "new_key_taken_up_after_seconds": round(time.monotonic() - begun, 1),
         }
@@ -261,9 +262,7 @@ def main(
     for name, value in figures.items():
         print(f"{name}: {value}")
     print(json.dumps(figures))
-    known = figures["known_keys"]
-    assert isinstance(known, dict)
-    if set(known) - {"OK", "p50_ms", "p99_ms"}:
+    if figures["known_keys_failed"]:
         raise typer.Exit(1)
 
 

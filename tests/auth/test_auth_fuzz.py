@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from benchmarks.verdicts import AcceptedMutantError, Verdicts
 from secure_server import AuthenticationError, Credentials
 from secure_server.auth import jws
 from secure_server.auth.keys import VerificationKey
+from support.benchmark import run_benchmark
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 """Halves of surrogate pairs too, which gRPC never hands over, and others may."""
@@ -200,15 +199,6 @@ def test_without_atheris_the_command_says_what_to_install(monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed")
 def test_the_command_ends_with_a_line_of_json() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.fuzz_tokens", "--seconds", "1"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    summary = json.loads(done.stdout.splitlines()[-1])
+    summary = run_benchmark("benchmarks.fuzz_tokens", "--seconds", "1", timeout=60)
     assert summary["runs"] == sum(summary["outcomes"].values()) > 100
     assert (summary["crashes"], summary["accepted_mutants"]) == (0, 0)

@@ -1,30 +1,15 @@
 """O8: kill -9 at any moment, and no acknowledged write is lost."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from benchmarks.kill9 import Figures, Kill9
+from support.benchmark import run_benchmark
 from support.running import Installation
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(300)
 def test_o8_no_acknowledged_write_is_lost_by_kill_9():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.survival", "--rounds", "3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    figures = run_benchmark("benchmarks.survival", "--rounds", "3", timeout=280)
     assert figures["rounds"] == 3
     assert figures["acknowledged"] > 0
     assert {name: figures[name] for name in ("lost", "changed", "duplicated", "disordered")} == {

@@ -1,12 +1,10 @@
 """O8: kill -9 at any step of a revocation, and nobody who was told "revoked" is served."""
 
-import json
 import sqlite3
 import subprocess
 import sys
 import time
 from itertools import product
-from pathlib import Path
 
 import jwt
 import pytest
@@ -16,22 +14,13 @@ from benchmarks.revoked_figures import Figures
 from benchmarks.revoked_people import Credential, Kind, Revocation, Way
 from benchmarks.revoked_plan import plan
 from benchmarks.revoked_rounds import Rounds
-
-ROOT = Path(__file__).parents[2]
+from support.benchmark import ROOT, run_benchmark
 
 
 @pytest.mark.timeout(300)
 def test_o8_nobody_who_was_told_revoked_is_served_after_kill_9():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.revoked", "--rounds", "2", "--seed", "7"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    words = ["benchmarks.revoked", "--rounds", "2", "--seed", "7"]
+    figures = run_benchmark(*words, timeout=280)
     assert figures["by_step"]["written"]["rounds"] == 1
     assert figures["by_step"]["answered"] == {"rounds": 1, "told": 1}
     assert (figures["rounds"], figures["told"], figures["in_doubt"]) == (2, 3, 1)
