@@ -14,10 +14,10 @@ from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.revoked import Entries, Kind, Snapshot
 
+__all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
+
 MAX_STALENESS = 60.0
 """Seconds for which the view is believed when the feed cannot be read."""
-
-__all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
 
 LEEWAY_SECONDS = 60.0
 """How much longer than the token a revocation is kept: clocks differ."""

@@ -45,9 +45,6 @@ from secure_server.tokens.refresh_tokens import (
 from secure_server.tokens.revocations import LEEWAY_SECONDS, append
 from secure_server.tokens.revoked import Kind
 
-REPEAT_SECONDS = 30.0
-"""For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
-
 __all__ = [
     "REPEAT_SECONDS",
     "OpenSession",
@@ -59,6 +56,9 @@ __all__ = [
     "SessionRefusedError",
     "Sessions",
 ]
+
+REPEAT_SECONDS = 30.0
+"""For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
 
 
 @dataclass(frozen=True, slots=True)
