@@ -135,21 +135,22 @@ class StreamWatch:
             entry.is_busy = True
             self._workers.submit(self._look_longer, entry, state)
         else:
-            self._may_go_on(entry, caller, state)
+            self._may_go_on(entry, caller, state, now)
 
     def _look_longer(self, entry: _Entry, state: object) -> None:
+        now = self._clock()  # the answer is as of now, however long it takes
         try:
             caller = self._core.recheck(entry.method, entry.metadata, entry.transport, warm=False)
             assert caller is not None
-            self._may_go_on(entry, caller, state)
+            self._may_go_on(entry, caller, state, now)
         except Refusal as refusal:
             self._refused(entry, refusal, state)
         finally:
             entry.is_busy = False
 
-    def _may_go_on(self, entry: _Entry, caller: Caller, state: object) -> None:
+    def _may_go_on(self, entry: _Entry, caller: Caller, state: object, now: float) -> None:
         entry.state = state
-        entry.due = max(_due(caller), self._clock() + _AGAIN)
+        entry.due = max(_due(caller), now + _AGAIN)
         entry.ends = caller.principal.expires_at or _FOREVER
 
     def _refused(self, entry: _Entry, refusal: Refusal, state: object) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from secure_server.guard.caller import Caller
+from secure_server.guard.core import Core
+from secure_server.guard.stream_watch import StreamWatch
 from support.door import open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
@@ -17,14 +21,15 @@ LEEWAY = 10
 
 
 class Clock:
-    """``now`` is moved by the test; ``looks`` counts how often the watch on streams has asked."""
+    """``now`` is moved by the test; ``looks`` counts the rounds of the watch on streams."""
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.looks = 0
 
     def __call__(self) -> float:
-        self.looks += threading.current_thread().name == "stream-watch"
+        # Once a round; what is asked about in it reads the clock too.
+        self.looks += sys._getframe(1).f_code is StreamWatch._run.__code__
         return self.now
 
     def move(self, now: float) -> None:
@@ -84,3 +89,27 @@ def test_J13_streams_end_at_the_very_moment_the_token_does(tmp_path: Path, style
         for stream in over:
             stream.assert_ended("SESSION_ENDED")
         assert all(stream.is_open for stream in later)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_J13_an_answer_holds_from_when_it_was_asked_for(
+    tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token ends while the watch is asking about it: the next look is not put off by that."""
+    end = int(time.time()) + 600
+    clock = Clock(end - 600)
+    recheck = Core.recheck
+
+    def slowly(self: Core, *args: Any, **options: Any) -> Caller | None:
+        caller = recheck(self, *args, **options)
+        if caller is not None and clock.now > end:
+            clock.now = end + LEEWAY + 1
+        return caller
+
+    monkeypatch.setattr(Core, "recheck", slowly)
+    with open_door(tmp_path, style=style, clock=clock) as door, ExitStack() as stack:
+        stack.callback(hold(door))
+        stream = Open(door.channel(), "stream_stream", stack, door.token(iat=end - 600, exp=end))
+        wait_until(lambda: len(door.probe.callers) == 1)
+        clock.move(end + LEEWAY - 0.5)
+        stream.assert_ended("SESSION_ENDED")
