@@ -11,6 +11,7 @@ there too, and goes on in the *stream pool*: idle streams can fill that, but nev
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -205,6 +206,7 @@ class _Stream:
         self._context = context
         self._send = send
         self._is_complete = False
+        self._one_at_a_time = threading.Lock()
         self.unattended = False
 
     @property
@@ -224,9 +226,12 @@ class _Stream:
 
     def send(self, response: Any) -> None:
         """Send a response, or the status for None."""
-        if response is None and self._context.is_active():
-            self._is_complete = True
-        self._send(response)
+        # A servicer that sends by itself may do so from several threads: grpcio loses a message
+        # beside another one, and waits for it for ever.
+        with self._one_at_a_time:
+            if response is None and self._context.is_active():
+                self._is_complete = True
+            self._send(response)
 
     def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
         """End the call with this answer, whatever the handler is doing."""

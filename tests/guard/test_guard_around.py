@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -317,12 +318,7 @@ def test_a_threaded_servicer_that_sends_by_itself(tmp_path: Path) -> None:
         senders.append(send)
         send(current_principal().subject.encode() + request)
 
-    behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
-    behavior.experimental_thread_pool = None  # type: ignore[attr-defined]
-    with open_door(tmp_path) as door:
-        door.probe.others[METHOD] = grpc.unary_stream_rpc_method_handler(behavior)
-        metadata = (("authorization", bearer(door)),)
-        stream: Iterator[bytes] = door.channel().unary_stream(METHOD)(b"!", metadata=metadata)
+    with sending(tmp_path, behavior) as (door, stream):
         assert next(stream) == b"users/admin!"
         (send,) = senders
         elsewhere = threading.Thread(target=lambda: (send(b"later"), send(None)))
@@ -330,3 +326,31 @@ def test_a_threaded_servicer_that_sends_by_itself(tmp_path: Path) -> None:
         assert list(stream) == [b"later"]
         elsewhere.join()
         wait_until(lambda: (METHOD, "OK") in door.ended)
+
+
+def test_a_threaded_servicer_that_sends_from_several_threads_at_once(tmp_path: Path) -> None:
+    """grpcio drops a message beside one on its way, and never returns to who sent it."""
+    message, threads, many = b"m" * 100_000, 4, 25
+
+    def behavior(_request: bytes, _context: Any, send: Any) -> None:
+        def all_of_them() -> None:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(send, [message] * threads * many))
+            send(None)
+
+        threading.Thread(target=all_of_them).start()
+
+    with sending(tmp_path, behavior) as (door, stream):
+        assert list(stream) == [message] * threads * many
+        wait_until(lambda: (METHOD, "OK") in door.ended)
+
+
+@contextmanager
+def sending(folder: Path, behavior: Any) -> Iterator[tuple[Door, Iterator[bytes]]]:
+    """A door with a servicer that sends by itself, and a call to it."""
+    behavior.experimental_non_blocking = True
+    behavior.experimental_thread_pool = None
+    with open_door(folder) as door:
+        door.probe.others[METHOD] = grpc.unary_stream_rpc_method_handler(behavior)
+        metadata = (("authorization", bearer(door)),)
+        yield door, door.channel().unary_stream(METHOD)(b"!", metadata=metadata, timeout=10)
