@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -33,7 +34,10 @@ def trickling(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return  # nobody came
         with context.wrap_socket(connection, server_side=True) as secure:
             secure.recv(65536)
             secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -47,6 +51,8 @@ def trickling(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     thread = threading.Thread(target=serve)
     thread.start()
     yield f"https://localhost:{listener.getsockname()[1]}/", ca
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
     thread.join()
     listener.close()
 
