@@ -74,7 +74,7 @@ def served_serial(house: House) -> int:
     """
     try:
         return _served_serial(house)
-    except ConnectionResetError:
+    except ConnectionError:
         return _served_serial(house)
 
 
@@ -86,12 +86,21 @@ def _served_serial(house: House) -> int:
     if not pair.exists():
         pair.write_bytes(house.admin.issued.certificate_pem + house.admin.issued.private_key_pem)
     context.load_cert_chain(pair)
-    with (
-        socket.create_connection((host, int(port))) as plain,
-        context.wrap_socket(plain, do_handshake_on_connect=False) as connection,
-    ):
-        connection.do_handshake()
-        der = connection.getpeercert(binary_form=True)
+    # Over memory: a socket that is reset while ``wrap_socket`` wraps it is left open by that.
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, sent)
+    with socket.create_connection((host, int(port))) as plain:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(sent.read())
+                if not (data := plain.recv(65536)):
+                    raise ConnectionResetError from None
+                received.write(data)
+        plain.sendall(sent.read())
+    der = tls.getpeercert(binary_form=True)
     assert der is not None
     return x509.load_der_x509_certificate(der).serial_number
 

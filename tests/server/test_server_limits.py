@@ -14,6 +14,7 @@ from h2.settings import SettingCodes
 from secure_server.config import ServerSection
 from secure_server.limits import HANDSHAKE_TIMEOUT, MESSAGE_TIMEOUT, channel_arguments
 from secure_server.server import ServerError
+from support.door import wait_until
 from support.house import House, call
 from support.raw import PING, frame, raw_client, tls_context
 from support.second import connected, second_server
@@ -104,7 +105,7 @@ def test_streams_beyond_the_stream_threads_are_refused_at_once(house: House) -> 
 
         first = introspect(silent(), metadata=metadata, timeout=60)
         try:
-            assert call(channel, method=OPEN_METHOD, request=b"").served  # after it, on its wire
+            wait_until(lambda: len(server._guard.streams) == 1)
             begin = time.monotonic()
             with pytest.raises(grpc.RpcError) as refused:
                 next(watch(b"", timeout=20))

@@ -76,6 +76,7 @@ class Installation:
             for name, value in os.environ.items()
             if not name.startswith(("SECURE_SERVER_", "SECURE_CLIENT_"))
         } | dict(environment or {})
+        self._is_changed = bool(environment)
         self._starts = 0
         CertificateFolder(self._certificates).generate(
             [Order.server("server", ["localhost", "127.0.0.1"], stem="server")]
@@ -96,9 +97,12 @@ class Installation:
     def bootstrap(self, user: str = "admin") -> str:
         """Make the first administrator and return the secret of its one log-in."""
         secret = self.root / "bootstrap-secret"
-        # The command itself, without a process of its own: that costs a second, many times.
-        with contextlib.redirect_stderr(None):
-            bootstrap(self.config, user, secret)
+        if self._is_changed:
+            self.run("bootstrap", "--user", user, "--secret-file", str(secret))
+        else:
+            # The command itself, without a process of its own: that costs a second, many times.
+            with contextlib.redirect_stderr(None):
+                bootstrap(self.config, user, secret)
         return secret.read_text(encoding="utf-8").strip()
 
     def run(self, *command: str) -> str:
