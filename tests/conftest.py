@@ -9,6 +9,10 @@ import structlog
 
 from support.house import House, running_house
 
+# From now on, not from the first test that asks for ``log``: that would not hear a logger which was
+# made while nobody had said where lines go.
+structlog.configure(processors=list(structlog.get_config()["processors"]))
+
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
