@@ -50,6 +50,9 @@ allow_private_addresses = true
 """
 
 
+_SLOW = 1.0
+"""Seconds until a slow introspection is answered."""
+
 _OTHER_CALLER = """
 import json, sys, threading, time
 from pathlib import Path
@@ -120,8 +123,8 @@ class Bench:
             time.sleep(0.005)
 
     def slow(self, many: int, rounds: int) -> dict[str, object]:
-        """Introspections that take a second each, so many at once, round after round: what somebody
-        sees who is known, beside as many calls at once that need not ask, and beside nothing.
+        """Slow introspections, so many at once, round after round: what somebody sees who is known,
+        beside as many calls at once that need not ask, and beside nothing.
         """
         known = self._provider.issuer.token(None)
         other = self._other_caller(known)
@@ -133,10 +136,13 @@ class Bench:
             self._at_once([known] * many)
             time.sleep(1)
         times.append(time.monotonic())
-        self._provider.delay = 1.0
+        self._provider.delay = _SLOW
         statuses: Counter[str] = Counter()
+        waits = []
         for number in range(rounds):
             tokens = [self._provider.opaque(f"slow-{number}-{caller}") for caller in range(many)]
+            begun = time.monotonic()
+            waits.append((begun + 0.3 * _SLOW, begun + 0.9 * _SLOW))
             statuses += self._at_once(tokens)
         times.append(time.monotonic())
         self._provider.delay = 0.0
@@ -144,9 +150,11 @@ class Bench:
         calls = [(begun, status, took) for begun, status, took in json.loads(output)]
         return {
             "slow_introspections": {"at_once": many, "rounds": rounds} | dict(statuses),
-            "others_alone": _between(calls, times[0], times[1]).summary(),
-            "others_beside_as_many_known": _between(calls, times[1], times[2]).summary(),
-            "others_beside_slow": _between(calls, times[2], times[3]).summary(),
+            "others_alone": _between(calls, (times[0], times[1])).summary(),
+            "others_beside_as_many_known": _between(calls, (times[1], times[2])).summary(),
+            "others_beside_slow": _between(calls, (times[2], times[3])).summary(),
+            # All have arrived, and nobody has an answer: what the waiting costs by itself.
+            "others_while_these_wait": _between(calls, *waits).summary(),
         }
 
     def _at_once(self, tokens: list[str]) -> Counter[str]:
@@ -207,8 +215,12 @@ class Bench:
         self._channel.close()
 
 
-def _between(calls: list[tuple[float, str, float]], begin: float, end: float) -> Calls:
-    chosen = [(status, took) for begun, status, took in calls if begin <= begun < end]
+def _between(calls: list[tuple[float, str, float]], *times: tuple[float, float]) -> Calls:
+    chosen = [
+        (status, took)
+        for begun, status, took in calls
+        if any(begin <= begun < end for begin, end in times)
+    ]
     return Calls(
         Counter(status for status, _ in chosen), [took for status, took in chosen if status == "OK"]
     )
