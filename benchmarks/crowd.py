@@ -16,7 +16,14 @@ from typing import Any
 import grpc
 import jwt
 
-from benchmarks.open_streams import COUNTER, IntrospectStream, Numbers, OpenStream, WatchStream
+from benchmarks.open_streams import (
+    COUNTER,
+    STATUS_LOST,
+    IntrospectStream,
+    Numbers,
+    OpenStream,
+    WatchStream,
+)
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
@@ -55,7 +62,8 @@ class Figures:
     """All that were opened."""
     messages: int = 0
     seconds: list[float] = field(default_factory=list)
-    """From sending a revocation until a stream of the session ended as it should."""
+    """From sending a revocation until a stream of the session ended as it should, or nobody knows
+    how."""
     endings: Counter[str] = field(default_factory=Counter)
     """How streams ended."""
     wrong: int = 0
@@ -85,7 +93,7 @@ class Figures:
         self.endings[stream.ending] += 1
         if stream.ended_at < session.revoked_at:
             self.wrong += 1
-        elif stream.ending == _ENDED:
+        elif stream.ending in (_ENDED, STATUS_LOST):
             self.seconds.append(stream.ended_at - session.revoked_at)
         else:
             self.not_ended += 1

@@ -21,6 +21,10 @@ from tests.support.running import bearer
 COUNTER = "users/counter"
 """The user whose display name is the number of its last change."""
 
+STATUS_LOST = "status lost in grpcio"
+"""The ending of a stream whose caller was just sending when the status came: grpc.aio has failed to
+send, and says INTERNAL by itself instead of what the server said."""
+
 
 class Numbers:
     """The numbers that have been sent: each is one more than the one before."""
@@ -80,7 +84,7 @@ class OpenStream(ABC):
                 self.take(number)
             self.ending = "OK"
         except grpc.aio.AioRpcError as error:
-            self.ending = f"{error.code().name} {_reason(error)}".strip()
+            self.ending = _ending(error)
         finally:
             self.ended_at = time.monotonic()
             self.opened.set()
@@ -151,6 +155,12 @@ class IntrospectStream(OpenStream):
             self.opened.set()
             self.missed |= not answer.active
             yield int(answer.correlation_id)
+
+
+def _ending(error: grpc.aio.AioRpcError) -> str:
+    if (error.details() or "").startswith("Internal error from Core"):
+        return STATUS_LOST
+    return f"{error.code().name} {_reason(error)}".strip()
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
