@@ -84,10 +84,13 @@ class OpenStream(ABC):
                 self.take(number)
             self.ending = "OK"
         except grpc.aio.AioRpcError as error:
-            self.ending = _ending(error)
+            self.ending = self._ending(error)
         finally:
             self.ended_at = time.monotonic()
             self.opened.set()
+
+    def _ending(self, error: grpc.aio.AioRpcError) -> str:
+        return f"{error.code().name} {_reason(error)}".strip()
 
     def take(self, number: int) -> None:
         """Note a message."""
@@ -156,11 +159,10 @@ class IntrospectStream(OpenStream):
             self.missed |= not answer.active
             yield int(answer.correlation_id)
 
-
-def _ending(error: grpc.aio.AioRpcError) -> str:
-    if (error.details() or "").startswith("Internal error from Core"):
-        return STATUS_LOST
-    return f"{error.code().name} {_reason(error)}".strip()
+    def _ending(self, error: grpc.aio.AioRpcError) -> str:
+        # Only who sends can fail to.
+        failed_to_send = (error.details() or "").startswith("Internal error from Core")
+        return STATUS_LOST if failed_to_send else super()._ending(error)
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:

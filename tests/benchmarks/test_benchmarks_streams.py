@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from benchmarks.crowd import Figures, Session
-from benchmarks.open_streams import STATUS_LOST, Numbers, WatchStream
+from benchmarks.open_streams import STATUS_LOST, IntrospectStream, Numbers, WatchStream
 from benchmarks.streams import MUST_BE_NOUGHT, is_bad
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +102,14 @@ def test_a_status_that_grpcio_lost_is_no_stream_that_went_on(stream):
     figures = counted(stream, Session("one", revoked_at=6.0))
     assert not is_bad(figures)
     assert figures["endings"] == {STATUS_LOST: 1}
+
+
+def test_only_who_sends_can_lose_a_status(stream):
+    nothing = grpc.aio.Metadata()
+    text = 'Internal error from Core Failed "execute_batch"'
+    error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, text, "")
+    assert IntrospectStream(Numbers(), "token")._ending(error) == STATUS_LOST
+    assert stream._ending(error) == "INTERNAL"
 
 
 def test_a_stream_that_outlives_its_session_is_seen(stream):
