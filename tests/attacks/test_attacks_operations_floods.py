@@ -44,7 +44,7 @@ def context(running: Running) -> ssl.SSLContext:
 
 def is_served(running: Running, client: ClientFiles | None = None) -> bool:
     with (client or running.admin).channel(running.address) as channel:
-        return call(channel, method=OPEN_METHOD, request=b"", timeout=20).served
+        return call(channel, method=OPEN_METHOD, request=b"", timeout=5).served
 
 
 END_STREAM, END_HEADERS = 0x1, 0x4

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import signal
@@ -101,7 +102,7 @@ class Installation:
             self.run("bootstrap", "--user", user, "--secret-file", str(secret))
         else:
             # The command itself, without a process of its own: that costs a second, many times.
-            with contextlib.redirect_stderr(None):
+            with contextlib.redirect_stderr(io.StringIO()):
                 bootstrap(self.config, user, secret)
         return secret.read_text(encoding="utf-8").strip()
 
