@@ -75,7 +75,7 @@ class StreamWatch:
         self._core = core
         self._clock = clock
         self._open: dict[int, _Entry] = {}
-        # Those that were ended and are not over, and until when they get.
+        # Those that were ended and are not over, and when they are cut.
         self._ending: dict[int, tuple[float, _Entry]] = {}
         self._over = threading.Event()
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-watch")
