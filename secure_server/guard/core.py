@@ -119,6 +119,18 @@ class Core:
         """
         return self._walk(method, metadata, transport, served=True, warm=warm, again=True)
 
+    def check(
+        self,
+        caller: Caller,
+        method: str,
+        metadata: Metadata,
+        transport: Mapping[str, Sequence[bytes]],
+    ) -> None:
+        """Check a stream's caller without asking who that is again: by their certificate, their
+        token's time, the revocations and the policy. Raises ``Refusal``, which is audited already.
+        """
+        self._walk(method, metadata, transport, served=True, warm=False, again=True, was=caller)
+
     @property
     def state(self) -> tuple[object, ...]:
         """All that answers depend on besides the call and the clock: differs when any has."""
@@ -139,6 +151,7 @@ class Core:
         served: bool,
         warm: bool,
         again: bool = False,
+        was: Caller | None = None,
     ) -> Caller | None:
         peer, principal = None, ANONYMOUS
         try:
@@ -147,7 +160,7 @@ class Core:
             if warm and not self._peers.knows(transport):
                 return None
             peer = self._peers.identify(transport, now)
-            known = self._recognise(authorization, peer, now, warm=warm)
+            known = self._recognise(authorization, peer, now, warm=warm, was=was)
             if known is None:
                 return None
             principal = known.caller.principal
@@ -164,7 +177,13 @@ class Core:
         return known.caller
 
     def _recognise(
-        self, authorization: str | None, peer: Peer | None, now: float, *, warm: bool
+        self,
+        authorization: str | None,
+        peer: Peer | None,
+        now: float,
+        *,
+        warm: bool,
+        was: Caller | None,
     ) -> _Known | None:
         text = b"" if authorization is None else authorization.encode("utf-8", "surrogateescape")
         # The key is a digest: no cache, and no dump of one, holds a credential.
@@ -175,6 +194,10 @@ class Core:
                 Answer.UNAVAILABLE, "revocations_stale", "The feed of revocations cannot be read."
             )
         believed = self._believed.value
+        if was is not None:
+            _check_time(was.principal, now)
+            self._check_revoked(was.principal)
+            return _Known(was, 0.0, generation, believed, self.policy)
         known = self._known.get(key)
         if known is None or now >= known.good_until or known.believed != believed:
             if warm and (authorization is not None or self._authenticators.asks_about_certificates):
@@ -295,6 +318,16 @@ class Core:
             self._audit(event)
         except Exception:  # noqa: BLE001 - fail closed, log, go on
             _log_failure("an audit logger failed")
+
+
+def _check_time(principal: Principal, now: float) -> None:
+    if now >= (principal.expires_at or _FOREVER):
+        raise Refusal(
+            Answer.CREDENTIALS_REFUSED,
+            "expired",
+            "The token has ended, and nobody has said in time that it goes on.",
+            {"sub": principal.subject, "jti": principal.token_id},
+        )
 
 
 def _authorization(metadata: Metadata) -> str | None:

@@ -28,6 +28,10 @@ _AGAIN = 1.0
 """Seconds until a stream is looked at again that may go on although its time has come: within the
 leeway for clocks, and while its issuer cannot be asked."""
 
+_ASKING = 0.4
+"""Seconds in which somebody who must be asked about a stream answers; from then on it is checked by
+what was known of its caller, until there is an answer."""
+
 _THREADS = 8
 _FOREVER = float("inf")
 
@@ -48,23 +52,24 @@ class Attended(Protocol):
 class _Entry:
     """What the door is asked about again, and when; ``state`` is what it knew the last time."""
 
-    __slots__ = ("due", "ends", "is_busy", "metadata", "method", "state", "stream", "transport")
+    __slots__ = ("asked_at", "caller", "due", "metadata", "method", "state", "stream", "transport")
 
     def __init__(
         self,
         stream: Attended,
+        caller: Caller,
         method: str,
         metadata: Metadata,
         transport: Mapping[str, Sequence[bytes]],
     ) -> None:
         self.stream = stream
+        self.caller = caller
         self.method = method
         self.metadata = metadata
         self.transport = transport
         self.state: object = None
-        self.due = 0.0
-        self.ends = _FOREVER
-        self.is_busy = False
+        self.due = _due(caller)
+        self.asked_at: float | None = None
 
 
 class StreamWatch:
@@ -94,8 +99,7 @@ class StreamWatch:
         transport: Mapping[str, Sequence[bytes]],
     ) -> None:
         """Attend to a stream that was let in just now."""
-        entry = _Entry(stream, method, tuple(metadata), transport)
-        entry.due, entry.ends = _due(caller), caller.principal.expires_at or _FOREVER
+        entry = _Entry(stream, caller, method, tuple(metadata), transport)
         # Not the state that it was let in by: that may have changed between the two.
         self._open[id(stream)] = entry
 
@@ -116,7 +120,11 @@ class StreamWatch:
             seen, now = self._core.state, self._clock()
             state = seen if seen != state else state  # the same object as long as it is the same
             for entry in tuple(self._open.values()):
-                if not entry.is_busy and (entry.state is not state or now >= entry.due):
+                asked_at = entry.asked_at  # once: its worker unsets it
+                if asked_at is not None:
+                    if time.monotonic() >= asked_at + _ASKING:
+                        self._check(entry, state)
+                elif entry.state is not state or now >= entry.due:
                     self._look(entry, state, now)
             for until, entry in tuple(self._ending.values()):
                 if time.monotonic() >= until:
@@ -125,14 +133,12 @@ class StreamWatch:
 
     def _look(self, entry: _Entry, state: object, now: float) -> None:
         try:
-            caller = self._core.recheck(
-                entry.method, entry.metadata, entry.transport, warm=now < entry.due
-            )
+            caller = self._core.recheck(entry.method, entry.metadata, entry.transport, warm=True)
         except Refusal as refusal:
             self._refused(entry, refusal, state)
             return
         if caller is None:
-            entry.is_busy = True
+            entry.asked_at = time.monotonic()
             self._workers.submit(self._look_longer, entry, state)
         else:
             self._may_go_on(entry, caller, state, now)
@@ -146,12 +152,17 @@ class StreamWatch:
         except Refusal as refusal:
             self._refused(entry, refusal, state)
         finally:
-            entry.is_busy = False
+            entry.asked_at = None
+
+    def _check(self, entry: _Entry, state: object) -> None:
+        try:
+            self._core.check(entry.caller, entry.method, entry.metadata, entry.transport)
+        except Refusal as refusal:
+            self._refused(entry, refusal, state)
 
     def _may_go_on(self, entry: _Entry, caller: Caller, state: object, now: float) -> None:
-        entry.state = state
+        entry.caller, entry.state = caller, state
         entry.due = max(_due(caller), now + _AGAIN)
-        entry.ends = caller.principal.expires_at or _FOREVER
 
     def _refused(self, entry: _Entry, refusal: Refusal, state: object) -> None:
         if refusal.code in _BY_POLICY:
@@ -160,7 +171,7 @@ class StreamWatch:
             answer = Answer.SESSION_ENDED
         elif refusal.code == _STALE:
             answer = Answer.UNAVAILABLE
-        elif self._clock() >= entry.ends:
+        elif self._clock() >= (entry.caller.principal.expires_at or _FOREVER):
             answer = Answer.SESSION_ENDED
         else:
             # Nobody can tell now; who was let in goes on until somebody can, or its time is over.

@@ -15,6 +15,8 @@ import pytest
 from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
 from secure_server.auth.signs import Prefix
 from secure_server.authz import Policy
+from secure_server.guard.stream_watch import _THREADS
+from secure_tls.trust import Trust
 from support.door import Door, open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
@@ -84,26 +86,35 @@ def test_G10_a_stream_ends_with_its_token(tmp_path: Path, style: str, kind: str)
 
 
 class Asking:
-    """Has to ask its issuer again each second, and cannot any more once it ``is_down``."""
+    """Has to ask its issuer again each second, and cannot any more once it ``is_down``; while the
+    issuer is not ``answering``, it waits.
+    """
 
     name = "asking"
     signs = (Prefix("opaque-"),)
 
     def __init__(self, clock: Callable[[], float], ends: Mapping[str, float]) -> None:
         self.is_down = False
+        self.answering = threading.Event()
+        self.answering.set()
+        self.waiting = 0
         self._clock = clock
         self._ends = ends
 
     def authenticate(self, credentials: Credentials | None, _peer: object) -> Principal | None:
         if credentials is None or credentials.value not in self._ends:
             return None
+        if not self.answering.is_set():
+            self.waiting += 1
+            self.answering.wait(30)
         if self.is_down:
             raise AuthenticatorUnavailable("network", "the issuer is down")
         return Principal(
-            subject="users/admin",
+            subject=f"users/{credentials.value}",
             issuer="https://opaque",
             authenticator=self.name,
             roles=frozenset({"admin"}),
+            token_id=credentials.value,
             expires_at=self._ends[credentials.value],
             recheck_at=self._clock() + 1,
         )
@@ -133,6 +144,83 @@ def test_G10_a_stream_whose_issuer_is_down_goes_on_and_not_beyond_its_token(
         assert long.is_open
 
 
+STREAMS_THAT_WAIT = 12
+"""More than are asked about at once."""
+
+
+def revoked(door: Door, _move: Callable[[float], None]) -> None:
+    door.core._revocations.revoke("opaque-one")  # type: ignore[attr-defined]
+
+
+def revoked_certificate(door: Door, _move: Callable[[float], None]) -> None:
+    door.core._peers.trust = Trust((), {})
+
+
+def forbidden(door: Door, _move: Callable[[float], None]) -> None:
+    door.core.policy = Policy.parse(
+        '{"name": "new", "allow_rules": [{"name": "other", '
+        '"source": {"request_principals": ["https://opaque/users/opaque-other"]}}]}'
+    )
+
+
+def over(_door: Door, move: Callable[[float], None]) -> None:
+    move(600)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    ("change", "reason", "goes_on"),
+    [
+        (revoked, "SESSION_ENDED", True),
+        (revoked_certificate, "SESSION_ENDED", False),
+        (forbidden, "POLICY_CHANGED", True),
+        (over, "SESSION_ENDED", True),
+    ],
+)
+def test_G10_G11_G12_an_issuer_that_does_not_answer_puts_off_no_end(
+    tmp_path: Path, style: str, change: Callable[..., None], reason: str, *, goes_on: bool
+) -> None:
+    """While it is being asked, and while a stream waits for its turn to be asked about."""
+    now = time.time()
+    moment = [now]
+    asking = Asking(lambda: moment[0], {"opaque-one": now + 300, "opaque-other": now + 3600})
+    with (
+        open_door(
+            tmp_path,
+            style=style,
+            clock=lambda: moment[0],
+            before=(asking,),
+            revocations=Revoked(),
+        ) as door,
+        ExitStack() as stack,
+    ):
+        stack.callback(hold(door))
+        stack.callback(asking.answering.set)
+        channel = door.channel()
+        ones = [
+            Open(channel, "stream_stream", stack, "opaque-one") for _ in range(STREAMS_THAT_WAIT)
+        ]
+        other = Open(channel, "stream_stream", stack, "opaque-other")
+        wait_until(lambda: len(door.probe.callers) == STREAMS_THAT_WAIT + 1)
+        asking.answering.clear()
+        moment[0] = now + 2
+        wait_until(lambda: asking.waiting == _THREADS)
+        assert all(one.is_open for one in ones)
+
+        def move(seconds: float) -> None:
+            moment[0] = now + seconds
+
+        before = time.monotonic()
+        change(door, move)
+        for one in ones:
+            one.assert_ended(reason, before)
+        if goes_on:
+            assert not other.ended.wait(1), "nothing has changed for it"
+            asking.answering.set()
+            wait_until(lambda: len(door.stack._watch) == 1)
+            assert other.is_open
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_G12_a_new_policy_ends_the_streams_that_it_refuses(
@@ -153,8 +241,6 @@ def test_G12_a_new_policy_ends_the_streams_that_it_refuses(
 def test_G11_a_certificate_that_is_trusted_no_longer_ends_its_streams(
     tmp_path: Path, style: str
 ) -> None:
-    from secure_tls.trust import Trust
-
     with opened(tmp_path, style, "stream_stream") as (door, one, other):
         door.core._peers.trust = Trust((door.authority.certificate,), {})
         assert not one.ended.wait(0.6), "its authority is trusted"
