@@ -39,6 +39,8 @@ from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
 from secure_server.tokens.revoked import Entries, Snapshot
 from secure_tls.peer import Peer
+from secure_tls.pem import load_certificates
+from secure_tls.trust import Trust
 
 SERVICE = "benchmark.Echo"
 UNARY = f"/{SERVICE}/Unary"
@@ -184,7 +186,13 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
         log_audit(event)
 
     core = Core(
-        peers=Peers(trust_domains=frozenset({"example.org"}), minimum_tls="1.3"),
+        peers=Peers(
+            trust=Trust(
+                load_certificates((folder / "ca.pem").read_bytes(), folder / "ca.pem"),
+                trust_domains=frozenset({"example.org"}),
+            ),
+            minimum_tls="1.3",
+        ),
         authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
         # The very object that the shipped server's door asks, without the feed that fills it.
         revocations=Snapshot(

@@ -1,7 +1,6 @@
 """X.509 and nothing else: identities out of certificates, files, revocation, a small authority."""
 
 from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued
-from secure_tls.crl import RevocationList
 from secure_tls.errors import (
     AuthorityError,
     PeerError,
@@ -18,9 +17,12 @@ from secure_tls.files import (
     read_server_files,
 )
 from secure_tls.keys import KeyType
+from secure_tls.lists import RevocationLists
+from secure_tls.paths import Verdict, judge_client
 from secure_tls.peer import Peer, parse_peer
 from secure_tls.spiffe import SpiffeID, check_trust_domain
 from secure_tls.template import Template
+from secure_tls.trust import Trust
 
 __all__ = [
     "MAX_LEAF_LIFETIME",
@@ -31,16 +33,19 @@ __all__ = [
     "KeyType",
     "Peer",
     "PeerError",
-    "RevocationList",
     "RevocationListError",
+    "RevocationLists",
     "SpiffeID",
     "SpiffeIDError",
     "TLSError",
     "TLSFileError",
     "TLSFiles",
     "Template",
+    "Trust",
+    "Verdict",
     "check_trust_domain",
     "find_ca_key",
+    "judge_client",
     "parse_peer",
     "read_client_files",
     "read_server_files",

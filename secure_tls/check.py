@@ -11,9 +11,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from secure_tls import files, pem
-from secure_tls.crl import RevocationList, load_lists, number_of, parse_lists
+from secure_tls.crl import number_of, parse_lists
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.keys import kind_of
+from secure_tls.lists import RevocationLists
+from secure_tls.paths import judge_path
 from secure_tls.peer import parse_peer
 
 if TYPE_CHECKING:
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
 _AUTHORITY = "ca.pem"
 _REVOCATIONS = "crl.pem"
 _REPLACED = "replaced.pem"
+_CERTIFICATES = (".pem", ".crt")
+_KINDS = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "server",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "client",
+}
+# How a folder's own words say what the judge found.
+_SAID = {
+    "certificate_authority": "is not signed by ca.pem",
+    "certificate_revoked": "is revoked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +53,9 @@ class Finding:
     """One file, or one certificate of ``replaced.pem``; ``problems`` are sentences.
 
     ``since`` and ``until`` are seconds since the epoch. ``who``, ``kind`` (``CA``, ``server``,
-    ``client``, ``CRL``, ``key``), ``key`` (as in ``ecdsa-p256``) and ``issued_by`` are empty where
-    the file does not say. Texts come from the file and may hold any character.
+    ``client``, ``server, client``, ``CRL``, ``key``), ``key`` (as in ``ecdsa-p256``) and
+    ``issued_by`` are empty where the file does not say. Texts come from the file and may hold any
+    character.
     """
 
     path: Path
@@ -76,7 +89,9 @@ def check_folder(folder: Path, *, now: float) -> list[Finding]:
     if not folder.is_dir():
         raise TLSFileError("missing", f"{folder} is not a folder: name the one to check.", folder)
     paths = sorted(
-        path for path in folder.rglob("*") if path.suffix in {".pem", ".key"} and _visible(path)
+        path
+        for path in folder.rglob("*")
+        if path.suffix in {*_CERTIFICATES, ".key"} and _visible(path) and not _is_key(path)
     )
     if not paths:
         raise TLSFileError(
@@ -84,7 +99,7 @@ def check_folder(folder: Path, *, now: float) -> list[Finding]:
         )
     checker = _Checker(folder, now)
     order = {folder / _AUTHORITY: 0, folder / _REPLACED: 2, folder / _REVOCATIONS: 3}
-    certificates = [path for path in paths if path.suffix == ".pem"]
+    certificates = [path for path in paths if path.suffix in _CERTIFICATES]
     certificates.sort(key=lambda path: (order.get(path, 1), path))
     findings = [finding for path in certificates for finding in checker.check(path)]
     if not (folder / _AUTHORITY).exists():
@@ -93,9 +108,20 @@ def check_folder(folder: Path, *, now: float) -> list[Finding]:
     findings += [
         Finding(path, kind="key", problems=("has no certificate: run secure-certs again",))
         for path in paths
-        if path.suffix == ".key" and not path.with_suffix(".pem").exists()
+        if path.suffix == ".key" and not any(path.with_suffix(s).exists() for s in _CERTIFICATES)
     ]
     return findings
+
+
+def _is_key(path: Path) -> bool:
+    """Whether a file that is called like a certificate is a private key, as other tools name it."""
+    if path.suffix == ".key":
+        return False
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return b"PRIVATE KEY-----" in data and b"-----BEGIN CERTIFICATE-----" not in data
 
 
 def _visible(path: Path) -> bool:
@@ -115,11 +141,11 @@ class _Checker:
             # Reported when that file has its turn.
             self._authorities = ()
         try:
-            self._revoked: RevocationList | None = RevocationList.load(
+            self._lists: RevocationLists | None = RevocationLists.load(
                 folder / _REVOCATIONS, self._authorities, now=now
             )
         except TLSFileError:
-            self._revoked = None
+            self._lists = None
 
     def check(self, path: Path) -> list[Finding]:
         try:
@@ -141,11 +167,12 @@ class _Checker:
         return [dataclasses.replace(finding, problems=tuple(problems))]
 
     def _check_crl(self, path: Path) -> Finding:
-        lists = load_lists(path, self._authorities, now=self._now)
-        finding = _describe_lists(path, [verified.crl for verified in lists])
-        if self._now <= min(verified.next_update for verified in lists):
-            return finding
-        return dataclasses.replace(finding, problems=("is stale: run secure-certs to renew it",))
+        lists = RevocationLists.load(path, self._authorities, now=self._now)
+        finding = _describe_lists(path, parse_lists(pem.read(path), path))
+        problems = lists.warnings(self._now)
+        if any(self._now > each.next_update for each in lists):
+            problems = ["is stale: run secure-certs to renew it"]
+        return dataclasses.replace(finding, problems=tuple(problems))
 
     def _check_replaced(self, path: Path, certificate: x509.Certificate) -> Finding:
         finding = describe_certificate(path, certificate)
@@ -164,23 +191,31 @@ class _Checker:
         path = finding.path
         if path == self._folder / _AUTHORITY:
             return ["is not the certificate of an authority"]
-        problems = []
-        if not _leads_to(certificate, others, self._authorities):
-            problems.append("is not signed by ca.pem")
-        usages = _usages(certificate)
-        place = path.parent.name
-        if finding.kind not in {"server", "client"}:
-            problems.append("must have exactly one extended key usage, serverAuth or clientAuth")
-        elif (place, finding.kind) in {("clients", "server"), ("servers", "client")}:
-            problems.append(f"is a {finding.kind}'s certificate among the {place}")
+        usages = [usage for usage in _usages(certificate) if usage in _KINDS]
+        problems = [] if usages else ["has neither serverAuth nor clientAuth as extended key usage"]
+        place = path.parent.name.removesuffix("s")
+        if usages and place in _KINDS.values() and place not in finding.kind:
+            problems.append(f"is a {finding.kind}'s certificate among the {place}s")
         if ExtendedKeyUsageOID.SERVER_AUTH in usages:
             problems += _collect(lambda: files.check_server_names(certificate, path))
         if ExtendedKeyUsageOID.CLIENT_AUTH in usages:
             problems += _collect(lambda: parse_peer(pem.encode(certificate)))
-        issuer, serial = certificate.issuer.public_bytes(), certificate.serial_number
-        if self._revoked is not None and self._revoked.is_revoked(issuer, serial):
-            problems.append("is revoked")
-        return problems
+        problems += [self._judge(certificate, others, usage) for usage in usages]
+        return [problem for problem in dict.fromkeys(problems) if problem]
+
+    def _judge(
+        self,
+        certificate: x509.Certificate,
+        others: list[x509.Certificate],
+        usage: x509.ObjectIdentifier,
+    ) -> str:
+        """What a server would say of a client that presents this, or a client of a server."""
+        verdict = judge_path(
+            certificate, others, self._authorities, usage=usage, now=self._now, lists=self._lists
+        )
+        if verdict.code == "certificate_dates":
+            return ""  # said already, with the date
+        return _SAID.get(verdict.code, verdict.reason)
 
     def _key(self, certificate: x509.Certificate, path: Path, *, required: bool) -> list[str]:
         key = path.with_suffix(".key")
@@ -209,13 +244,8 @@ def _collect(check: Callable[[], object]) -> list[str]:
 def describe_certificate(path: Path, certificate: x509.Certificate) -> Finding:
     """What a certificate, which lies at ``path``, says of itself."""
     usages = _usages(certificate)
-    kinds = {
-        ExtendedKeyUsageOID.SERVER_AUTH: "server",
-        ExtendedKeyUsageOID.CLIENT_AUTH: "client",
-    }
-    kind = "CA" if pem.is_ca(certificate) else ""
-    if not kind and len(usages) == 1:
-        kind = kinds.get(usages[0], "")
+    kinds = [kind for usage, kind in _KINDS.items() if usage in usages]
+    kind = "CA" if pem.is_ca(certificate) else ", ".join(kinds)
     return Finding(
         path,
         who=_who(certificate),
@@ -269,16 +299,3 @@ def _who(certificate: x509.Certificate) -> str:
         *(str(address) for address in names.get_values_for_type(x509.IPAddress)),
     ]
     return ", ".join(texts) or certificate.subject.rfc4514_string()
-
-
-def _leads_to(
-    certificate: x509.Certificate,
-    intermediates: Sequence[x509.Certificate],
-    authorities: Sequence[x509.Certificate],
-) -> bool:
-    """Whether an authority signed the certificate, or the last of the intermediates above it."""
-    if any(pem.is_issued_by(certificate, authority) for authority in authorities):
-        return True
-    if not intermediates or not pem.is_issued_by(certificate, intermediates[0]):
-        return False
-    return _leads_to(intermediates[0], intermediates[1:], authorities)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from secure_tls import pem
 from secure_tls.errors import RevocationListError, TLSFileError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
@@ -22,92 +22,45 @@ _BEGIN = b"-----BEGIN X509 CRL-----"
 
 
 @dataclass(frozen=True, slots=True)
-class RevocationList:
-    """The revoked certificates of one file or folder, verified: an immutable snapshot.
+class ParsedList:
+    """One complete list that may be used once its signature is verified.
 
-    ``next_update`` is the earliest next update, in seconds since the epoch, that its lists
-    promise. A look-up is one hash of a set.
+    ``next_update`` is seconds since the epoch.
     """
 
-    next_update: float
-    _issuers: frozenset[bytes] = field(repr=False)
-    _revoked: frozenset[tuple[bytes, int]] = field(repr=False)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        authorities: Iterable[x509.Certificate],
-        *,
-        now: float,
-    ) -> Self:
-        """Read a file of one DER list or any number of PEM lists, or all files of a folder.
-
-        Each must be signed by the one of ``authorities`` that it names as its issuer. A stale
-        list loads: what follows from that is for the caller to decide, see ``is_stale``.
-        ``now`` is seconds since the epoch.
-
-        Raises ``RevocationListError``, whose ``code`` is one of ``missing``, ``unreadable``,
-        ``malformed``, ``foreign`` (no such authority), ``forged`` (the signature is not the
-        authority's), ``unsupported`` (delta, indirect or partial lists), ``no_next_update``,
-        ``not_yet_valid``.
-        """
-        revoked: set[tuple[bytes, int]] = set()
-        issuers: set[bytes] = set()
-        ends: list[float] = []
-        known = tuple(authorities)
-        lists = [one for file in _files(Path(path)) for one in load_lists(file, known, now=now)]
-        for verified in lists:
-            crl, issuer = verified.crl, verified.issuer
-            ends.append(verified.next_update)
-            # The issuer's name as the authority's own certificate spells it is how its leaves
-            # spell it; a list may encode the same name otherwise.
-            names = {issuer.subject.public_bytes(), crl.issuer.public_bytes()}
-            issuers |= names
-            revoked.update((name, entry.serial_number) for entry in crl for name in names)
-        return cls(min(ends), frozenset(issuers), frozenset(revoked))
-
-    def knows(self, issuer: bytes) -> bool:
-        """Whether there is a list of this issuer's, by its DER name."""
-        return issuer in self._issuers
-
-    def is_revoked(self, issuer: bytes, serial: int) -> bool:
-        """Whether this certificate is revoked: the DER issuer name, and the serial number."""
-        return (issuer, serial) in self._revoked
-
-    def is_stale(self, now: float) -> bool:
-        """Whether a newer list should have come by ``now``, seconds since the epoch."""
-        return now > self.next_update
-
-
-def _files(path: Path) -> list[Path]:
-    """The files of a folder, hidden ones left out (Kubernetes keeps its own there)."""
-    try:
-        if not path.is_dir():
-            return [path]
-        files = [one for one in sorted(path.iterdir()) if one.name[0] != "." and one.is_file()]
-    except OSError as error:
-        raise RevocationListError(
-            "unreadable", f"{path} cannot be read: {error.strerror}.", path
-        ) from error
-    if not files:
-        raise RevocationListError(
-            "missing", f"{path} holds no revocation list: put one there, or name none.", path
-        )
-    return files
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedList:
-    """One list as it was signed, by ``issuer``; ``next_update`` is seconds since the epoch."""
-
     crl: x509.CertificateRevocationList
-    issuer: x509.Certificate
+    path: Path
     next_update: float
 
     @property
     def number(self) -> int:
         return number_of(self.crl)
+
+    @property
+    def leaves_only(self) -> bool:
+        try:
+            point = self.crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+        except x509.ExtensionNotFound:
+            return False
+        return point.value.only_contains_user_certs
+
+    def issuer_among(self, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
+        """The authority that signed the list; None where none of these has the name that it gives.
+
+        Raises ``RevocationListError``, ``forged``, where one has the name and none the key.
+        """
+        named = [each for each in authorities if each.subject == self.crl.issuer]
+        for authority in named:
+            if is_signed_by(self.crl, authority):
+                return authority
+        if not any(_may_sign(each) for each in named):
+            return None
+        raise RevocationListError(
+            "forged",
+            f"{self.path} is not signed by the authority that it names: fetch it again, and find "
+            "out who wrote this one.",
+            self.path,
+        )
 
 
 def number_of(crl: x509.CertificateRevocationList) -> int:
@@ -119,20 +72,16 @@ def number_of(crl: x509.CertificateRevocationList) -> int:
     return value.crl_number
 
 
-def load_lists(
-    path: Path, authorities: Iterable[x509.Certificate], *, now: float
-) -> list[VerifiedList]:
-    """Read and verify the lists of a file, at least one; raises as ``RevocationList.load``."""
+def parse_file(path: Path, *, now: float) -> list[ParsedList]:
+    """The lists of a file, at least one, each complete and of a kind that is supported.
+
+    Their signatures are not verified. Raises as ``RevocationLists.load``, but for ``forged``.
+    """
     try:
         data = pem.read(path)
     except TLSFileError as error:
         raise RevocationListError(error.code, error.message, path) from error
-    known = tuple(authorities)
-    with _complete(path):
-        return [
-            VerifiedList(crl, _verify(crl, known, path), _check(crl, path, now))
-            for crl in _parse(data, path)
-        ]
+    return [ParsedList(crl, path, _check(crl, path, now)) for crl in parse_lists(data, path)]
 
 
 def parse_lists(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:
@@ -175,30 +124,15 @@ def _parse(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     return [x509.load_pem_x509_crl(block) for block in blocks]
 
 
-def _verify(
-    crl: x509.CertificateRevocationList, authorities: tuple[x509.Certificate, ...], path: Path
-) -> x509.Certificate:
-    named = [c for c in authorities if c.subject == crl.issuer and _may_sign(c)]
-    if not named:
-        raise RevocationListError(
-            "foreign",
-            f"{path} has a list of {crl.issuer.rfc4514_string()!a}, which is no authority of the "
-            "trust bundle that may sign lists: add that authority, or remove the list.",
-            path,
-        )
-    for authority in named:
-        # Any public key that signs is fine; others (X25519, say) raise TypeError.
-        try:
-            if crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]
-                return authority
-        except TypeError:
-            continue
-    raise RevocationListError(
-        "forged",
-        f"{path} is not signed by the authority that it names: fetch it again, and find out who "
-        "wrote this one.",
-        path,
-    )
+def is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    """Whether this authority may sign lists, has the name that the list gives, and signed it."""
+    if authority.subject != crl.issuer or not _may_sign(authority):
+        return False
+    # Any public key that signs is fine; others (X25519, say) raise TypeError.
+    try:
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, UnsupportedAlgorithm):
+        return False
 
 
 def _may_sign(authority: x509.Certificate) -> bool:

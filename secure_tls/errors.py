@@ -32,6 +32,10 @@ class PeerError(TLSError):
     """A peer's certificate does not name one identity that can be trusted."""
 
 
+class PathError(TLSError):
+    """No path that holds leads from a certificate to an authority that is trusted for it."""
+
+
 class AuthorityError(TLSError):
     """The authority does not issue what it was asked for."""
 
@@ -45,4 +49,4 @@ class TLSFileError(TLSError):
 
 
 class RevocationListError(TLSFileError):
-    """A revocation list is forged, truncated, foreign or of a kind that is not supported."""
+    """A revocation list is forged, truncated or of a kind that is not supported."""

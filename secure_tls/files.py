@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from secure_tls import pem
 from secure_tls.errors import TLSFileError
 from secure_tls.keys import is_servable, same_key
+from secure_tls.paths import judge_path, why_no_anchor
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,13 +75,17 @@ def read_server_files(
     Raises ``TLSFileError``, whose ``path`` is the file at fault and whose ``code`` is one of
     ``missing``, ``unreadable``, ``certificate``, ``key``, ``key_encrypted``, ``key_type``,
     ``key_permissions``, ``key_mismatch``, ``expired``, ``not_yet_valid``, ``is_ca``, ``eku`` (no
-    serverAuth), ``no_san`` (neither DNS name nor IP address), ``no_ca``.
+    serverAuth), ``chain`` (what follows the leaf did not issue it, or is not good now), ``no_san``
+    (neither DNS name nor IP address), ``no_ca``.
     """
     moment = time.time() if now is None else now
     chain, key, leaf = _read_pair(
-        Path(certificate), Path(private_key), allow_readable_key=allow_readable_key, now=moment
+        Path(certificate),
+        Path(private_key),
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        allow_readable_key=allow_readable_key,
+        now=moment,
     )
-    check_usage(leaf, Path(certificate), ExtendedKeyUsageOID.SERVER_AUTH)
     check_server_names(leaf, Path(certificate))
     bundle, authorities = read_bundle(Path(client_ca), moment)
     return TLSFiles(chain, key, bundle, leaf, authorities)
@@ -103,9 +108,12 @@ def read_client_files(
     chain = key = leaf = None
     if certificate is not None and private_key is not None:
         chain, key, leaf = _read_pair(
-            Path(certificate), Path(private_key), allow_readable_key=allow_readable_key, now=moment
+            Path(certificate),
+            Path(private_key),
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+            allow_readable_key=allow_readable_key,
+            now=moment,
         )
-        check_usage(leaf, Path(certificate), ExtendedKeyUsageOID.CLIENT_AUTH)
     elif certificate is not None or private_key is not None:
         given = Path(certificate or private_key or "")
         raise TLSFileError(
@@ -217,18 +225,47 @@ def check_server_names(leaf: x509.Certificate, path: Path) -> None:
 
 
 def _read_pair(
-    certificate: Path, private_key: Path, *, allow_readable_key: bool, now: float
+    certificate: Path,
+    private_key: Path,
+    usage: ObjectIdentifier,
+    *,
+    allow_readable_key: bool,
+    now: float,
 ) -> tuple[bytes, bytes, x509.Certificate]:
     chain = pem.read(certificate)
     key = pem.read_secret(private_key, allow_readable=allow_readable_key)
-    leaf = pem.load_certificates(chain, certificate)[0]
+    leaf, *others = pem.load_certificates(chain, certificate)
     check_pair(leaf, certificate, key, private_key)
     check_dates(leaf, certificate, now)
+    check_usage(leaf, certificate, usage)
+    if others:
+        _check_chain(leaf, others, certificate, usage, now)
     return chain, key, leaf
 
 
+def _check_chain(
+    leaf: x509.Certificate,
+    others: list[x509.Certificate],
+    path: Path,
+    usage: ObjectIdentifier,
+    now: float,
+) -> None:
+    """Refuse intermediates that help no peer: the one that issued the leaf must be good now.
+
+    Whom the peer trusts above it is not known here.
+    """
+    verdict = judge_path(leaf, others, others, usage=usage, now=now)
+    if verdict.code:
+        raise TLSFileError(
+            "chain",
+            f"{path} holds more than one certificate, and those after the first do not vouch for "
+            f"it: {verdict.reason} Put the leaf first, then the authority that issued it.",
+            path,
+        )
+
+
 def read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, ...]]:
-    """Read a trust bundle: its PEM, and the authorities in it, at least one of them in time.
+    """Read a trust bundle: its PEM, and the authorities in it, at least one of them good now.
 
     Raises ``TLSFileError``.
     """
@@ -241,9 +278,13 @@ def read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, 
             "authorities, not leaves.",
             path,
         )
-    latest = max(authorities, key=lambda authority: authority.not_valid_after_utc)
     # One good authority is enough: an old one may stay in the bundle for the overlap.
-    check_dates(latest, path, now)
+    if all(why := [why_no_anchor(authority, now) for authority in authorities]):
+        latest = max(authorities, key=lambda authority: authority.not_valid_after_utc)
+        check_dates(latest, path, now)
+        raise TLSFileError(
+            "no_ca", f"{path} holds no authority that can be trusted: {why[0]}", path
+        )
     return data, authorities
 
 

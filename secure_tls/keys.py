@@ -18,6 +18,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 # NIST SP 800-131A, revision 2: the least that may be used.
 _MIN_RSA_BITS = 2048
+_MIN_RSA_EXPONENT = 65537  # NIST SP 800-56B, revision 2, section 6.2
 
 
 class KeyType(StrEnum):
@@ -41,13 +42,27 @@ def generate_like(public_key: PublicKeyTypes) -> PrivateKey:
     return ec.generate_private_key(public_key.curve)
 
 
-def is_servable(public_key: PublicKeyTypes) -> bool:
-    """Whether gRPC's TLS stack can use such a key: it cannot use Ed25519, for one."""
+def weakness(public_key: PublicKeyTypes) -> str:
+    """Why a certificate with this key is not to be relied on, in a few words; empty where it is.
+
+    Kinds of keys that gRPC's TLS stack cannot use, Ed25519 for one, are not.
+    """
     if isinstance(public_key, rsa.RSAPublicKey):
-        return public_key.key_size >= _MIN_RSA_BITS
-    return isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(
+        if public_key.key_size < _MIN_RSA_BITS:
+            return f"RSA of {public_key.key_size} bits, fewer than {_MIN_RSA_BITS}"
+        if public_key.public_numbers().e < _MIN_RSA_EXPONENT:
+            return f"RSA with an exponent below {_MIN_RSA_EXPONENT}"
+        return ""
+    if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(
         public_key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
-    )
+    ):
+        return ""
+    return f"{kind_of(public_key)} is none that gRPC can use"
+
+
+def is_servable(public_key: PublicKeyTypes) -> bool:
+    """Whether a certificate with this key can be served and relied on."""
+    return not weakness(public_key)
 
 
 def kind_of(public_key: PublicKeyTypes) -> str:
@@ -61,10 +76,11 @@ def kind_of(public_key: PublicKeyTypes) -> str:
 
 def same_key(one: PublicKeyTypes, other: PublicKeyTypes) -> bool:
     """Whether both are the same public key."""
-    return _spki(one) == _spki(other)
+    return spki(one) == spki(other)
 
 
-def _spki(key: PublicKeyTypes) -> bytes:
+def spki(key: PublicKeyTypes) -> bytes:
+    """The key as DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7): what tells keys apart."""
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

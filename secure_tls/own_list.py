@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from secure_tls import writing
-from secure_tls.crl import VerifiedList, load_lists
+from secure_tls.crl import ParsedList, parse_file
 from secure_tls.errors import RevocationListError, TLSFileError
 from secure_tls.layout import Layout, is_there
 from secure_tls.outcome import Outcome, State
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from secure_tls.authority import Authority
 
 
-def load(layout: Layout) -> VerifiedList:
+def load(layout: Layout) -> ParsedList:
     """The folder's list, verified. Raises ``TLSFileError``, ``no_crl`` where there is none."""
     if not is_there(layout.crl):
         raise TLSFileError(
@@ -33,7 +33,14 @@ def load(layout: Layout) -> VerifiedList:
             "forgets who was revoked).",
             layout.crl,
         )
-    lists = load_lists(layout.crl, [layout.ca_certificate()], now=layout.clock())
+    lists = parse_file(layout.crl, now=layout.clock())
+    authority = layout.ca_certificate()
+    if any(each.issuer_among([authority]) is None for each in lists):
+        raise RevocationListError(
+            "foreign",
+            f"{layout.crl} is no list of the authority in {layout.ca}: put that one's list there.",
+            layout.crl,
+        )
     if len(lists) != 1:
         raise RevocationListError(
             "unsupported",
@@ -68,7 +75,7 @@ def keep_fresh(layout: Layout, *, locked: bool) -> Outcome:
 def sign(
     layout: Layout,
     authority: Authority,
-    current: VerifiedList,
+    current: ParsedList,
     new: Iterable[x509.RevokedCertificate] = (),
 ) -> Outcome:
     """Replace the list by the next one, with all its entries; only under the folder's lock.

@@ -20,7 +20,7 @@ from secure_tls.template import Template
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from secure_tls.crl import VerifiedList
+    from secure_tls.crl import ParsedList
     from secure_tls.layout import Layout, Leaf
 
 
@@ -100,7 +100,7 @@ class _Judge:
     def __init__(
         self,
         ca: x509.Certificate,
-        revoked: VerifiedList,
+        revoked: ParsedList,
         now: float,
         within: timedelta | None,
     ) -> None:

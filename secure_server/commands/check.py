@@ -10,14 +10,14 @@ from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.keys import FindKey
 from secure_server.authz import Policy, PolicyError
 from secure_server.config import Config, ConfigError
+from secure_server.guard.certificates import read_tls
 from secure_server.guard.chain import build_chain
 from secure_server.guard.policy_file import read_policy
 from secure_server.server import ServerError, check_every_method_has_a_rule, shipped_policy
 from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.signing_key import SigningKeyError
-from secure_tls.crl import RevocationList
-from secure_tls.errors import TLSError
-from secure_tls.files import TLSFiles, read_server_files
+from secure_tls.errors import RevocationListError, TLSError
+from secure_tls.files import TLSFiles
 
 _MISTAKES = (
     AuthenticatorError,
@@ -42,14 +42,7 @@ class Finding:
 def look_through(config: Config) -> Iterator[Finding]:
     """Look at what a configuration names, and change nothing."""
     yield _finding("policy", lambda: _policy(config))
-    try:
-        files = _files(config)
-    except _MISTAKES as error:
-        yield Finding("certificate", good=False, text=str(error))
-    else:
-        yield Finding("certificate", good=True, text=_leaf(files))
-        if config.tls.crl is not None:
-            yield _finding("revocation list", lambda: _crl(config, files))
+    yield from _tls(config)
     yield from _authenticators(config)
 
 
@@ -72,28 +65,27 @@ def _described(policy: Policy) -> str:
     return f"{policy.name!r}; `secure-server policy check` says more"
 
 
-def _files(config: Config) -> TLSFiles:
-    tls = config.tls
-    return read_server_files(
-        tls.certificate,
-        tls.private_key,
-        tls.client_ca,
-        allow_readable_key=tls.allow_readable_private_key,
-        now=time.time(),
-    )
+def _tls(config: Config) -> Iterator[Finding]:
+    now = time.time()
+    try:
+        found = read_tls(config.tls, now=now)
+    except RevocationListError as error:
+        yield Finding("revocation list", good=False, text=str(error))
+        return
+    except TLSError as error:
+        yield Finding("certificate", good=False, text=str(error))
+        return
+    yield Finding("certificate", good=True, text=_leaf(found.files))
+    if (revoked := found.trust.revoked) is not None:
+        # What a start would only warn of, so it is good.
+        said = [*revoked.problems, *revoked.warnings(now)]
+        yield Finding("revocation list", good=True, text=" ".join(said) or "fresh")
 
 
 def _leaf(files: TLSFiles) -> str:
     end = files.leaf.not_valid_after_utc
     days = int((end.timestamp() - time.time()) // _DAY)
     return f"good until {end:%Y-%m-%d %H:%M} UTC, {days} days from now"
-
-
-def _crl(config: Config, files: TLSFiles) -> str:
-    assert config.tls.crl is not None
-    now = time.time()
-    revoked = RevocationList.load(config.tls.crl, files.authorities, now=now)
-    return "stale: a newer one should be there" if revoked.is_stale(now) else "fresh"
 
 
 def _authenticators(config: Config) -> Iterator[Finding]:

@@ -4,20 +4,70 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from secure_server import logs
 from secure_server.config import TLSSection
 from secure_server.watch import Watch
-from secure_tls.crl import RevocationList
 from secure_tls.errors import TLSError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
+from secure_tls.lists import RevocationLists
 from secure_tls.trust import Trust
 
 _DAY = 86400.0
 _EARLY = 30 * _DAY
 _LATE = 7 * _DAY
 _STRIKES = 3  # looks
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSet:
+    """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
+    those of every trust domain: what TLS lets in.
+    """
+
+    files: TLSFiles
+    trust: Trust
+    handshake_bundle: bytes
+
+    @property
+    def serving(self) -> tuple[bytes, bytes, bytes]:
+        """What gRPC is given; a new server is needed when this differs."""
+        return self.files.certificate_chain, self.files.private_key, self.handshake_bundle
+
+
+def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSet:
+    """Read all files of ``[tls]``; ``now`` is seconds since the epoch.
+
+    A revocation list that cannot be used leaves that of ``last`` (gRFC A69). Where all is as in
+    ``last``, that very snapshot is in the result, so that no client is judged anew for a file that
+    was only written again. Raises ``secure_tls.TLSError``.
+    """
+    files = read_server_files(
+        tls.certificate,
+        tls.private_key,
+        tls.client_ca,
+        allow_readable_key=tls.allow_readable_private_key,
+        now=now,
+    )
+    bundles, texts = {}, [files.ca_bundle]
+    for domain, path in tls.trust_bundles.items():
+        text, bundles[domain] = read_bundle(path, now)
+        texts.append(text)
+    revoked = None
+    if tls.crl is not None:
+        everybody = [*files.authorities, *(one for each in bundles.values() for one in each)]
+        before = None if last is None else last.revoked
+        revoked = RevocationLists.load(tls.crl, everybody, now=now, last=before)
+    trust = Trust(
+        files.authorities,
+        bundles,
+        revoked,
+        frozenset((*tls.trust_domains, *tls.trust_bundles)),
+        refuse_stale_lists=tls.stale_crl == "refuse",
+    )
+    return TLSSet(files, last if last == trust else trust, b"\n".join(texts))
 
 
 class Certificates:
@@ -41,15 +91,27 @@ class Certificates:
         self._strikes = 0
         # Made before the first look into the files, so that no change between the two is missed.
         self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
-        self.files, self.trust, bundle, _ = self._read(None)
-        self._set = (self.files.certificate_chain, self.files.private_key, bundle)
+        self._set = read_tls(tls, now=clock())
         self._warn_of_ca_key()
+        if (revoked := self.trust.revoked) is not None and revoked.problems:
+            self._strikes = _STRIKES - 1
+            self._fail(" ".join(revoked.problems))
         self._warn()
+
+    @property
+    def files(self) -> TLSFiles:
+        """Certificate, key and authorities."""
+        return self._set.files
+
+    @property
+    def trust(self) -> Trust:
+        """Whom we trust: asked at each call."""
+        return self._set.trust
 
     @property
     def handshake_bundle(self) -> bytes:
         """All authorities in PEM: what TLS lets in. Which of them counts is asked at each call."""
-        return self._set[2]
+        return self._set.handshake_bundle
 
     @property
     def expires_at(self) -> float:
@@ -65,9 +127,8 @@ class Certificates:
         left = self.expires_at - self._clock()
         if left < self._early:
             found.append(f"The server certificate ends in {max(0.0, left) / _DAY:.1f} days.")
-        revoked = self.trust.revoked
-        if revoked is not None and revoked.is_stale(self._clock()):
-            found.append(f"The revocation list {self._tls.crl} is stale.")
+        if self.trust.revoked is not None:
+            found += self.trust.revoked.warnings(self._clock())
         return found
 
     def on_trust(self, told: Callable[[Trust], None]) -> None:
@@ -98,49 +159,20 @@ class Certificates:
         paths = [tls.certificate, tls.private_key, tls.client_ca, *tls.trust_bundles.values()]
         return [*paths, tls.crl] if tls.crl is not None else paths
 
-    def _read(self, last: Trust | None) -> tuple[TLSFiles, Trust, bytes, str]:
-        """Return what to serve with, whom to trust, all authorities, and what is wrong with a
-        revocation list that is new: then that of ``last`` stays (gRFC A69).
-        """
-        tls, now = self._tls, self._clock()
-        files = read_server_files(
-            tls.certificate,
-            tls.private_key,
-            tls.client_ca,
-            allow_readable_key=tls.allow_readable_private_key,
-            now=now,
-        )
-        bundles, texts = {}, [files.ca_bundle]
-        for domain, path in tls.trust_bundles.items():
-            text, bundles[domain] = read_bundle(path, now)
-            texts.append(text)
-        revoked, problem = None if last is None else last.revoked, ""
-        if tls.crl is not None:
-            everybody = [*files.authorities, *(one for each in bundles.values() for one in each)]
-            try:
-                revoked = RevocationList.load(tls.crl, everybody, now=now)
-            except TLSError as error:
-                if last is None:
-                    raise
-                problem = str(error)
-        return files, Trust(files.authorities, bundles, revoked), b"\n".join(texts), problem
-
     def _reload(self) -> bool:
         before = self._set
         try:
-            files, trust, bundle, problem = self._read(self.trust)
+            after = self._set = read_tls(self._tls, now=self._clock(), last=before.trust)
         except TLSError as error:
             return self._fail(str(error))
-        self.files, self.trust = files, trust
-        self._set = (files.certificate_chain, files.private_key, bundle)
-        for told in self._on_trust:
+        trust = after.trust
+        for told in self._on_trust if trust is not before.trust else ():
             told(trust)
-        if self._set != before:
-            for tell in self._on_serving:
-                tell()
-        if problem:
-            return self._fail(problem)
-        self._log.info("TLS files taken up", ends=files.leaf.not_valid_after_utc.isoformat())
+        for tell in self._on_serving if after.serving != before.serving else ():
+            tell()
+        if trust.revoked is not None and trust.revoked.problems:
+            return self._fail(" ".join(trust.revoked.problems))
+        self._log.info("TLS files taken up", ends=after.files.leaf.not_valid_after_utc.isoformat())
         self._strikes, self.failure = 0, ""
         self._said.clear()
         return True
@@ -156,15 +188,13 @@ class Certificates:
         return False
 
     def _warn(self) -> None:
-        left = self.expires_at - self._clock()
+        now = self._clock()
+        left = self.expires_at - now
         if left < self._early:
             every = _DAY if left < _LATE else 7 * _DAY
             self._say_once_in(every, "the server certificate is near its end: renew it")
-        revoked = self.trust.revoked
-        if revoked is not None and revoked.is_stale(self._clock()):
-            self._say_once_in(
-                _DAY / 24, "the certificate revocation list is stale: a newer one should be here"
-            )
+        for warning in () if self.trust.revoked is None else self.trust.revoked.warnings(now):
+            self._say_once_in(_DAY / 24, warning)
 
     def _say_once_in(self, seconds: float, event: str) -> None:
         now = self._clock()

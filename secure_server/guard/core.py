@@ -157,7 +157,7 @@ class Core:
         try:
             authorization = _authorization(metadata)
             now = self._clock()
-            if warm and not self._peers.knows(transport):
+            if warm and not self._peers.knows(transport, now):
                 return None
             peer = self._peers.identify(transport, now)
             known = self._recognise(authorization, peer, now, warm=warm, was=was)

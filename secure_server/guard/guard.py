@@ -62,12 +62,7 @@ class Guard:
         self._clock = clock
         self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
         self.certificates = Certificates(config.tls, clock)
-        peers = Peers(
-            trust_domains=frozenset((*config.tls.trust_domains, *config.tls.trust_bundles)),
-            minimum_tls=config.tls.minimum_version,
-            trust=self.certificates.trust,
-            refuse_stale_crl=config.tls.stale_crl == "refuse",
-        )
+        peers = Peers(trust=self.certificates.trust, minimum_tls=config.tls.minimum_version)
         self.certificates.on_trust(lambda trust: setattr(peers, "trust", trust))
         self.core = Core(
             peers=peers,

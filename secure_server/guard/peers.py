@@ -1,27 +1,32 @@
-"""Who is on the wire, from what the transport verified; parsed once a certificate."""
+"""Who is on the wire, from what the transport verified; judged once a certificate and chain."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from secure_server.bounded import Bounded
 from secure_server.guard.refusal import Answer, Refusal
-from secure_tls.crl import RevocationList
-from secure_tls.errors import PeerError
-from secure_tls.peer import Peer, parse_peer
+from secure_tls.paths import Verdict, judge_client
+from secure_tls.peer import Peer
 from secure_tls.trust import Trust
 
 _MOST_PEERS = 10_000
+_MOST_CHAINS = 4  # of one leaf: a client that varies what it sends pushes out its own alone
 _SECURE_TRANSPORTS = (b"ssl", b"tls")  # gRPC is about to rename the one to the other
 _VERSIONS = {"1.2": (b"TLSv1.2", b"TLSv1.3"), "1.3": (b"TLSv1.3",)}
 
+Transport = Mapping[str, Sequence[bytes]]
 
-@dataclass(slots=True)
-class _Parsed:
-    peer: Peer
-    checked_against: Trust | None = None
-    trusted_until: float = 0.0
+
+class _Judged:
+    """What one snapshot of trust says about a leaf, by the chain that came with it."""
+
+    __slots__ = ("trust", "verdicts")
+
+    def __init__(self, trust: Trust) -> None:
+        self.trust = trust
+        self.verdicts: Bounded[bytes, Verdict] = Bounded(_MOST_CHAINS)
 
 
 class Peers:
@@ -32,34 +37,18 @@ class Peers:
     ``trust`` may be replaced at any time.
     """
 
-    def __init__(
-        self,
-        *,
-        trust_domains: frozenset[str],
-        minimum_tls: str,
-        trust: Trust | None = None,
-        refuse_stale_crl: bool = False,
-    ) -> None:
-        """Admit peers of these SPIFFE trust domains, over TLS ``1.2`` or ``1.3`` at least.
-
-        Without ``trust`` what TLS verified when the connection was opened is believed. With
-        ``refuse_stale_crl`` a certificate is only good while its issuer's revocation list is fresh.
-        """
-        self._trust_domains = trust_domains
+    def __init__(self, *, trust: Trust, minimum_tls: str) -> None:
+        """Admit peers whom ``trust`` vouches for, over TLS ``1.2`` or ``1.3`` at least."""
         self._versions = _VERSIONS[minimum_tls]
-        self._refuse_stale_crl = refuse_stale_crl
-        self._parsed: Bounded[bytes, _Parsed] = Bounded(_MOST_PEERS)
+        self._judged: Bounded[bytes, _Judged] = Bounded(_MOST_PEERS)
         self.trust = trust
 
-    def knows(self, transport: Mapping[str, Sequence[bytes]]) -> bool:
+    def knows(self, transport: Transport, now: float) -> bool:
         """Whether ``identify`` would parse and verify nothing."""
         certificates = transport.get("x509_pem_cert")
-        if not certificates:
-            return True
-        parsed = self._parsed.get(certificates[0])
-        return parsed is not None and parsed.checked_against is self.trust
+        return not certificates or self._known(certificates[0], transport, now) is not None
 
-    def identify(self, transport: Mapping[str, Sequence[bytes]], now: float) -> Peer | None:
+    def identify(self, transport: Transport, now: float) -> Peer | None:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
         if not transport or transport["transport_security_type"][0] not in _SECURE_TRANSPORTS:
             raise _refused("plaintext", "The connection is not TLS.")
@@ -68,57 +57,35 @@ class Peers:
         certificates = transport.get("x509_pem_cert")
         if not certificates:
             return None
-        pem = certificates[0]
-        parsed = self._parsed.get(pem)
-        if parsed is None:
-            parsed = _Parsed(self._parse(pem))
-            self._parsed.put(pem, parsed)
-        peer = parsed.peer
-        if not peer.is_valid_at(now):
-            raise _refused("certificate_dates", "The client certificate is not valid now.", peer)
+        leaf = certificates[0]
+        verdict = self._known(leaf, transport, now) or self._judge(leaf, transport, now)
+        if verdict.code:
+            raise _refused(verdict.code, verdict.reason, verdict.peer)
+        return verdict.peer
+
+    def _known(self, leaf: bytes, transport: Transport, now: float) -> Verdict | None:
+        judged = self._judged.get(leaf)
+        if judged is None or judged.trust is not self.trust:
+            return None
+        verdict = judged.verdicts.get(_digest(transport))
+        return verdict if verdict is not None and verdict.holds_at(now) else None
+
+    def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
         trust = self.trust
-        if trust is not None:
-            if parsed.checked_against is not trust:
-                self._check(parsed, trust, pem, transport)
-            if now > parsed.trusted_until:
-                raise _refused(
-                    "certificate_authority",
-                    "The authority of the client certificate is not trusted now.",
-                    peer,
-                )
-            if self._refuse_stale_crl:
-                _check_fresh(trust.revoked, peer, now)
-        return peer
-
-    def _check(
-        self, parsed: _Parsed, trust: Trust, pem: bytes, transport: Mapping[str, Sequence[bytes]]
-    ) -> None:
-        peer = parsed.peer
-        if trust.revoked is not None and trust.revoked.is_revoked(peer.issuer, peer.serial):
-            raise _refused("certificate_revoked", "The client certificate is revoked.", peer)
+        judged = self._judged.get(leaf)
+        if judged is None or judged.trust is not trust:
+            judged = _Judged(trust)
+            self._judged.put(leaf, judged)
         sent = b"".join(transport.get("x509_pem_cert_chain", ()))
-        parsed.trusted_until = trust.trusted_until(peer.trust_domain, pem, sent)
-        parsed.checked_against = trust
-
-    def _parse(self, pem: bytes) -> Peer:
-        try:
-            peer = parse_peer(pem)
-        except PeerError as error:
-            raise _refused(error.code, str(error)) from None
-        if peer.trust_domain not in self._trust_domains:
-            raise _refused(
-                "trust_domain",
-                f"The client certificate's trust domain, {peer.trust_domain!r}, is not configured.",
-                peer,
-            )
-        return peer
+        verdict = judge_client(leaf, sent, trust, now)
+        judged.verdicts.put(_digest(transport), verdict)
+        return verdict
 
 
-def _check_fresh(revoked: RevocationList | None, peer: Peer, now: float) -> None:
-    if revoked is None or not revoked.knows(peer.issuer):
-        raise _refused("crl_missing", "There is no revocation list of its authority.", peer)
-    if revoked.is_stale(now):
-        raise _refused("crl_stale", "The revocation list is stale.", peer)
+def _digest(transport: Transport) -> bytes:
+    """What tells chains apart; a client may send a hundred kilobytes, so they are not kept."""
+    sent = transport.get("x509_pem_cert_chain")
+    return hashlib.sha256(b"".join(sent)).digest() if sent else b""
 
 
 def _refused(code: str, detail: str, peer: Peer | None = None) -> Refusal:

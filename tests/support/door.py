@@ -26,6 +26,7 @@ from secure_server.guard.stream_watch import StreamWatch
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
+from secure_tls.trust import Trust
 from support.forge import Forge
 from support.probe import KINDS, STYLES
 
@@ -181,7 +182,12 @@ class Door:
             (root / "signing-key.pem").read_bytes(), key_ring.key_id, "https://issuer", "audience"
         )
         self.core = Core(
-            peers=Peers(trust_domains=frozenset({"example.org"}), minimum_tls=minimum_tls),
+            peers=Peers(
+                trust=Trust(
+                    (self.authority.certificate,), trust_domains=frozenset({"example.org"})
+                ),
+                minimum_tls=minimum_tls,
+            ),
             authenticators=Authenticators(
                 [
                     *before,

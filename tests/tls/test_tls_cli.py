@@ -162,7 +162,7 @@ def test_verify_names_everything_that_is_wrong(run, certs, authority):
         "clients/stranger.pem": "not signed by ca.pem",
         "clients/old.pem": "expired on 2001",
         "clients/among.pem": "server's certificate among the clients",
-        "clients/usage.pem": "exactly one extended key usage",
+        "clients/usage.pem": "neither serverAuth nor clientAuth",
         "clients/admin.pem": "chmod 600",
         "server.pem": "is not the key of",
         "clients/demo.pem": "does not exist",
@@ -194,7 +194,8 @@ def test_verify_follows_a_chain_of_another_PKI(run, tmp_path, authority):
     template = authority.client_template("intermediate").having(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
-    issued = authority.issue(template)
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    issued = authority.issue(template.having(usage, critical=True))
     intermediate = Authority(issued.certificate, issued.private_key, "example.org")
     leaf = intermediate.issue_client("leaf")
     chain = leaf.certificate_pem + intermediate.certificate_pem

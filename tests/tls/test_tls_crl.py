@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from secure_tls import Authority, RevocationList, RevocationListError, parse_peer
+from secure_tls import Authority, RevocationListError, RevocationLists, parse_peer
 
 # Later than this process may make its lists, however long it has been at other tests.
 NOW = time.time() + 3600
@@ -32,7 +32,7 @@ def pem(crl: x509.CertificateRevocationList) -> bytes:
 
 def assert_refused(code, path, authorities, now=NOW) -> None:
     with pytest.raises(RevocationListError) as caught:
-        RevocationList.load(path, authorities, now=now)
+        RevocationLists.load(path, authorities, now=now)
     assert caught.value.code == code
     assert str(path) in str(caught.value)
     assert caught.value.path == path
@@ -59,46 +59,101 @@ def sign(authority: Authority, *extensions, entry=None):
 def test_T14_a_revoked_certificate_is_found_and_no_other(authority, write, encoding):
     bad, good = (parse_peer(authority.issue_client(n).certificate_pem) for n in ("bad", "good"))
     path = write(authority.crl([bad.serial], number=2).public_bytes(encoding))
-    crl = RevocationList.load(path, [authority.certificate], now=NOW)
-    assert crl.is_revoked(bad.issuer, bad.serial)
-    assert not crl.is_revoked(good.issuer, good.serial)
-    assert not crl.is_revoked(b"another issuer", bad.serial)
+    crl = RevocationLists.load(path, [authority.certificate], now=NOW)
+    assert crl.of(authority.certificate).serials == {bad.serial} != {good.serial}
+    assert crl.of(Authority.create("example.org").certificate) is None
 
 
 def test_entries_of_an_earlier_list_are_carried_over(authority, write):
     first = authority.crl([11], number=1)
     second = authority.crl([*first, 12], number=2)
-    crl = RevocationList.load(write(pem(second)), [authority.certificate], now=NOW)
-    issuer = authority.certificate.subject.public_bytes()
-    assert crl.is_revoked(issuer, 11)
-    assert crl.is_revoked(issuer, 12)
+    crl = RevocationLists.load(write(pem(second)), [authority.certificate], now=NOW)
+    assert crl.of(authority.certificate).serials == {11, 12}
     assert [e.revocation_date_utc for e in first] == [second[0].revocation_date_utc]
 
 
 def test_a_file_may_hold_the_lists_of_several_authorities(authority, write):
     other = Authority.create("example.net")
     text = b"# two lists\n" + pem(authority.crl([1], number=1)) + pem(other.crl([2], number=1))
-    crl = RevocationList.load(write(text), [authority.certificate, other.certificate], now=NOW)
-    assert crl.is_revoked(authority.certificate.subject.public_bytes(), 1)
-    assert crl.is_revoked(other.certificate.subject.public_bytes(), 2)
-    assert not crl.is_revoked(other.certificate.subject.public_bytes(), 1)
+    crl = RevocationLists.load(write(text), [authority.certificate, other.certificate], now=NOW)
+    assert crl.of(authority.certificate).serials == {1}
+    assert crl.of(other.certificate).serials == {2}
 
 
 def test_T15_a_stale_list_loads_and_says_so(authority, write):
     path = write(pem(authority.crl([5], number=1, lifetime=timedelta(hours=1))))
-    crl = RevocationList.load(path, [authority.certificate], now=NOW)
-    assert not crl.is_stale(crl.next_update)
-    assert crl.is_stale(crl.next_update + 1)
-    later = RevocationList.load(path, [authority.certificate], now=crl.next_update + 1)
-    assert later.is_revoked(authority.certificate.subject.public_bytes(), 5)
+    crl = RevocationLists.load(path, [authority.certificate], now=NOW)
+    end = crl.of(authority.certificate).next_update
+    assert crl.warnings(end) == []
+    assert "is stale" in crl.warnings(end + 1)[0]
+    later = RevocationLists.load(path, [authority.certificate], now=end + 1)
+    assert later.of(authority.certificate).serials == {5}
 
 
-def test_of_several_lists_the_one_due_first_decides(authority, write):
+def test_of_several_lists_of_one_authority_the_newest_counts(authority, write):
+    older, newer = authority.crl([1], number=8), authority.crl([2], number=9)
+    for text in (pem(older) + pem(newer), pem(newer) + pem(older)):
+        crl = RevocationLists.load(write(text), [authority.certificate], now=NOW)
+        assert crl.of(authority.certificate).serials == {2}
+
+
+def test_M6_only_the_stale_list_of_several_is_called_so(authority, write):
     other = Authority.create("example.net")
     hour = timedelta(hours=1)
     text = pem(authority.crl(number=1)) + pem(other.crl(number=1, lifetime=hour))
-    crl = RevocationList.load(write(text), [authority.certificate, other.certificate], now=NOW)
-    assert crl.next_update < NOW + 7200
+    crl = RevocationLists.load(write(text), [authority.certificate, other.certificate], now=NOW)
+    (warning,) = crl.warnings(NOW + 7200)
+    assert other.certificate.subject.rfc4514_string() in warning
+
+
+def test_M6_a_file_of_a_folder_that_cannot_be_used_leaves_the_others(authority, tmp_path):
+    other = Authority.create("example.net")
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    known = [authority.certificate, other.certificate]
+    (folder / "ours.pem").write_bytes(pem(authority.crl([1], number=1)))
+    (folder / "theirs.pem").write_bytes(b"<html>")
+    first = RevocationLists.load(folder, known, now=NOW)
+    assert (first.of(known[0]).serials, first.of(known[1])) == ({1}, None)
+    assert str(folder / "theirs.pem") in first.problems[0]
+    (folder / "theirs.pem").write_bytes(pem(other.crl([2], number=1)))
+    second = RevocationLists.load(folder, known, now=NOW, last=first)
+    assert (second.of(known[1]).serials, second.problems) == ({2}, ())
+    # What was good stays, while what is new of the others counts.
+    (folder / "theirs.pem").write_bytes(pem(other.crl([2, 3], number=2))[:-40])
+    (folder / "ours.pem").write_bytes(pem(authority.crl([1, 4], number=2)))
+    third = RevocationLists.load(folder, known, now=NOW, last=second)
+    assert (third.of(known[0]).serials, third.of(known[1]).serials) == ({1, 4}, {2})
+    assert len(third.problems) == 1
+    assert RevocationLists.load(folder, known, now=NOW, last=third) is third
+    # A list that is taken away is not remembered; a folder that is emptied is a mistake.
+    (folder / "theirs.pem").unlink()
+    assert RevocationLists.load(folder, known, now=NOW, last=third).of(known[1]) is None
+    (folder / "ours.pem").unlink()
+    assert RevocationLists.load(folder, known, now=NOW, last=third).of(known[1]).serials == {2}
+    assert_refused("missing", folder, known)
+
+
+def test_a_list_of_an_authority_that_is_only_sent_waits_for_it(authority, write):
+    template = authority.client_template("between").having(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    issued = authority.issue(template.having(usage, critical=True))
+    between = Authority(issued.certificate, issued.private_key, "example.org")
+    crl = RevocationLists.load(
+        write(pem(between.crl([9], number=1))), [authority.certificate], now=NOW
+    )
+    assert "no authority of the trust bundle" in crl.warnings(NOW)[0]
+    # Its name is not enough.
+    stranger = dataclasses.replace(between, private_key=Authority.create("x.org").private_key)
+    forged = RevocationLists.load(
+        write(pem(stranger.crl([9], number=1))), [authority.certificate], now=NOW
+    )
+    assert forged.of(between.certificate) is None
+    assert crl.of(authority.certificate) is None
+    assert crl.of(between.certificate).serials == {9}
+    assert crl.warnings(NOW) == []
 
 
 def test_T16_a_forged_list_is_refused(authority, write):
@@ -126,16 +181,20 @@ def test_T16_a_second_list_cut_off_is_not_overlooked(authority, write):
     assert_refused("malformed", write(text + text[:-30]), [authority.certificate])
 
 
-def test_T16_a_list_of_a_foreign_authority_is_refused(authority, write):
+def test_T16_a_list_of_a_foreign_authority_revokes_nothing_and_is_warned_of(authority, write):
     stranger = Authority.create("example.net")
-    assert_refused("foreign", write(pem(stranger.crl(number=1))), [authority.certificate])
-    assert_refused("foreign", write(pem(authority.crl(number=1))), [])
+    crl = RevocationLists.load(
+        write(pem(stranger.crl([1], number=1))), [authority.certificate], now=NOW
+    )
+    assert crl.of(authority.certificate) is None
+    assert "no authority of the trust bundle" in crl.warnings(NOW)[0]
 
 
 def test_a_leaf_cannot_sign_lists(authority, write):
     leaf = authority.issue_client("c")
     impostor = Authority(leaf.certificate, leaf.private_key, "example.org")
-    assert_refused("foreign", write(pem(impostor.crl(number=1))), [leaf.certificate])
+    path = write(pem(impostor.crl([1], number=1)))
+    assert RevocationLists.load(path, [leaf.certificate], now=NOW).of(leaf.certificate) is None
 
 
 def test_a_list_from_the_future_is_refused(authority, write):
@@ -179,7 +238,11 @@ def test_a_list_limited_to_leaves_is_used(authority, write):
         only_contains_attribute_certs=False,
     )
     path = write(pem(sign(authority, point)))
-    assert RevocationList.load(path, [authority.certificate], now=NOW).next_update > NOW
+    assert (
+        RevocationLists.load(path, [authority.certificate], now=NOW)
+        .of(authority.certificate)
+        .leaves_only
+    )
 
 
 def test_a_missing_file_is_named(authority, tmp_path):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from test_tls_folder import HERE, ROOT, assert_refused, race, state
 from test_tls_renewal import DAY, NOW, ORDERS, folder, leaf, put
 
-from secure_tls import Authority, AuthorityError, KeyType, RevocationList, RevocationListError
+from secure_tls import Authority, AuthorityError, KeyType, RevocationListError, RevocationLists
 from secure_tls.folder import CertificateFolder, Order
 from secure_tls.outcome import State
 from secure_tls.revocation import Reason
@@ -73,9 +73,8 @@ def test_O7_revoking_raises_the_number_and_keeps_what_was_revoked_before(certs):
     assert crl.last_update_utc.timestamp() == NOW + DAY - 300
     assert crl.next_update_utc.timestamp() == NOW + 91 * DAY
     ca = leaf(certs / "ca.pem")
-    listed = RevocationList.load(certs / "crl.pem", [ca], now=NOW + DAY)
-    assert listed.is_revoked(ca.subject.public_bytes(), serial(certs, "clients/billing"))
-    assert not listed.is_revoked(ca.subject.public_bytes(), serial(certs, "server"))
+    listed = RevocationLists.load(certs / "crl.pem", [ca], now=NOW + DAY).of(ca)
+    assert listed.serials == {serial(certs, f"clients/{name}") for name in ("billing", "reports")}
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -259,7 +258,7 @@ def test_a_list_of_somebody_elses_is_not_signed_by_ours(certs):
     write_crl(certs, Authority.create("example.org", clock=lambda: NOW).crl([1], number=9))
     before = state(certs)
     outcomes = folder(certs, now=HALF).generate(ORDERS)
-    assert "no authority of the trust bundle" in outcomes[-1].note
+    assert "no list of the authority" in outcomes[-1].note
     assert state(certs) == before
 
 

@@ -1,0 +1,148 @@
+"""Which certificate was issued by which: the graph in which a path is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+from secure_tls import pem
+
+_MOST_PATHS = 64
+"""Paths that are looked at to explain a refusal: a client may send certificates in a ring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A leaf and all that its signature, and those above it, lead to.
+
+    ``issuers`` has each certificate that was reached, with those whose name and key fit its
+    signature. Nothing else is checked: that a certificate stands here says nothing for it.
+    """
+
+    leaf: x509.Certificate
+    anchors: frozenset[x509.Certificate]
+    issuers: Mapping[x509.Certificate, tuple[x509.Certificate, ...]]
+
+    @classmethod
+    def above(
+        cls,
+        leaf: x509.Certificate,
+        sent: Iterable[x509.Certificate],
+        anchors: Sequence[x509.Certificate],
+    ) -> Self:
+        """Climb from the leaf over what was sent and over the trust anchors."""
+        candidates = tuple(dict.fromkeys((*anchors, *sent)))
+        issuers: dict[x509.Certificate, tuple[x509.Certificate, ...]] = {}
+        to_climb = [leaf]
+        while to_climb:
+            certificate = to_climb.pop()
+            if certificate not in issuers:
+                issuers[certificate] = tuple(
+                    each
+                    for each in candidates
+                    if each != certificate and _signed(each, certificate)
+                )
+                to_climb += issuers[certificate]
+        return cls(leaf, frozenset(anchors) & issuers.keys(), issuers)
+
+    @property
+    def certificates(self) -> Collection[x509.Certificate]:
+        """All that were reached, the leaf first."""
+        return self.issuers.keys()
+
+    def without(self, refused: Collection[x509.Certificate]) -> list[x509.Certificate]:
+        """The certificates above the leaf from which a way leads to an anchor that is not refused,
+        over none that is.
+
+        What leads nowhere is left out: a client could send many that only lead to each other, to
+        make the search for a path long.
+        """
+        reached = {each for each in self.anchors if each not in refused}
+        grows = True
+        while grows:
+            more = {
+                each
+                for each, issuers in self.issuers.items()
+                if each not in reached and each not in refused and not reached.isdisjoint(issuers)
+            }
+            reached |= more
+            grows = bool(more)
+        above = self._reached_from_leaf(reached)
+        return [each for each in self.issuers if each in above]
+
+    def _reached_from_leaf(self, allowed: Collection[x509.Certificate]) -> set[x509.Certificate]:
+        above: set[x509.Certificate] = set()
+        to_climb = [each for each in self.issuers[self.leaf] if each in allowed]
+        while to_climb:
+            certificate = to_climb.pop()
+            if certificate not in above:
+                above.add(certificate)
+                to_climb += [each for each in self.issuers[certificate] if each in allowed]
+        return above
+
+    def paths_to_anchors(self) -> Iterator[tuple[x509.Certificate, ...]]:
+        """Some of the ways from above the leaf to an anchor, shorter ones first."""
+        open_paths: list[tuple[x509.Certificate, ...]] = [
+            (each,) for each in self.issuers[self.leaf]
+        ]
+        for _ in range(_MOST_PATHS):
+            if not open_paths:
+                return
+            path = open_paths.pop(0)
+            if path[-1] in self.anchors:
+                yield path
+            else:
+                open_paths += [(*path, each) for each in self.issuers[path[-1]] if each not in path]
+
+
+def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    if issuer.subject != certificate.issuer:
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def is_valid_at(certificate: x509.Certificate, now: float) -> bool:
+    """Whether ``now``, seconds since the epoch, is in the validity period; both ends are.
+
+    RFC 5280, section 4.1.2.5.
+    """
+    start = certificate.not_valid_before_utc.timestamp()
+    return start <= now <= certificate.not_valid_after_utc.timestamp()
+
+
+def boundaries(certificates: Iterable[x509.Certificate]) -> list[float]:
+    """The moments at which one of the certificates becomes valid, or is valid for the last time."""
+    return [
+        moment.timestamp()
+        for each in certificates
+        for moment in (each.not_valid_before_utc, each.not_valid_after_utc)
+    ]
+
+
+def may_issue(certificate: x509.Certificate) -> bool:
+    """Whether it may issue certificates (RFC 5280, sections 4.2.1.3 and 4.2.1.9)."""
+    if not pem.is_ca(certificate):
+        return False
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True  # real roots lack it
+    return usage.key_cert_sign
+
+
+def allows(authority: x509.Certificate, usage: ObjectIdentifier) -> bool:
+    """Whether the authority's extended key usage, if it has one, allows this one below it."""
+    try:
+        usages = authority.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage in usages or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages

@@ -1,0 +1,200 @@
+"""The revocation lists in force: one of each authority, found by the authority's key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cryptography import x509
+
+from secure_tls.crl import ParsedList, is_signed_by, parse_file
+from secure_tls.errors import RevocationListError
+from secure_tls.keys import spki
+
+if TYPE_CHECKING:
+    import os
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerList:
+    """The complete list of one authority: the serial numbers of what it has revoked.
+
+    ``next_update`` is seconds since the epoch, ``issuer`` the RFC 4514 text of its name. With
+    ``leaves_only`` it does not say which authorities are revoked (onlyContainsUserCerts).
+    """
+
+    issuer: str
+    path: Path
+    next_update: float
+    leaves_only: bool
+    serials: frozenset[int] = field(repr=False)
+    age: tuple[float, int] = field(repr=False)
+    """When it was issued, in seconds since the epoch, and its number: the greater is the newer."""
+
+    @classmethod
+    def of(cls, parsed: ParsedList) -> Self:
+        return cls(
+            parsed.crl.issuer.rfc4514_string(),
+            parsed.path,
+            parsed.next_update,
+            parsed.leaves_only,
+            frozenset(entry.serial_number for entry in parsed.crl),
+            (parsed.crl.last_update_utc.timestamp(), parsed.number),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileLists:
+    """What one file holds: lists by their authority's key, and those of authorities not known."""
+
+    matched: tuple[tuple[bytes, IssuerList], ...]
+    unmatched: tuple[ParsedList, ...]
+
+
+class RevocationLists:
+    """The lists of one file or folder: an immutable snapshot.
+
+    A class because a list of an authority that no bundle has, an intermediate one, can be verified
+    only once a client has sent that authority's certificate: ``of`` remembers what came of it.
+    """
+
+    def __init__(self, files: Mapping[Path, FileLists], problems: tuple[str, ...]) -> None:
+        """Made by ``load``."""
+        self.files = files
+        """What each file holds, or held when it could last be used."""
+        self._by_key: dict[bytes, IssuerList | None] = {}
+        for key, found in (each for file in files.values() for each in file.matched):
+            self._by_key[key] = _newer(self._by_key.get(key), found)
+        self._unmatched = tuple(each for file in files.values() for each in file.unmatched)
+        self._claimed: set[int] = set()
+        self.problems = problems
+        """Why files that are there are not used, in sentences."""
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        authorities: Iterable[x509.Certificate],
+        *,
+        now: float,
+        last: RevocationLists | None = None,
+    ) -> RevocationLists:
+        """Read a file of one DER list or any number of PEM lists, or all files of a folder.
+
+        A list is its authority's by its signature, for authorities may have the same name. Of
+        several lists of one authority the newest counts. A list of an authority that is not among
+        ``authorities`` waits for a client that sends that authority's certificate. A stale list
+        loads; ``now`` is seconds since the epoch. Where nothing has changed, returns ``last``.
+
+        A file that cannot be used leaves what ``last`` had of it, and a sentence in ``problems``:
+        one partner's broken list is no reason to go without all others. Where that leaves nothing
+        at all, raises ``RevocationListError``, whose ``code`` is one of ``missing``,
+        ``unreadable``, ``malformed``, ``forged`` (the signature is not that of the authority that
+        it names), ``unsupported`` (delta, indirect or partial lists), ``no_next_update``,
+        ``not_yet_valid``; with ``last``, ``foreign`` is another problem: a stranger's list in the
+        place of one that was there.
+        """
+        known = tuple(authorities)
+        before: Mapping[Path, FileLists] = {} if last is None else last.files
+        files: dict[Path, FileLists] = {}
+        errors: list[RevocationListError] = []
+        try:
+            for one in _files(Path(path)):
+                try:
+                    files[one] = _read(one, known, now, before.get(one))
+                except RevocationListError as error:
+                    errors.append(error)
+                    if one in before:
+                        files[one] = before[one]
+        except RevocationListError as error:
+            errors.append(error)
+        if errors and not files:
+            if not before:
+                raise errors[0]
+            files.update(before)
+        problems = tuple(error.message for error in errors)
+        if last is not None and (files, problems) == (last.files, last.problems):
+            return last
+        return cls(files, problems)
+
+    def of(self, issuer: x509.Certificate) -> IssuerList | None:
+        """The list of the authority with this certificate's key, None where there is none."""
+        key = spki(issuer.public_key())
+        if key not in self._by_key:
+            found: IssuerList | None = None
+            for number, parsed in enumerate(self._unmatched):
+                if is_signed_by(parsed.crl, issuer):
+                    found = _newer(found, IssuerList.of(parsed))
+                    self._claimed.add(number)
+            # Bounded: only what lists were there for is remembered, the rest is soon found again.
+            if found is not None:
+                self._by_key[key] = found
+            return found
+        return self._by_key[key]
+
+    def __iter__(self) -> Iterator[IssuerList]:
+        """The lists whose authorities are known."""
+        return iter([each for each in self._by_key.values() if each is not None])
+
+    def warnings(self, now: float) -> list[str]:
+        """What an operator should see to, in sentences; ``now`` is seconds since the epoch."""
+        stale = [
+            f"The revocation list {each.path} of {each.issuer!a} is stale: a newer one should be "
+            "there."
+            for each in self
+            if now > each.next_update
+        ]
+        waiting = [
+            f"The revocation list {each.path} is of {each.crl.issuer.rfc4514_string()!a}, which is "
+            "no authority of the trust bundle: it counts only for those who send that authority's "
+            "certificate with theirs. Remove the list if it is not wanted."
+            for number, each in enumerate(self._unmatched)
+            if number not in self._claimed
+        ]
+        return [*stale, *waiting]
+
+
+def _newer(one: IssuerList | None, other: IssuerList) -> IssuerList:
+    return other if one is None or other.age > one.age else one
+
+
+def _read(
+    path: Path, authorities: tuple[x509.Certificate, ...], now: float, last: FileLists | None
+) -> FileLists:
+    matched: list[tuple[bytes, IssuerList]] = []
+    unmatched: list[ParsedList] = []
+    for parsed in parse_file(path, now=now):
+        issuer = parsed.issuer_among(authorities)
+        if issuer is None:
+            unmatched.append(parsed)
+        else:
+            matched.append((spki(issuer.public_key()), IssuerList.of(parsed)))
+    # Whom the file spoke for it must go on speaking for: a stranger's list in the place of ours
+    # would let in all that we revoked.
+    if unmatched and last is not None and {k for k, _ in last.matched} - {k for k, _ in matched}:
+        raise RevocationListError(
+            "foreign",
+            f"{path} has a list of {unmatched[0].crl.issuer.rfc4514_string()!a}, which is no "
+            "authority of the trust bundle, in the place of one that was there: put that one back.",
+            path,
+        )
+    return FileLists(tuple(matched), tuple(unmatched))
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a folder, hidden ones left out (Kubernetes keeps its own there)."""
+    try:
+        if not path.is_dir():
+            return [path]
+        files = [one for one in sorted(path.iterdir()) if one.name[0] != "." and one.is_file()]
+    except OSError as error:
+        raise RevocationListError(
+            "unreadable", f"{path} cannot be read: {error.strerror}.", path
+        ) from error
+    if not files:
+        raise RevocationListError(
+            "missing", f"{path} holds no revocation list: put one there, or name none.", path
+        )
+    return files
