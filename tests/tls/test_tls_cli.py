@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it fails."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import secure_tls
 from secure_tls import Authority
@@ -190,7 +193,24 @@ def test_verify_knows_revoked_certificates_and_forged_lists(run, certs):
     assert "no authority of the trust bundle" in out
 
 
+def unlimited(authority: Authority) -> Authority:
+    """The authority with a certificate that lets it have authorities below it."""
+    ca = authority.certificate
+    builder = x509.CertificateBuilder(
+        ca.issuer,
+        ca.subject,
+        ca.public_key(),
+        ca.serial_number,
+        ca.not_valid_before_utc,
+        ca.not_valid_after_utc,
+        [each for each in ca.extensions if not isinstance(each.value, x509.BasicConstraints)],
+    ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    signed = builder.sign(authority.private_key, hashes.SHA256())
+    return dataclasses.replace(authority, certificate=signed)
+
+
 def test_verify_follows_a_chain_of_another_PKI(run, tmp_path, authority):
+    authority = unlimited(authority)
     template = authority.client_template("intermediate").having(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
@@ -276,3 +296,22 @@ def test_help_goes_to_standard_output(run):
         "verify",
     ):
         assert word in out
+
+
+def test_verify_takes_leaves_for_both_purposes_and_other_suffixes(run, tmp_path, authority):
+    """As step-ca (both usages, ``.crt``) and mkcert (``-key.pem``) write them."""
+    write_new(tmp_path / "ca.pem", authority.certificate_pem, secret=False)
+    both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    names = x509.SubjectAlternativeName([x509.DNSName("node.example.org")])
+    template = authority.client_template("node").having(both).having(names)
+    issued = authority.issue(template)
+    write_new(tmp_path / "node.crt", issued.certificate_pem, secret=False)
+    write_new(tmp_path / "node.key", issued.private_key_pem, secret=True)
+    other = authority.issue_client("other")
+    write_new(tmp_path / "other-key.pem", other.private_key_pem, secret=True)
+    code, out, _ = run("verify", "--json", ".")
+    assert code == 0
+    assert {file["file"]: file["kind"] for file in json.loads(out)["files"]} == {
+        "ca.pem": "CA",
+        "node.crt": "server, client",
+    }
