@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
@@ -41,7 +41,9 @@ class Cert:
     """The name of the key, by default that of the certificate: equal names are the same key."""
     kind: str = "p256"
     digest: str = "sha256"
-    """Of its issuer's signature; sha1 and md5 need an issuer with an RSA key."""
+    """Of its issuer's signature; all others need an issuer with an RSA key: ``sha1``, ``md5``,
+    ``pss``, and ``unknown`` for an algorithm that no software knows.
+    """
     since: int
     until: int
     ca: bool | None
@@ -56,7 +58,8 @@ class Cert:
     """Subject alternative names: ``URI:``, ``DNS:``, ``email:``."""
     permitted: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
-    """Name constraints: ``URI:``, ``DNS:``, ``IP:``, ``CN:`` (a directory name)."""
+    """Name constraints: ``URI:``, ``DNS:``, ``IP:``, ``email:``, ``CN:`` (a directory name)."""
+    constraints_critical: bool = True
     unknown: str = ""
     """An extension that no software knows: ``critical`` or ``plain``."""
     aki: bool = True
@@ -114,11 +117,12 @@ BASE: dict[str, Cert | Vector] = {
     "mid": authority("root"),
     "low": authority("mid"),
     "leaf": client("mid"),
+    "spare": root("spare"),
     "acme": root("acme"),
     "acme_mid": authority("acme"),
     "acme_leaf": client("acme_mid", names=(ACME,)),
 }
-"""Ours, and a partner's. A row replaces what it is about."""
+"""Ours with an authority to spare, and a partner's. A row replaces what it is about."""
 
 
 @functools.cache
@@ -216,8 +220,11 @@ class Pki:
             builder._extensions = kept
         key = self.key(signer)
         kind = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        if said.digest == "pss":
+            pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
+            return builder.sign(key, kind, rsa_padding=pss)
         signed = builder.sign(key, kind)
-        return signed if said.digest == "sha256" else _sign_weakly(signed, key, said.digest)
+        return signed if said.digest == "sha256" else _sign_otherwise(signed, key, said.digest)
 
 
 _USES = {
@@ -248,7 +255,7 @@ def _extensions(said: Cert) -> list[tuple[x509.ExtensionType, bool]]:
             [_general(one) for one in said.permitted] or None,
             [_general(one) for one in said.excluded] or None,
         )
-        made.append((constraints, True))
+        made.append((constraints, said.constraints_critical))
     if said.unknown:
         extension = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
         made.append((extension, said.unknown == "critical"))
@@ -274,25 +281,29 @@ def _read(vector: Vector) -> x509.Certificate:
     return x509.load_pem_x509_certificates(data)[vector.number]
 
 
-# sha256WithRSAEncryption becomes a weaker one of the same length (RFC 8017, appendix A.2.4, and the
+# sha256WithRSAEncryption becomes another one of the same length (RFC 8017, appendix A.2.4, and the
 # DigestInfo prefixes of section 9.2).
 _RSA_SHA256 = bytes.fromhex("2a864886f70d01010b")
-_WEAK = {
+_OTHERS = {
     "sha1": (bytes.fromhex("2a864886f70d010105"), "3021300906052b0e03021a05000414"),
     "md5": (bytes.fromhex("2a864886f70d010104"), "3020300c06082a864886f70d020505000410"),
+    "unknown": (bytes.fromhex("2a864886f70d01017f"), ""),
 }
 
 
-def _sign_weakly(signed: x509.Certificate, key: rsa.RSAPrivateKey, digest: str) -> x509.Certificate:
+def _sign_otherwise(
+    signed: x509.Certificate, key: rsa.RSAPrivateKey, digest: str
+) -> x509.Certificate:
     """Sign again, with what ``cryptography`` refuses to sign with."""
-    algorithm, prefix = _WEAK[digest]
+    algorithm, prefix = _OTHERS[digest]
     der = signed.public_bytes(Encoding.DER)
     assert der.count(_RSA_SHA256) == 2
     tbs = signed.tbs_certificate_bytes.replace(_RSA_SHA256, algorithm)
     numbers = key.private_numbers()
     modulus = numbers.public_numbers.n
     size = math.ceil(modulus.bit_length() / 8)
-    info = bytes.fromhex(prefix) + hashlib.new(digest, tbs).digest()
+    name = "sha256" if digest == "unknown" else digest
+    info = bytes.fromhex(prefix) + hashlib.new(name, tbs).digest()
     block = b"\x00\x01" + b"\xff" * (size - len(info) - 3) + b"\x00" + info
     signature = pow(int.from_bytes(block), numbers.d, modulus).to_bytes(size)
     head = der[: der.index(signed.tbs_certificate_bytes)]

@@ -166,6 +166,17 @@ ISSUERS = (
         pki={"root": root("root", usage=("crl",))},
     ),
     Row(
+        "M4 basic constraints: not critical, as real ones are",
+        pki={"mid": authority("root", ca_critical=False)},
+        openssl=STRICT,
+        wire=True,
+    ),
+    Row(
+        "M4 key usage: an intermediate without any",
+        pki={"mid": authority("root", usage=None)},
+        openssl=STRICT,
+    ),
+    Row(
         "M4 key usage: a root without any, as real ones are",
         pki={"root": root("root", usage=None)},
         openssl=STRICT,
@@ -211,13 +222,15 @@ ISSUERS = (
         sent=("low", "mid"),
     ),
     Row(
-        "M4 path length: a self-issued intermediate does not count",
+        "M4 path length: a self-issued intermediate counts too",
+        "path_length",
         pki={
             "root": root("root", path_length=0),
             "rolled": authority("root", subject="root"),
             "leaf": client("rolled"),
         },
         sent=("rolled",),
+        openssl="it does not count those (RFC 5280, section 6.1.4, l): ours is the stricter rule",
     ),
     Row(
         "M4 eight intermediates",
@@ -279,12 +292,15 @@ USES = (
 _DNS_AND_ID = (BILLING, "DNS:billing.example.org")
 
 
-def _constrained(name: str, code: str = "", *, names=(BILLING,), wire=False, **what) -> Row:
+def _constrained(
+    name: str, code: str = "", *, names=(BILLING,), wire=False, openssl="", **what
+) -> Row:
     return Row(
         f"M4 name constraints: {name}",
         code,
         pki={"mid": authority("root", **what), "leaf": client("mid", names=names)},
         wire=wire,
+        openssl=openssl,
     )
 
 
@@ -354,6 +370,42 @@ CONSTRAINTS = (
         permitted=("URI:example.org",),
     ),
     _constrained("all addresses are excluded, and there is none", excluded=("IP:0.0.0.0/0",)),
+    _constrained(
+        "not critical, and violated all the same",
+        "name_constraints",
+        permitted=("URI:acme.example",),
+        constraints_critical=False,
+    ),
+    _constrained("the subject is permitted", permitted=("CN:leaf", "URI:example.org")),
+    _constrained("the subject is not permitted", "name_constraints", permitted=("CN:other",)),
+    _constrained("the subject is excluded", "name_constraints", excluded=("CN:leaf",)),
+    _constrained(
+        "the mail address is not permitted",
+        "name_constraints",
+        names=(BILLING, "email:billing@acme.example"),
+        permitted=("email:example.org",),
+    ),
+    _constrained(
+        "the mail address is permitted",
+        names=(BILLING, "email:billing@example.org"),
+        permitted=("email:example.org",),
+    ),
+    Row(
+        "M4 name constraints: a URI without a host is in no subtree",
+        "name_constraints",
+        pki={
+            "mid": authority("root", permitted=("URI:example.org",)),
+            "leaf": client("mid", names=("URI:urn:example",)),
+        },
+        domains=None,
+    ),
+    _constrained(
+        "a wildcard covers an excluded name",
+        "name_constraints",
+        names=(BILLING, "DNS:*.example.org"),
+        excluded=("DNS:admin.example.org",),
+        openssl="a wildcard is a name like any other to it",
+    ),
     Row(
         "M4 name constraints: those of the root hold too",
         "name_constraints",
@@ -397,6 +449,7 @@ KEYS = (
             f"M20 the {what} has {kind}",
             "weak_key",
             pki={name: make(issuer, kind=kind)},
+            trusted=("root", "spare"),
             wire=wire,
             openssl="" if kind == "rsa1024" else STRENGTH,
         )
@@ -450,6 +503,37 @@ KEYS = (
         )
     ),
     Row(
+        "M20 RSA-PSS under the leaf",
+        pki={"mid": authority("root", kind="rsa2048"), "leaf": client("mid", digest="pss")},
+        wire=True,
+    ),
+    Row(
+        "M20 an algorithm that no software knows under the leaf",
+        "certificate_authority",
+        pki={"mid": authority("root", kind="rsa2048"), "leaf": client("mid", digest="unknown")},
+    ),
+    Row(
+        "M20 an algorithm that no software knows under the intermediate",
+        "certificate_authority",
+        pki={
+            "root": root("root", kind="rsa2048"),
+            "mid": authority("root", digest="unknown"),
+        },
+    ),
+    Row(
+        "M20 an intermediate by an algorithm of the future beside a good one does no harm",
+        pki={
+            "root": root("root", kind="rsa2048"),
+            "new": authority("root", digest="unknown", subject="mid", key="mid"),
+        },
+        sent=("new", "mid"),
+    ),
+    Row(
+        "M20 an algorithm that no software knows under the root itself",
+        pki={"root": root("root", kind="rsa2048", digest="unknown")},
+        openssl="it does not take a root whose signature it cannot name",
+    ),
+    Row(
         "M20 sha1 under the root itself does not count: it is trusted for what it is",
         pki={"root": root("root", kind="rsa2048", digest="sha1")},
         wire=True,
@@ -484,6 +568,16 @@ EXTENSIONS = (
         pki={"leaf": client("mid", aki=False)},
         openssl=STRICT,
         wire=True,
+    ),
+    Row(
+        "M4 an intermediate without an authority key identifier",
+        pki={"mid": authority("root", aki=False)},
+        openssl=STRICT,
+    ),
+    Row(
+        "M4 a root without a subject key identifier",
+        pki={"root": root("root", ski=False)},
+        openssl=STRICT,
     ),
     Row("M4 an empty subject beside critical names", pki={"leaf": client("mid", subject="")}),
 )

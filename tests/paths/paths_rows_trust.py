@@ -24,6 +24,7 @@ def _cross(name: str, code: str, **pki: Cert) -> tuple[Row, Row]:
             code,
             pki=certificates,
             sent=sent,
+            trusted=("root", "spare"),
             bundles=_ACME,
             wire=True,
         ),
@@ -131,6 +132,8 @@ DOMAINS = (
     ),
     Row("T3 the intermediate is not sent", "certificate_authority", sent=()),
     Row("the root is sent too", sent=("mid", "root"), wire=True),
+    Row("the leaf is sent twice", sent=("leaf", "mid"), wire=True),
+    Row("another's leaf is sent too", sent=("acme_leaf", "mid"), wire=True),
     Row(
         "T3 a root of the client's own is sent",
         "certificate_authority",
@@ -497,6 +500,15 @@ PARTNERS = (
         sent=("acme_mid",),
         lists=(*_ALL, Crl(by="acme", revokes=("acme_mid",))),
         wire=True,
+    ),
+    Row(
+        "M6 a partner's intermediate of our root's name: its list counts for its leaves",
+        "certificate_revoked",
+        pki={"acme_mid": authority("acme", subject="root")},
+        bundles=_ACME,
+        leaf="acme_leaf",
+        sent=("acme_mid",),
+        lists=(*_ALL, Crl(by="acme_mid", revokes=("acme_leaf",))),
     ),
     Row(
         "M6 a partner of our name has no list, ours is not theirs",

@@ -31,7 +31,7 @@ _ERRORS: dict[str, tuple[set[int], bool | None]] = {
     "issuer_usage": ({24, 26, 32, 79, 92}, False),
     "issuer_eku": ({26}, False),
     "path_length": ({25}, False),
-    "name_constraints": ({47, 48}, None),
+    "name_constraints": ({47, 48, 53}, None),
     "critical_extension": ({34}, None),
     "certificate_revoked": ({23}, True),
     "issuer_revoked": ({23}, False),
