@@ -45,15 +45,15 @@ class ParsedList:
         return point.value.only_contains_user_certs
 
     def issuer_among(self, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
-        """The authority that signed the list; None where none of these has the name that it gives.
+        """The authority that signed the list; None where none of these is the one that it names.
 
-        Raises ``RevocationListError``, ``forged``, where one has the name and none the key.
+        Raises ``RevocationListError``, ``forged``, where one is and has not signed it.
         """
         named = [each for each in authorities if each.subject == self.crl.issuer]
         for authority in named:
             if is_signed_by(self.crl, authority):
                 return authority
-        if not any(_may_sign(each) for each in named):
+        if not any(_may_sign(each) and _may_be_meant(self.crl, each) for each in named):
             return None
         raise RevocationListError(
             "forged",
@@ -133,6 +133,16 @@ def is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificat
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (TypeError, UnsupportedAlgorithm):
         return False
+
+
+def _may_be_meant(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    """Whether the list names this authority's key, or none: others may have the same name."""
+    try:
+        named = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return True
+    return named.key_identifier in {None, own.digest}
 
 
 def _may_sign(authority: x509.Certificate) -> bool:
