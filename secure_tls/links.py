@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -12,8 +13,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from secure_tls import pem
 
-_MOST_PATHS = 64
-"""Paths that are looked at to explain a refusal: a client may send certificates in a ring."""
+_MOST_STEPS = 256
+"""In the search for paths: a client may send certificates that all lead to each other."""
+
+_WEAK_HASHES = frozenset({"md5", "sha1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Links:
         """All that were reached, the leaf first."""
         return self.issuers.keys()
 
-    def without(self, refused: Collection[x509.Certificate]) -> list[x509.Certificate]:
+    def without(self, refused: Collection[x509.Certificate]) -> frozenset[x509.Certificate]:
         """The certificates above the leaf from which a way leads to an anchor that is not refused,
         over none that is.
 
@@ -73,7 +76,7 @@ class Links:
             reached |= more
             grows = bool(more)
         above = self._reached_from_leaf(reached)
-        return [each for each in self.issuers if each in above]
+        return frozenset(above)
 
     def _reached_from_leaf(self, allowed: Collection[x509.Certificate]) -> set[x509.Certificate]:
         above: set[x509.Certificate] = set()
@@ -85,29 +88,48 @@ class Links:
                 to_climb += [each for each in self.issuers[certificate] if each in allowed]
         return above
 
-    def paths_to_anchors(self) -> Iterator[tuple[x509.Certificate, ...]]:
-        """Some of the ways from above the leaf to an anchor, shorter ones first."""
+    def paths_to_anchors(
+        self, over: Collection[x509.Certificate]
+    ) -> Iterator[tuple[x509.Certificate, ...]]:
+        """The ways from above the leaf to an anchor over these alone, shorter ones first; some of
+        them where there are very many.
+        """
         open_paths: list[tuple[x509.Certificate, ...]] = [
-            (each,) for each in self.issuers[self.leaf]
+            (each,) for each in self.issuers[self.leaf] if each in over
         ]
-        for _ in range(_MOST_PATHS):
+        for _ in range(_MOST_STEPS):
             if not open_paths:
                 return
             path = open_paths.pop(0)
             if path[-1] in self.anchors:
                 yield path
             else:
-                open_paths += [(*path, each) for each in self.issuers[path[-1]] if each not in path]
+                open_paths += [
+                    (*path, each)
+                    for each in self.issuers[path[-1]]
+                    if each in over and each not in path
+                ]
 
 
 def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     if issuer.subject != certificate.issuer:
         return False
+    if weak_hash(certificate):
+        return True  # too weak to be verified, and refused for that
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def weak_hash(certificate: x509.Certificate) -> str:
+    """The hash function of its signature where that is a broken one, else empty."""
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return ""
+    return algorithm.name if algorithm is not None and algorithm.name in _WEAK_HASHES else ""
 
 
 def is_valid_at(certificate: x509.Certificate, now: float) -> bool:
@@ -120,11 +142,14 @@ def is_valid_at(certificate: x509.Certificate, now: float) -> bool:
 
 
 def boundaries(certificates: Iterable[x509.Certificate]) -> list[float]:
-    """The moments at which one of the certificates becomes valid, or is valid for the last time."""
+    """The moments at which one of the certificates becomes valid, or no longer is."""
     return [
-        moment.timestamp()
+        moment
         for each in certificates
-        for moment in (each.not_valid_before_utc, each.not_valid_after_utc)
+        for moment in (
+            each.not_valid_before_utc.timestamp(),
+            math.nextafter(each.not_valid_after_utc.timestamp(), math.inf),
+        )
     ]
 
 

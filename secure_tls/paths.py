@@ -1,10 +1,9 @@
 """Whether a certificate is good now: whole path validation (RFC 5280, section 6), by one judge.
 
 The guard, ``secure-certs verify``, ``secure-server check`` and the start of a server all ask here.
-``cryptography.x509.verification`` decides whether a path holds. What it accepts and this project
-does not (weak keys, SHA-1, revoked certificates, usages that do not fit) is sorted out before it
-is asked, certificate by certificate, so that each refusal has its true reason and one good path
-suffices where there are several.
+Each certificate is looked at alone first (dates, keys, usages, revocation), then the paths over
+what is left, one by one: so each refusal has its true reason, and one good path suffices where
+there are several. ``cryptography.x509.verification`` is asked last about a path that would do.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from secure_tls import links, pem
@@ -26,24 +23,27 @@ from secure_tls.links import Links
 from secure_tls.lists import IssuerList, RevocationLists
 from secure_tls.peer import Peer, parse_peer
 from secure_tls.trust import Trust
+from secure_tls.whole import MOST_INTERMEDIATES, check_whole
 
-MOST_SENT = 8
+MOST_SENT = MOST_INTERMEDIATES
 """Certificates beside the leaf that are looked at; a client that sends more is refused."""
 
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_WEAK_HASHES = frozenset({"md5", "sha1"})
+# What this project looks at in each certificate, or that restricts nothing here (policies).
+_KNOWN_EXTENSIONS = (
+    x509.AuthorityKeyIdentifier,
+    x509.BasicConstraints,
+    x509.CertificatePolicies,
+    x509.ExtendedKeyUsage,
+    x509.KeyUsage,
+    x509.NameConstraints,
+    x509.SubjectAlternativeName,
+    x509.SubjectKeyIdentifier,
+)
 _USAGE_NAMES = {
     ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
 }
-# What the library says of a path that it refuses, and our code for it.
-_COMPLAINTS = (
-    ("path length", "path_length"),
-    ("max depth", "path_length"),
-    ("name constraint", "name_constraints"),
-    ("nameConstraints", "name_constraints"),
-    ("critical", "critical_extension"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,12 @@ def judge_path(
     """
     graph = Links.above(leaf, sent, authorities)
     inspector = _Inspector(graph, usage, now, lists, refuse_stale_lists=refuse_stale_lists)
-    boundaries = links.boundaries(graph.certificates)
     try:
         path = _find_path(graph, inspector)
     except PathError as error:
-        return Verdict(error.code, error.message, None, (), now, _next_change(boundaries, now))
+        return Verdict(
+            error.code, error.message, None, (), now, _next_change(inspector.changes(), now)
+        )
     since = max(each.not_valid_before_utc.timestamp() for each in path)
     until = min(each.not_valid_after_utc.timestamp() for each in path)
     if refuse_stale_lists:
@@ -142,7 +143,9 @@ def judge_path(
 
 def why_no_anchor(authority: x509.Certificate, now: float) -> str:
     """Say why no path could end at this authority now; empty where one could."""
-    problem = _Inspector(Links.above(authority, (), ()), None, now, None).authority(authority)
+    problem = _Inspector(Links.above(authority, (), (authority,)), None, now, None).authority(
+        authority
+    )
     return "" if problem is None else problem.message
 
 
@@ -150,16 +153,16 @@ def _parse_sent(sent: bytes) -> list[x509.Certificate]:
     blocks = _BLOCK.findall(sent)
     if len(blocks) > MOST_SENT:
         raise PathError("path", f"The client sent {len(blocks)} certificates beside its own.")
-    try:
-        certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
-        for certificate in certificates:
+    certificates = []
+    for block in blocks:
+        try:
+            certificate = x509.load_pem_x509_certificate(block)
             # Parsed lazily: what is wrong in there must come to light here.
             _ = certificate.extensions, certificate.public_key(), certificate.subject
             _ = certificate.issuer, certificate.signature_hash_algorithm
-    except pem.MALFORMED:
-        raise PathError(
-            "path", "A certificate that the client sent beside its own cannot be parsed strictly."
-        ) from None
+        except pem.MALFORMED:
+            continue  # of an algorithm of the future, say: no path leads over it
+        certificates.append(certificate)
     return certificates
 
 
@@ -172,42 +175,22 @@ def _find_path(graph: Links, inspector: _Inspector) -> tuple[x509.Certificate, .
         for each in graph.certificates
         if each is not leaf and (problem := inspector.authority(each)) is not None
     }
-    usable = graph.without(problems)
-    anchors = [each for each in usable if each in graph.anchors]
-    if not anchors:
-        raise _best_reason(graph, problems)
-    try:
-        verified = _verifier(anchors, inspector.now).verify(
-            leaf, [each for each in usable if each not in graph.anchors]
-        )
-    except verification.VerificationError as error:
-        raise _complaint(str(error)) from None
-    return tuple(verified.chain)
-
-
-def _verifier(anchors: list[x509.Certificate], now: float) -> verification.ClientVerifier:
-    # Real authorities leave out what the web's rules demand: an authority key identifier on
-    # leaves, key usage on roots. Certificate policies, even critical ones, restrict nothing here.
-    lenient = verification.ExtensionPolicy.permit_all().may_be_present(
-        x509.CertificatePolicies, verification.Criticality.AGNOSTIC, None
-    )
-    authority = lenient.require_present(
-        x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
-    )
-    return (
-        verification.PolicyBuilder()
-        .store(verification.Store(anchors))
-        .time(datetime.fromtimestamp(now, UTC))
-        .max_chain_depth(MOST_SENT)
-        .extension_policies(ca_policy=authority, ee_policy=lenient)
-        .build_client_verifier()
-    )
+    complaints = []
+    for path in graph.paths_to_anchors(graph.without(problems)):
+        try:
+            check_whole((leaf, *path), inspector.now)
+        except PathError as error:
+            complaints.append(error)
+        else:
+            return (leaf, *path)
+    raise complaints[0] if complaints else _best_reason(graph, problems)
 
 
 def _best_reason(graph: Links, problems: Mapping[x509.Certificate, PathError]) -> PathError:
     """Explain a refusal by the path that has the fewest problems, from the leaf upwards."""
     found = [
-        [problems[each] for each in path if each in problems] for path in graph.paths_to_anchors()
+        [problems[each] for each in path if each in problems]
+        for path in graph.paths_to_anchors(graph.certificates)
     ]
     if not found:
         return PathError(
@@ -217,9 +200,14 @@ def _best_reason(graph: Links, problems: Mapping[x509.Certificate, PathError]) -
     return min(found, key=len)[0]
 
 
-def _complaint(text: str) -> PathError:
-    code = next((code for words, code in _COMPLAINTS if words in text), "path")
-    return PathError(code, f"The path to the certificate's authority does not hold: {text}.")
+def _unknown_extension(certificate: x509.Certificate, about: str) -> PathError | None:
+    for extension in certificate.extensions:
+        if extension.critical and not isinstance(extension.value, _KNOWN_EXTENSIONS):
+            oid = extension.oid.dotted_string
+            return PathError(
+                "critical_extension", f"The {about} has an unknown critical extension, {oid}."
+            )
+    return None
 
 
 def _next_change(boundaries: Iterable[float], now: float) -> float:
@@ -250,7 +238,11 @@ class _Inspector:
     def leaf(self, leaf: x509.Certificate) -> PathError | None:
         if not links.is_valid_at(leaf, self.now):
             return PathError("certificate_dates", "The certificate is not valid now.")
-        return self._strength(leaf, "certificate") or self._revocation(leaf, "certificate")
+        return (
+            self._strength(leaf, "certificate")
+            or _unknown_extension(leaf, "certificate")
+            or self._revocation(leaf, "certificate")
+        )
 
     def authority(self, authority: x509.Certificate) -> PathError | None:
         about = f"authority {authority.subject.rfc4514_string()[:200]!a}"
@@ -259,8 +251,15 @@ class _Inspector:
         return (
             self._strength(authority, about)
             or self._purpose(authority, about)
+            or _unknown_extension(authority, about)
             or self._revocation(authority, about)
         )
+
+    def changes(self) -> list[float]:
+        """The moments at which the answer may become another one, seconds since the epoch."""
+        certificates = self._graph.certificates
+        ends = [each.next_update for one in certificates for each in self._lists_about(one)]
+        return [*links.boundaries(certificates), *(math.nextafter(end, math.inf) for end in ends)]
 
     def listed_until(self, certificate: x509.Certificate) -> float:
         """Until when the list that says that this certificate is not revoked is fresh."""
@@ -269,14 +268,10 @@ class _Inspector:
     def _strength(self, certificate: x509.Certificate, about: str) -> PathError | None:
         if weak := weakness(certificate.public_key()):
             return PathError("weak_key", f"The {about} has a weak key: {weak}.")
-        algorithm = certificate.signature_hash_algorithm
         # An anchor is trusted by its key: what it is signed with counts for nothing.
-        if (
-            certificate not in self._graph.anchors
-            and algorithm is not None
-            and algorithm.name in _WEAK_HASHES
-        ):
-            return PathError("weak_signature", f"The {about} is signed with {algorithm.name}.")
+        weak = links.weak_hash(certificate)
+        if weak and certificate not in self._graph.anchors:
+            return PathError("weak_signature", f"The {about} is signed with {weak}.")
         return None
 
     def _purpose(self, authority: x509.Certificate, about: str) -> PathError | None:
@@ -296,9 +291,11 @@ class _Inspector:
         if any(certificate.serial_number in each.serials for each in found):
             code = "certificate_revoked" if is_leaf else "issuer_revoked"
             return PathError(code, f"The {about} is revoked.")
-        # What nothing here has issued, a root above all, is on no list.
-        if not self._refuse_stale or not self._graph.issuers[certificate]:
+        # Paths end at an anchor: nothing need be known of what issued it.
+        if not self._refuse_stale or certificate in self._graph.anchors:
             return None
+        if not self._graph.issuers[certificate]:
+            return None  # no path leads over it
         found = [each for each in found if is_leaf or not each.leaves_only]
         if not found:
             return PathError("crl_missing", f"There is no revocation list for the {about}.")
