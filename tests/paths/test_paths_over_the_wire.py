@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from paths_pki import Crl, Pki, authority
+from paths_pki import Crl, Pki, authority, client
 from paths_row import Row
 from paths_server import BOTH_STACKS, Server, serving, write
 from paths_table import ROWS, ZERO
@@ -62,7 +62,7 @@ def test_M3_an_intermediate_that_is_revoked_ends_open_connections_and_streams(
     style: str, server: Callable[..., Server]
 ) -> None:
     """Its leaves' next calls are refused and their streams end within a second; others go on."""
-    pki = Pki({"other": authority("root"), "fine": _leaf_of("other")}, ZERO)
+    pki = Pki({"other": authority("root"), "fine": client("other")}, ZERO)
     running = server(Row("revoked", lists=(Crl(by="root"),)), pki, style)
     with ExitStack() as stack:
         gone, fine = running.channel("leaf", ["mid"]), running.channel("fine", ["other"])
@@ -79,12 +79,6 @@ def test_M3_an_intermediate_that_is_revoked_ends_open_connections_and_streams(
         assert (_code(gone), _code(fine)) == (UNAUTHENTICATED, OK)
         assert all(stream.is_open for stream in staying)
     assert {event.code for event in running.audit if not event.allowed} == {"issuer_revoked"}
-
-
-def _leaf_of(issuer: str):
-    from paths_pki import client
-
-    return client(issuer)
 
 
 @both_stacks
