@@ -390,6 +390,23 @@ CONSTRAINTS = (
         names=(BILLING, "email:billing@example.org"),
         permitted=("email:example.org",),
     ),
+    *(
+        Row(
+            f"M4 name constraints: {uri} is in no subtree, nor surely out of one",
+            "name_constraints",
+            pki={
+                "mid": authority("root", excluded=("URI:acme.example",)),
+                "leaf": client("mid", names=(f"URI:{uri}",)),
+            },
+            domains=None,
+            openssl=openssl,
+        )
+        for uri, openssl in (
+            ("urn:example", ""),
+            ("https://192.0.2.1/billing", "addresses are hosts like others to it"),
+            ("https://[2001:db8::1]/billing", "addresses are hosts like others to it"),
+        )
+    ),
     Row(
         "M4 name constraints: a URI without a host is in no subtree",
         "name_constraints",
