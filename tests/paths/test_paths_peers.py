@@ -1,0 +1,123 @@
+"""What is remembered of a client's certificate: by leaf and chain, for as long as it holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from paths_pki import BASE, DAY, Pki, authority
+
+from secure_server.guard import Peers
+from secure_server.guard import peers as module
+from secure_server.guard.refusal import Refusal
+from secure_tls.trust import Trust
+
+ZERO = int(time.time())
+PKI = Pki(
+    {
+        **BASE,
+        # The same authority, certified twice.
+        "short": authority("root", subject="mid", key="mid", until=10 * DAY),
+        "long": authority("root", subject="mid", key="mid", until=40 * DAY),
+        "later": authority("root", subject="mid", key="mid", since=20 * DAY),
+    },
+    ZERO,
+)
+
+
+def transport(*sent: str) -> dict[str, Sequence[bytes]]:
+    return {
+        "transport_security_type": [b"ssl"],
+        "ssl_tls_version": [b"TLSv1.3"],
+        "x509_pem_cert": [PKI.pem("leaf")],
+        "x509_pem_cert_chain": [PKI.pem(*sent)] if sent else [],
+    }
+
+
+@pytest.fixture
+def peers() -> Peers:
+    return Peers(trust=Trust(PKI.certificates(("root",))), minimum_tls="1.3")
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The moments at which the judge was asked."""
+    moments: list[float] = []
+    judge = module.judge_client
+
+    def counting(leaf: bytes, sent: bytes, trust: Trust, now: float) -> object:
+        moments.append(now)
+        return judge(leaf, sent, trust, now)
+
+    monkeypatch.setattr(module, "judge_client", counting)
+    return moments
+
+
+def code_of(peers: Peers, sent: tuple[str, ...], now: float) -> str:
+    try:
+        assert peers.identify(transport(*sent), now) is not None
+    except Refusal as refusal:
+        return refusal.code
+    return ""
+
+
+def test_a_certificate_is_judged_once_and_known_then(peers: Peers, judged: list[float]) -> None:
+    assert not peers.knows(transport("mid"), ZERO)
+    assert judged == []
+    assert [code_of(peers, ("mid",), ZERO + second) for second in range(3)] == ["", "", ""]
+    assert judged == [ZERO]
+    assert peers.knows(transport("mid"), ZERO + 3)
+
+
+def test_a_refusal_is_remembered_too(peers: Peers, judged: list[float]) -> None:
+    assert [code_of(peers, (), ZERO + n) for n in range(3)] == ["certificate_authority"] * 3
+    assert judged == [ZERO]
+
+
+def test_M5_another_chain_of_the_same_leaf_is_judged_by_itself(peers: Peers) -> None:
+    assert code_of(peers, (), ZERO) == "certificate_authority"
+    assert code_of(peers, ("mid",), ZERO) == ""
+    assert code_of(peers, ("short",), ZERO + 11 * DAY) == "issuer_dates"
+    assert code_of(peers, ("long",), ZERO + 11 * DAY) == ""
+
+
+def test_M5_another_path_is_tried_when_one_has_ended(peers: Peers, judged: list[float]) -> None:
+    both = ("short", "long")
+    for day in range(0, 50, 5):
+        expected = "" if day <= 40 else "issuer_dates"
+        assert code_of(peers, both, ZERO + day * DAY) == expected, day
+    # At first, when the path that was found had ended, and when the last one had.
+    days = [round((moment - ZERO) / DAY) for moment in judged]
+    assert (days[0], days[-1], len(days) <= 3) == (0, 45, True)
+
+
+def test_a_refusal_ends_when_a_certificate_becomes_valid(peers: Peers, judged: list[float]) -> None:
+    start = ZERO + 20 * DAY
+    assert code_of(peers, ("later",), ZERO) == "issuer_dates"
+    assert code_of(peers, ("later",), start - 0.001) == "issuer_dates"
+    assert code_of(peers, ("later",), start) == ""
+    assert len(judged) == 2
+
+
+def test_a_clock_that_goes_back_is_asked_anew(peers: Peers) -> None:
+    assert code_of(peers, ("mid",), ZERO) == ""
+    assert code_of(peers, ("mid",), ZERO - 6 * DAY) == "certificate_dates"
+    assert code_of(peers, ("mid",), ZERO) == ""
+
+
+def test_new_trust_judges_anew(peers: Peers) -> None:
+    assert code_of(peers, ("mid",), ZERO) == ""
+    peers.trust = Trust(PKI.certificates(("acme",)))
+    assert not peers.knows(transport("mid"), ZERO)
+    assert code_of(peers, ("mid",), ZERO) == "certificate_authority"
+
+
+def test_a_client_that_varies_its_chain_is_remembered_a_few_times_only(
+    peers: Peers, judged: list[float]
+) -> None:
+    chains = [("mid", *("acme",) * number) for number in range(8)]
+    for chain in chains:
+        assert code_of(peers, chain, ZERO) == ""
+    assert len(judged) == 8
+    assert [peers.knows(transport(*chain), ZERO) for chain in chains] == [False] * 4 + [True] * 4
