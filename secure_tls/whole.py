@@ -35,9 +35,18 @@ def check_whole(path: Sequence[x509.Certificate], now: float) -> None:
             )
     if violation := find_violation(path):
         raise PathError("name_constraints", f"Name constraints are violated: {violation}.")
-    # The library knows no constraints on URIs, and refuses any path that has some.
-    if all(constraints_of(each) is None for each in path[1:]):
+    if all(_knows(constraints_of(each)) for each in path[1:]):
         _ask_library(path, now)
+
+
+def _knows(constraints: x509.NameConstraints | None) -> bool:
+    """Whether the library can apply these: it refuses any path with some on other kinds of names,
+    URIs above all, which is what workloads have.
+    """
+    if constraints is None:
+        return True
+    subtrees = (*(constraints.permitted_subtrees or ()), *(constraints.excluded_subtrees or ()))
+    return all(isinstance(each, x509.DNSName | x509.IPAddress) for each in subtrees)
 
 
 def _path_length(authority: x509.Certificate) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from secure_server import logs
 from secure_server.config import TLSSection
 from secure_server.watch import Watch
+from secure_tls import pem
 from secure_tls.errors import TLSError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
@@ -24,7 +25,7 @@ _STRIKES = 3  # looks
 @dataclass(frozen=True, slots=True)
 class TLSSet:
     """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
-    those of every trust domain: what TLS lets in.
+    those of every trust domain that have not ended: what TLS lets in.
     """
 
     files: TLSFiles
@@ -51,13 +52,10 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         allow_readable_key=tls.allow_readable_private_key,
         now=now,
     )
-    bundles, texts = {}, [files.ca_bundle]
-    for domain, path in tls.trust_bundles.items():
-        text, bundles[domain] = read_bundle(path, now)
-        texts.append(text)
+    bundles = {domain: read_bundle(path, now)[1] for domain, path in tls.trust_bundles.items()}
+    everybody = (*files.authorities, *(one for each in bundles.values() for one in each))
     revoked = None
     if tls.crl is not None:
-        everybody = [*files.authorities, *(one for each in bundles.values() for one in each)]
         before = None if last is None else last.revoked
         revoked = RevocationLists.load(tls.crl, everybody, now=now, last=before)
     trust = Trust(
@@ -67,7 +65,11 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         frozenset((*tls.trust_domains, *tls.trust_bundles)),
         refuse_stale_lists=tls.stale_crl == "refuse",
     )
-    return TLSSet(files, last if last == trust else trust, b"\n".join(texts))
+    # TLS follows one path and tries no other: an authority that has ended would hide its successor
+    # of the same name.
+    lasting = [each for each in everybody if now <= each.not_valid_after_utc.timestamp()]
+    handshake_bundle = b"".join(map(pem.encode, lasting))
+    return TLSSet(files, last if last == trust else trust, handshake_bundle)
 
 
 class Certificates:

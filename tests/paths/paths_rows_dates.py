@@ -108,7 +108,7 @@ RENEWED = (
         "M5 the root is renewed with its key, the intermediate as it was",
         pki={"root": root("root", until=-1), "root2": root("root2", key="root", subject="root")},
         trusted=("root", "root2"),
-        wire=TLS_ONE_PATH,
+        wire=True,
     ),
     Row(
         "M5 the root is renewed with its key, the new one stands first",
