@@ -202,6 +202,7 @@ class Server:
         tokens = self._config.tokens
         sessions = Sessions(
             database,
+            issuer=tokens.issuer,
             clock=self._clock,
             # Not the configured one: it may have been longer when a token was issued.
             access_token_lifetime=MAX_TOKEN_LIFETIME,
@@ -211,6 +212,7 @@ class Server:
         passwords = Passwords()
         self._undo.append(passwords.close)
         accounts = Accounts(database, passwords, clock=self._clock, end_sessions=sessions.end_all)
+        accounts.adopt_requests(tokens.issuer)
         changes = Changes(database, clock=self._clock)
         changes.start()
         self._undo.append(changes.close)

@@ -10,6 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
 from secure_server.auth.errors import AuthenticationError
+from secure_server.auth.identity import Identity
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
@@ -70,7 +71,9 @@ class RevocationMethods(TokenServiceServicer):
             self._sessions.end(principal.session_id)
             self._revocations.refresh()
         else:
-            self._revocations.revoke_token(principal.token_id, principal.expires_at or 0)
+            self._revocations.revoke_token(
+                principal.issuer, principal.token_id, principal.expires_at or 0
+            )
         audit("logged out", subject=principal.subject)
         return Empty()
 
@@ -86,7 +89,7 @@ class RevocationMethods(TokenServiceServicer):
         own = (token.issuer, token.subject) == (principal.issuer, principal.subject)
         if not own and not _is_admin(principal):
             raise NotAllowedError
-        self._revocations.revoke_token(token.token_id, token.expires_at or 0)
+        self._revocations.revoke_token(token.issuer, token.token_id, token.expires_at or 0)
         audit("token revoked", subject=token.subject, jti=token.token_id, by=principal.subject)
         return Empty()
 
@@ -100,7 +103,7 @@ class RevocationMethods(TokenServiceServicer):
         own = (principal.issuer, principal.token_id) == (self._issued_by, token_id)
         if not own and not _is_admin(principal):
             raise NotAllowedError
-        self._revocations.revoke_token(token_id)
+        self._revocations.revoke_token(self._issued_by, token_id)
         audit("token revoked", jti=token_id, by=principal.subject)
         return Empty()
 
@@ -167,7 +170,9 @@ class RevocationMethods(TokenServiceServicer):
     @answers
     def RevokeUser(self, request: pb.RevokeUserRequest, context: Any) -> pb.RevokeUserResponse:
         name = parse_resource_name(request.name)
-        ended = self._sessions.revoke_user(self._uid_of(name), f"users/{name}")
+        ended = self._sessions.revoke_user(
+            self._uid_of(name), Identity(self._issued_by, f"users/{name}")
+        )
         self._revocations.refresh()
         audit("user revoked", user=name, ended=ended, by=current_principal().subject)
         return pb.RevokeUserResponse(ended_sessions=ended)

@@ -218,7 +218,7 @@ class UserService(UserServiceServicer):
             state=messages.state(request.user.state or pb.User.STATE_ACTIVE),
             password=request.password or None,
             request_id=request.request_id,
-            caller=current_principal().subject,
+            caller=current_principal().identity,
         )
 
 
