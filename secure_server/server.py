@@ -18,7 +18,7 @@ from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from secure_server import logs
 from secure_server.audit.loggers import FLUSH
-from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.own import MAX_TOKEN_LIFETIME, OwnAuthenticator
 from secure_server.auth.plugin import OwnTokens
 from secure_server.authz import Policy
@@ -141,7 +141,7 @@ class Server:
         )
         self._door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
         self._undo.append(lambda: self._door.shutdown(wait=False))
-        self._add_servicers(database, keys.ring, verifier, revocations)
+        self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:
             self._generations = Generations(
                 self._build_generation,
@@ -196,7 +196,8 @@ class Server:
         self,
         database: Database,
         key_ring: Callable[[], KeyRing],
-        verifier: JWTAuthenticator,
+        verifier: OwnAuthenticator,
+        chain: Authenticators,
         revocations: Revocations,
     ) -> None:
         tokens = self._config.tokens
@@ -240,6 +241,7 @@ class Server:
             ),
             key_ring=key_ring,
             verifier=verifier,
+            authenticators=chain,
             revocations=revocations,
             workloads=grants(self._config),
             cursors=cursors,
