@@ -166,7 +166,7 @@ class UserServiceServicer:
         comes twice. The first message tells where the stream stands (`WATCHING`). To mirror all
         users: open the stream, wait for that message, list them, then apply the changes.
 
-        Errors: INVALID_ARGUMENT (not a resume token of this server), OUT_OF_RANGE (older than the
+        Errors: INVALID_ARGUMENT (not a resume token that this server gave to this caller), OUT_OF_RANGE (older than the
         changes that are kept: list the users and watch from now).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
