@@ -402,6 +402,10 @@ def test_M14_to_revoke_what_cannot_be_revoked_here_is_refused_with_a_reason(
     cases = (
         pb.RevokeTokenRequest(token=elsewhere.token(None)),
         pb.RevokeTokenRequest(token=tenants.opaque(exp=None)),
+        # Not good now, but perhaps in a minute.
+        pb.RevokeTokenRequest(token=tenants.token(tenants.a, nbf=int(time.time()) + 60)),
+        pb.RevokeTokenRequest(token=tenants.token(Issuer(A, "secure-grpc"))),
+        pb.RevokeTokenRequest(token=tenants.house.forge.token("x", nbf=int(time.time()) + 60)),
         pb.RevokeTokenRequest(token=tenants.api_key),
         pb.RevokeTokenRequest(token_id=tenants.key_id, issuer="api-keys"),
         pb.RevokeTokenRequest(token_id="x", issuer=elsewhere.name),
@@ -428,7 +432,7 @@ def test_M14_what_is_no_live_token_of_an_issuer_needs_no_revocation(
     for text in (
         tenants.token(tenants.a, iat=now - 700, exp=now - 100),
         tenants.token(tenants.a)[:-4] + "AAAA",
-        tenants.token(Issuer(A, "secure-grpc")),
+        tenants.house.forge.token("x", header={"kid": "withdrawn"}),
         f"opaque-{uuid.uuid4()}",
         "",
     ):
