@@ -71,7 +71,12 @@ class RevocationMethods(TokenServiceServicer):
             self._revocations.refresh()
         else:
             self._revocations.revoke_token(principal.token_id, principal.expires_at or 0)
-        audit("logged out", subject=principal.subject)
+        audit(
+            "logged out",
+            subject=principal.subject,
+            jti=principal.token_id,
+            session=principal.session_id,
+        )
         return Empty()
 
     @answers
@@ -87,7 +92,7 @@ class RevocationMethods(TokenServiceServicer):
         if not own and not _is_admin(principal):
             raise NotAllowedError
         self._revocations.revoke_token(token.token_id, token.expires_at or 0)
-        audit("token revoked", subject=token.subject, jti=token.token_id, by=principal.subject)
+        audit("token revoked", subject=token.subject, jti=token.token_id)
         return Empty()
 
     def _revoke_token_id(self, token_id: str) -> Empty:
@@ -101,7 +106,7 @@ class RevocationMethods(TokenServiceServicer):
         if not own and not _is_admin(principal):
             raise NotAllowedError
         self._revocations.revoke_token(token_id)
-        audit("token revoked", jti=token_id, by=principal.subject)
+        audit("token revoked", jti=token_id)
         return Empty()
 
     @answers
@@ -148,7 +153,7 @@ class RevocationMethods(TokenServiceServicer):
             raise SessionNotFoundError("There is no such session. List the sessions of the user.")
         self._sessions.end(session_id)
         self._revocations.refresh()
-        audit("session revoked", user=owner, session=session_id, by=principal.subject)
+        audit("session revoked", user=owner, session=session_id)
         return Empty()
 
     @answers
@@ -169,7 +174,7 @@ class RevocationMethods(TokenServiceServicer):
         name = parse_resource_name(request.name)
         ended = self._sessions.revoke_user(self._uid_of(name), f"users/{name}")
         self._revocations.refresh()
-        audit("user revoked", user=name, ended=ended, by=current_principal().subject)
+        audit("user revoked", user=name, ended=ended)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
     @answers
@@ -187,7 +192,7 @@ class RevocationMethods(TokenServiceServicer):
             ) from None
         ended = self._sessions.revoke_client(client_id)
         self._revocations.refresh()
-        audit("client revoked", client=client_id, ended=ended, by=principal.subject)
+        audit("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 
     def _uid_of(self, name: str) -> str:

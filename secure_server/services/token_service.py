@@ -78,7 +78,7 @@ class TokenService(RevocationMethods):
             user = request.user_name if is_user_name(request.user_name) else None
             audit("log-in refused", user=user, reason=error.code)
             raise
-        audit("logged in", user=account.name)
+        audit("logged in", user=account.name, session=opened[0].session_id)
         return self._tokens(account, opened[0], peer)
 
     @answers
@@ -99,6 +99,7 @@ class TokenService(RevocationMethods):
             account = self._accounts.get_by_uid(session.user_uid)
         except NotFoundError:  # deleted since, and the session with it
             raise SessionRefusedError("The user is gone.") from None
+        audit("session renewed", user=account.name, session=session.session_id)
         return self._tokens(account, session, peer)
 
     @answers
@@ -118,6 +119,12 @@ class TokenService(RevocationMethods):
             thumbprint=peer.thumbprint,
             roles=workload.roles,
             scopes=wanted or workload.scopes,
+        )
+        audit(
+            "token issued",
+            subject=peer.spiffe_id,
+            jti=token.token_id,
+            scopes=sorted(wanted or workload.scopes),
         )
         return pb.Tokens(
             access_token=token.text, access_token_expire_time=timestamp(token.expires_at)
