@@ -162,6 +162,21 @@ def test_who_has_no_session_of_ours_has_no_others_to_end(
     assert state_of(victim) == before
 
 
+def test_a_token_of_a_user_without_a_session_ends_no_sessions_as_the_others(
+    permissive: House, victim: Facts
+) -> None:
+    """There is none to keep: all would end, and that is what ``RevokeUser`` is for."""
+    before = state_of(victim)
+    claims = {"sub": victim.person.resource, "roles": []}
+    token = permissive.forge.token(victim.person.client.thumbprint, **claims)
+    assert victim.person.is_known(token)
+    refusal = victim.person.refused(
+        "RevokeOtherSessions", tokens_pb.RevokeOtherSessionsRequest(), token
+    )
+    assert refusal.told == ("FAILED_PRECONDITION", "NO_SESSION", "")
+    assert state_of(victim) == before
+
+
 @pytest.mark.parametrize("method", ["UpdateUser", "DeleteUser", "ChangePassword", "ListSessions"])
 def test_an_administrators_namesake_is_no_administrator(
     permissive: House, permissive_admin: Person, victim: Facts, method: str

@@ -7,10 +7,20 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from tls.der import INTEGER, element, signed, split
 
-from secure_tls import Authority, AuthorityError, KeyType, PeerError, find_ca_key, parse_peer
+from secure_tls import (
+    Authority,
+    AuthorityError,
+    KeyType,
+    PeerError,
+    TLSFileError,
+    find_ca_key,
+    parse_peer,
+    read_server_files,
+)
 from secure_tls.keys import private_pem
 
 
@@ -113,3 +123,17 @@ def test_the_keys_that_are_made_are_no_smaller_than_they_say(authority: Authorit
     rsa = authority.issue_client("c", key_type=KeyType.RSA_3072).private_key
     assert (rsa.key_size, rsa.public_key().public_numbers().e) == (3072, 65537)
     assert authority.issue_client("c").private_key.key_size == 256
+
+
+@pytest.mark.parametrize(("bits", "code"), [(2048, None), (2040, "key_type")])
+def test_a_server_has_an_RSA_key_of_2048_bits_at_least(authority, save, bundle, bits, code):
+    """NIST SP 800-131A, revision 2."""
+    key = rsa.generate_private_key(65537, bits)
+    issued = authority.issue(authority.server_template("s", ["localhost"]), key)
+    server = save(issued, "server")
+    if code is None:
+        assert read_server_files(*server, bundle).leaf.subject
+        return
+    with pytest.raises(TLSFileError) as caught:
+        read_server_files(*server, bundle)
+    assert caught.value.code == code
