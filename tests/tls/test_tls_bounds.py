@@ -67,6 +67,14 @@ def test_a_leaf_lives_90_days_at_the_most(authority: Authority):
     assert caught.value.code == "lifetime"
 
 
+def test_a_list_is_due_again_after_90_days_unless_it_is_said(authority: Authority):
+    """An installation that signs none anew for so long is told that its list is stale."""
+    crl = authority.crl(number=1)
+    due = crl.next_update_utc - crl.last_update_utc
+    assert timedelta(days=90) <= due < timedelta(days=90, minutes=10)
+    assert authority.crl(number=1, lifetime=timedelta(days=1)).next_update_utc < crl.next_update_utc
+
+
 def test_a_leaf_is_issued_in_the_last_second_of_its_authority_and_not_in_that_after():
     """Both ends of a validity period are in it, but a leaf needs a second to live."""
     moment = 1_800_000_000.0
@@ -137,3 +145,21 @@ def test_a_server_has_an_RSA_key_of_2048_bits_at_least(authority, save, bundle, 
     with pytest.raises(TLSFileError) as caught:
         read_server_files(*server, bundle)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (x509.DNSName("a " * 5000), "dns_san"),
+        (x509.UniformResourceIdentifier("a " * 5000), "uri_san"),
+        (x509.UniformResourceIdentifier("spiffe://a.b/" + "x!" * 500), "spiffe_id"),
+        (x509.UniformResourceIdentifier("spiffe://A" + "b" * 200 + "/x"), "spiffe_id"),
+    ],
+)
+def test_a_name_that_is_refused_is_not_told_at_length(authority: Authority, name, code: str):
+    """It goes into a line of the log, for anybody who has a certificate."""
+    template = authority.client_template("c").having(x509.SubjectAlternativeName([name]))
+    with pytest.raises(PeerError) as caught:
+        parse_peer(authority.issue(template).certificate_pem)
+    assert caught.value.code == code
+    assert len(str(caught.value)) < 450

@@ -159,3 +159,34 @@ def test_openssl_calls_the_signatures_good(authority: Authority, tmp_path):
         command = ["openssl", "crl", "-inform", "DER", "-in", path, "-CAfile", ca, "-noout"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "verify OK" in done.stderr, done.stderr
+
+
+def test_a_folder_without_a_list_is_no_list(authority: Authority, tmp_path):
+    """Nor is one of hidden files: Kubernetes keeps its own there."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in (None, ".hidden"):
+        if name is not None:
+            (folder / name).write_bytes(sign(authority).public_bytes(Encoding.PEM))
+        with pytest.raises(RevocationListError) as caught:
+            RevocationList.load(folder, [authority.certificate], now=NOW)
+        assert caught.value.code == "missing"
+        assert str(folder) in str(caught.value)
+
+
+def test_another_pem_file_is_no_list(authority: Authority, tmp_path):
+    """A certificate, put where the list belongs, must not pass for a list that revokes nobody."""
+    for data in (authority.certificate_pem, b"-----BEGIN NOTHING-----\n-----END NOTHING-----\n"):
+        with pytest.raises(RevocationListError) as caught:
+            load(authority, tmp_path / "crl", data)
+        assert caught.value.code == "malformed"
+
+
+def test_a_list_counts_from_the_second_of_its_issue(authority: Authority, tmp_path):
+    path = tmp_path / "crl"
+    path.write_bytes(sign(authority).public_bytes(Encoding.PEM))
+    start = float(int(NOW - 60))
+    assert RevocationList.load(path, [authority.certificate], now=start).next_update > start
+    with pytest.raises(RevocationListError) as caught:
+        RevocationList.load(path, [authority.certificate], now=start - 1)
+    assert caught.value.code == "not_yet_valid"
