@@ -469,9 +469,11 @@ def test_M1_what_is_written_down_names_the_issuer_beside_each_subject(
         mallory.do(method, request, namesake)
     log_out(mallory, namesake)
     mallory.refused("WhoAmI", pb.WhoAmIRequest(), namesake)
-    named = [line for line in log if "by" in line or "subject" in line]
-    assert all(line.get("by_issuer" if "by" in line else "issuer") for line in named)
-    written = [line for line in named if "by" in line]
+    named = [line for line in log if line.keys() & {"by", "subject"}]
+    for line in named:
+        assert ("by" in line) <= bool(line.get("by_issuer")), line
+        assert ("subject" in line) <= bool(line.get("issuer")), line
+    written = [line for line in named if line.get("by_issuer") == A]
     assert [line["event"] for line in written] == [
         "token revoked",
         "token revoked",
@@ -480,6 +482,7 @@ def test_M1_what_is_written_down_names_the_issuer_beside_each_subject(
         "client revoked",
         "user changed",
         "user deleted",
+        "logged out",
     ]
     assert all(by.items() <= line.items() for line in written)
     assert {"subject": subject, "issuer": B, "jti": "of-b"}.items() <= written[0].items()
