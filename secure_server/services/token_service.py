@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
-from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.authenticators import Authenticators
+from secure_server.auth.identity import Identity
+from secure_server.auth.own import OwnAuthenticator
 from secure_server.auth.plugin import Grant
 from secure_server.guard import current_caller
 from secure_server.services.auditing import audit
@@ -16,6 +18,7 @@ from secure_server.services.cursors import Cursors
 from secure_server.services.failures import NotAllowedError, answers
 from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
+from secure_server.services.revocable import Revocable
 from secure_server.services.revocation_methods import RevocationMethods
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_ring import KeyRing
@@ -37,19 +40,20 @@ class TokenService(RevocationMethods):
         sessions: Sessions,
         issuer: Issuer,
         key_ring: Callable[[], KeyRing],
-        verifier: JWTAuthenticator,
+        verifier: OwnAuthenticator,
+        authenticators: Authenticators,
         revocations: Revocations,
         workloads: Mapping[str, Grant],
         cursors: Cursors,
         clock: Callable[[], float],
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``; ``workloads`` are by SPIFFE ID;
-        ``clock`` gives seconds since the epoch.
+        """``verifier`` recognises the tokens of ``issuer``, ``authenticators`` whoever calls;
+        ``workloads`` are by SPIFFE ID; ``clock`` gives seconds since the epoch.
         """
         super().__init__(
             accounts=accounts,
             sessions=sessions,
-            verifier=verifier,
+            revocable=Revocable(verifier, authenticators),
             revocations=revocations,
             cursors=cursors,
             issuer=issuer.name,
@@ -78,7 +82,7 @@ class TokenService(RevocationMethods):
             user = request.user_name if is_user_name(request.user_name) else None
             audit("log-in refused", user=user, reason=error.code)
             raise
-        audit("logged in", user=account.name)
+        audit("logged in", user=account.name, session=opened[0].session_id)
         return self._tokens(account, opened[0], peer)
 
     @answers
@@ -99,6 +103,7 @@ class TokenService(RevocationMethods):
             account = self._accounts.get_by_uid(session.user_uid)
         except NotFoundError:  # deleted since, and the session with it
             raise SessionRefusedError("The user is gone.") from None
+        audit("session renewed", user=account.name, session=session.session_id)
         return self._tokens(account, session, peer)
 
     @answers
@@ -118,6 +123,12 @@ class TokenService(RevocationMethods):
             thumbprint=peer.thumbprint,
             roles=workload.roles,
             scopes=wanted or workload.scopes,
+        )
+        audit(
+            "token issued",
+            subject=Identity(self._issuer.name, peer.spiffe_id or ""),
+            jti=token.token_id,
+            scopes=sorted(wanted or workload.scopes),
         )
         return pb.Tokens(
             access_token=token.text, access_token_expire_time=timestamp(token.expires_at)
