@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from secure_server.auth.api_keys import API_KEYS
 from secure_server.auth.authenticators import Authenticator, Authenticators
 from secure_server.auth.bulkhead import Bulkhead
 from secure_server.auth.discovery import reading
+from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.generation import Generation
 from secure_server.auth.key_source import FILE, KeySource
 from secure_server.auth.keys import FindKey, VerificationKey
@@ -47,6 +49,7 @@ def build_chain(
         if find_key is not None:
             own = OwnTokens(config.tokens.issuer, config.tokens.audience, find_key)
         workloads = grants(config)
+        _check_issuers(config, own)
         for section in config.authenticators:
             context = AuthenticatorContext(
                 section.name, clock, bulkhead, generation, own, workloads
@@ -57,6 +60,27 @@ def build_chain(
         for one in (*members, keys):
             getattr(one, "close", bool)()
         raise
+
+
+def _check_issuers(config: Config, own: OwnTokens | None) -> None:
+    """Refuse two sources of one issuer's name: the principals of one would be the other's.
+
+    A token and an introspection endpoint may be of one issuer, which is then behind both. Ours is
+    behind its own tokens alone, and the names of API keys are not an issuer's.
+    """
+    ours = "[tokens]"
+    sources = {} if own is None else {own.issuer: ours}
+    for section in sorted(config.authenticators, key=lambda section: section.kind is API_KEYS):
+        issuer = getattr(section.settings, "issuer", None)
+        if not isinstance(issuer, str):
+            continue
+        other = sources.get(issuer)
+        if other is not None and (other == ours or section.kind is API_KEYS):
+            raise AuthenticatorError(
+                f"The authenticator {section.name!r} has the issuer of {other}, {issuer!r}: its "
+                "callers would be taken for that one's. Give it an issuer of its own."
+            )
+        sources[issuer] = f"the authenticator {section.name!r}"
 
 
 def grants(config: Config) -> dict[str, Grant]:

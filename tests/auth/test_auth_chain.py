@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Collection
 
 import pytest
 
 from secure_server import ANONYMOUS, AuthenticationError, AuthenticatorError, Credentials
 from secure_server.auth.authenticators import Authenticators
+from secure_server.config import Config, TokensSection, read_authenticator
+from secure_server.guard.chain import build_chain
 from secure_server.plugins import (
     BareCertificate,
     IssuedBy,
@@ -145,3 +149,28 @@ def test_a_sign_that_takes_everything_does_not_start(sign: Sign) -> None:
 def test_two_of_one_name_do_not_start() -> None:
     with pytest.raises(AuthenticatorError, match=r"called 'same'.*`name`"):
         Authenticators([Asked("same", Opaque()), Asked("same", BareCertificate())])
+
+
+@pytest.mark.parametrize(
+    ("tables", "of"),
+    [
+        ([{"type": "api_key", "file": "k", "issuer": "https://ours"}], "[tokens]"),
+        (
+            [{"type": "oidc", "issuer": "https://ours", "audience": "a", "profile": "rfc9068"}],
+            "[tokens]",
+        ),
+        (
+            [
+                {"type": "api_key", "file": "k", "issuer": "https://theirs"},
+                {"type": "oidc", "issuer": "https://theirs", "audience": "a", "profile": "rfc9068"},
+            ],
+            "the authenticator 'oidc'",
+        ),
+    ],
+)
+def test_M1_an_issuer_has_one_source(tables: list[dict[str, object]], of: str) -> None:
+    """Who makes API keys for ``alice`` could otherwise be the ``alice`` of another issuer."""
+    tokens = TokensSection(issuer="https://ours")
+    config = Config(tokens=tokens, authenticators=[read_authenticator(table) for table in tables])
+    with pytest.raises(AuthenticatorError, match=re.escape(f"has the issuer of {of}")):
+        build_chain(config, clock=time.time, find_key={}.get)
