@@ -93,7 +93,7 @@ def serve(
         server.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
-        end_within(_MOMENT, status=0)  # all that had to be done is done
+    end_within(_MOMENT, status=0)  # all that had to be done is done
 
 
 @app.command()
