@@ -148,7 +148,7 @@ class GuardedMethod:
         return None
 
     async def _call_plain(self, argument: Any, context: Context, place: _Place) -> Any:
-        plain = PlainContext(context, self._door.callbacks.of_call(self._method))
+        plain = PlainContext(context, self._door.callbacks.of_call())
         if self._handler.request_streaming:
             argument = requests_of(plain)
         # Of this call alone: grpcio would leave one caller's context on the thread for the next.

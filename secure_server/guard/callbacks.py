@@ -24,10 +24,10 @@ _THREADS = 256
 """How many calls' callbacks run at once."""
 
 _SHARE = 16
-"""How many of one method's: a callback that never returns holds up its own method's alone."""
+"""How many of one kind: a callback that never returns holds up calls with the same one alone."""
 
 _MOST_WAITING = 10_000
-"""Calls of one method whose callbacks wait for others of that method; then they are dropped."""
+"""Calls whose callbacks wait for others of their kind; what comes then is dropped."""
 
 _SLOW = 5.0
 """Seconds after which a callback that keeps others waiting is told of in the log."""
@@ -36,10 +36,11 @@ _SLOW = 5.0
 class CallCallbacks:
     """The callbacks of one call, which run one after the other, in the order they were added."""
 
-    __slots__ = ("_callbacks", "_ended", "_lock", "_runner", "method", "started_at", "thread")
+    __slots__ = ("_callbacks", "_ended", "_lock", "_runner", "name", "started_at", "thread")
 
-    def __init__(self, method: str, runner: Callbacks) -> None:
-        self.method = method
+    def __init__(self, runner: Callbacks) -> None:
+        self.name = ""
+        """That of the functions, which says of what kind they are."""
         self.thread = 0
         self.started_at = 0.0
         self._runner = runner
@@ -55,6 +56,7 @@ class CallCallbacks:
             if self._callbacks is None:
                 return False
             self._callbacks.append((contextvars.copy_context(), callback))
+            self.name += f", {_name(callback)}" if self.name else _name(callback)
             return True
 
     def end(self) -> None:
@@ -72,12 +74,12 @@ class CallCallbacks:
                 context.run(callback)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the others go on
                 logs.logger(__name__).error(
-                    "a servicer's callback raised", method=self.method, exc_info=error
+                    "a servicer's callback raised", callback=_name(callback), exc_info=error
                 )
 
 
 class _Share:
-    """What one method has of the threads."""
+    """What the callbacks of one kind have of the threads."""
 
     __slots__ = ("dropped", "is_told", "running", "waiting")
 
@@ -103,32 +105,19 @@ class Callbacks:
         self._threads = 0
         self._idle = 0
         self._closed = False
-        self._kinds: dict[type, type] = {}
-        self._key = f"callbacks of guard {id(self)}"  # a server may stand behind two guards
+        self.kept = _Kept(self)
 
-    def keep(self, context: Any, method: str) -> None:
-        """Have the callbacks that a servicer gives to this ``grpc.ServicerContext`` run here.
-
-        By its class: a function on the instance would refer to it, and every call would wait for
-        the garbage collector.
-        """
-        kind = self._kinds.get(context.__class__)
-        if kind is None:
-            kind = self._kind(context.__class__)
-        context.__class__ = kind
-        context.guarded_method = method
-
-    def of_call(self, method: str) -> CallCallbacks:
-        """Return a new call's, for a caller of this class that learns by itself when it ends."""
+    def of_call(self) -> CallCallbacks:
+        """Return those of a new call, for who learns by itself when the call ends."""
         self._start_thread(at_least_one=True)
-        return CallCallbacks(method, self)
+        return CallCallbacks(self)
 
     def submit(self, call: CallCallbacks) -> None:
         """Run what a call has. Called on the serving thread: nothing here waits."""
         with self._lock:
-            share = self._shares.get(call.method)
+            share = self._shares.get(call.name)
             if share is None:
-                share = self._shares[call.method] = _Share()
+                share = self._shares[call.name] = _Share()
             if len(share.running) < _SHARE:
                 share.running.add(call)
                 self._ready.put(call)
@@ -141,20 +130,20 @@ class Callbacks:
             self._start_thread(at_least_one=True)
 
     def look(self) -> None:
-        """Log which callbacks keep others of their method waiting, once until that is over."""
+        """Log which callbacks keep others of their kind waiting, once until that is over."""
         now = time.monotonic()
         stuck = []
         with self._lock:
-            for method, share in self._shares.items():
+            for name, share in self._shares.items():
                 oldest = min(share.running, key=lambda call: call.started_at or now)
                 waited = now - (oldest.started_at or now)
                 if share.waiting and not share.is_told and waited >= _SLOW:
                     share.is_told = True
-                    stuck.append((method, share, oldest))
-        for method, share, oldest in stuck:
+                    stuck.append((name, share, oldest))
+        for name, share, oldest in stuck:
             logs.logger(__name__).error(
                 "a servicer's callbacks do not return, and those of later calls wait",
-                method=method,
+                callbacks=name,
                 seconds=round(now - oldest.started_at, 1),
                 running=len(share.running),
                 waiting=len(share.waiting),
@@ -169,26 +158,6 @@ class Callbacks:
             self._idle_or_over.wait_for(lambda: not self._shares, seconds)
             for _ in range(self._threads):
                 self._ready.put(None)
-
-    def _kind(self, kind: type) -> type:
-        """Return a subclass of a class of contexts whose callbacks are kept here."""
-        runner, key = self, self._key
-
-        class Kept(kind):  # type: ignore[misc]
-            __slots__ = ()  # of the same layout, or an instance could not change to it
-
-            def add_callback(self, callback: Callback) -> bool:
-                calls: CallCallbacks | None = self.__dict__.get(key)
-                if calls is None:
-                    ours = runner.of_call(self.guarded_method)
-                    calls = self.__dict__.setdefault(key, ours)
-                    if calls is ours and not super().add_callback(calls.end):
-                        calls.end()  # another thread may have added one meanwhile
-                return calls.add(callback)
-
-        Kept.__name__, Kept.__qualname__ = kind.__name__, kind.__qualname__
-        self._kinds[kind] = self._kinds[Kept] = Kept  # kept once, kept for good
-        return Kept
 
     def _start_thread(self, *, at_least_one: bool = False) -> None:
         """Start a thread where none is free, within the bound."""
@@ -222,12 +191,52 @@ class Callbacks:
             self._threads -= 1
 
     def _finish(self, call: CallCallbacks) -> None:
-        share = self._shares[call.method]
+        share = self._shares[call.name]
         share.running.discard(call)
         if share.waiting:
             following = share.waiting.popleft()
             share.running.add(following)
             self._ready.put(following)
         elif not share.running:
-            del self._shares[call.method]
+            del self._shares[call.name]
             self._idle_or_over.notify_all()
+
+
+class _Kept(dict[type, type]):
+    """Classes of ``grpc.ServicerContext``, and what a context of each must become before a servicer
+    gets it: ``context.__class__ = kept[context.__class__]``. Its ``add_callback`` runs callbacks on
+    our threads.
+
+    The class, because a function on the instance would have to refer to it: every call would be left
+    to the garbage collector.
+    """
+
+    def __init__(self, runner: Callbacks) -> None:
+        super().__init__()
+        self._runner = runner
+        self._key = f"callbacks of guard {id(runner)}"  # a server may stand behind two guards
+
+    def __missing__(self, kind: type) -> type:
+        runner, key = self._runner, self._key
+
+        class Kept(kind):  # type: ignore[misc]
+            __slots__ = ()  # of the same layout, or an instance could not change to it
+
+            def add_callback(self, callback: Callback) -> bool:
+                calls: CallCallbacks | None = self.__dict__.get(key)
+                if calls is None:
+                    ours = runner.of_call()
+                    calls = self.__dict__.setdefault(key, ours)
+                    if calls is ours and not super().add_callback(calls.end):
+                        calls.end()  # another thread may have added one meanwhile
+                return calls.add(callback)
+
+        Kept.__name__, Kept.__qualname__ = kind.__name__, kind.__qualname__
+        self[kind] = self[Kept] = Kept  # kept once, kept for good
+        return Kept
+
+
+def _name(callback: Any) -> str:
+    function = getattr(callback, "func", callback)  # of a functools.partial
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', None)}.{name}"

@@ -44,7 +44,6 @@ Deserialize = Callable[[bytes], Any] | None
 
 
 _MOST_METHODS = 10_000
-_ENDED = "call_ended"  # stands for a method where callbacks are shared out
 
 
 class GuardInterceptor(grpc.ServerInterceptor):
@@ -132,14 +131,14 @@ class GuardInterceptor(grpc.ServerInterceptor):
         self, method: str, handler: Handler
     ) -> Callable[[Iterator[bytes], Context], Any]:
         behavior, deserialize = handler.unary_unary, handler.request_deserializer
-        keep_callbacks = self._callbacks.keep
+        kept = self._callbacks.kept
 
         def guarded(requests: Iterator[bytes], context: Context) -> Any:
             try:
                 caller = self._admit(method, context)
                 request = self._one_message(requests, deserialize, context, caller)
                 CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
-                keep_callbacks(context, method)
+                context.__class__ = kept[context.__class__]  # its callbacks run on our threads
                 return _call(method, behavior, request, context)
             finally:
                 hung_up = not context.is_active()
@@ -171,7 +170,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
             stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
             # Off the serving thread too: what is told of ended calls may be the host's.
-            ended = self._callbacks.of_call(_ENDED)
+            ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
             context.add_callback(ended.end)
             metadata, transport = context.invocation_metadata(), context.auth_context()
@@ -181,7 +180,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
             add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
-            self._callbacks.keep(context, method)
+            context.__class__ = self._callbacks.kept[context.__class__]
             if not self.streams.try_serve(stream, add_callback):
                 _abort(context, Answer.OVERLOADED)
 
