@@ -207,8 +207,8 @@ class _Kept(dict[type, type]):
     gets it: ``context.__class__ = kept[context.__class__]``. Its ``add_callback`` runs callbacks on
     our threads.
 
-    The class, because a function on the instance would have to refer to it: every call would be left
-    to the garbage collector.
+    The class, because a function on the instance would have to refer to it, and every call would be
+    left to the garbage collector.
     """
 
     def __init__(self, runner: Callbacks) -> None:

@@ -21,6 +21,9 @@ WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = pb.HealthCheckResponse.SERVING
 NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 
+ONE_MESSAGE = 5 + len(pb.HealthCheckResponse(status=SERVING).SerializeToString())
+"""Bytes of one on the wire."""
+
 
 def test_it_knows_the_services_and_the_server_as_a_whole(house: House) -> None:
     stub = HealthStub(house.channel(house.admin))
@@ -42,15 +45,17 @@ def test_it_knows_the_services_and_the_server_as_a_whole(house: House) -> None:
 def test_O4_watchers_who_take_no_message_hold_up_neither_others_nor_the_end(
     tmp_path: Path,
 ) -> None:
-    """A flow control window of zero: what is sent to them waits for ever."""
+    """By flow control windows of next to nothing."""
     with running_server(tmp_path) as running:
         files = running.admin
         context = context_from_files(files.certificate, files.private_key, files.ca)
-        silent = RawClient(running.address, context, timeout=60)
-        silent.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
-        silent.flush()
-        for _ in range(12):
-            silent.message(silent.begin(WATCH))
+        silent = [RawClient(running.address, context, timeout=60) for _ in range(2)]
+        # The first takes nothing at all, the second one message: what comes next waits for ever.
+        for client, window in zip(silent, (0, ONE_MESSAGE), strict=True):
+            client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+            client.flush()
+            for _ in range(12):
+                client.message(client.begin(WATCH))
         with files.channel(running.address) as channel:
             stub = HealthStub(channel)
             watch = stub.Watch(pb.HealthCheckRequest(), timeout=30)
@@ -64,7 +69,8 @@ def test_O4_watchers_who_take_no_message_hold_up_neither_others_nor_the_end(
             with pytest.raises(grpc.RpcError) as ended:
                 next(watch)
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
-        silent.close()
+        for client in silent:
+            client.close()
 
 
 @pytest.mark.parametrize("hands_over", [True, False])
