@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The suite and the demo start many processes, and each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run test check bench soak clean
+.PHONY: demo run test check bench soak stress clean
 
 # The stamp is younger than setup.cfg where everything it asks for is installed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -37,6 +37,9 @@ bench: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+stress: $(VENV)/.installed
+	@$(BIN)/python -m stress.health_watch $(ARGS)
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

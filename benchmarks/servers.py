@@ -34,7 +34,9 @@ from secure_server.guard import (
     log_audit,
 )
 from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
 from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
@@ -109,6 +111,8 @@ def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
                 streams=section.stream_threads,
                 threads=section.door_threads,
                 call_ended=metrics.call_ended,
+                callbacks=(callbacks := Callbacks()),
+                watchdog=Watchdog(callbacks),
             )
         )
     server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(section))
@@ -163,6 +167,8 @@ def _interceptors(
                 Patience(MESSAGE_TIMEOUT, threads=section.door_threads),
                 StreamWatch(core),
                 metrics.call_ended,
+                callbacks=(callbacks := Callbacks()),
+                watchdog=Watchdog(callbacks),
             )
         ]
     if front == "everybody":

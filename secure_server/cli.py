@@ -25,6 +25,7 @@ try:
     from secure_server.commands.output import as_json, escaped
     from secure_server.commands.policy import policy_app
     from secure_server.config import ConfigError
+    from secure_server.last_resort import end_within
     from secure_server.logs import set_up_logging
     from secure_server.server import Server, ServerError
     from secure_server.store.database import Database
@@ -50,6 +51,12 @@ app.add_typer(api_keys_app, name="api-keys")
 app.add_typer(keys_app, name="keys")
 
 _END = (signal.SIGTERM, signal.SIGINT)
+
+_LONGER = 10.0
+"""Seconds beyond the grace that a stop may take: audit loggers get five of them."""
+
+_MOMENT = 1.0
+"""Seconds in which the threads of a server that has stopped must have ended."""
 
 
 @app.callback()
@@ -82,9 +89,11 @@ def serve(
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _END)
     finally:
+        end_within(settings.server.grace + _LONGER, status=1)
         server.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
+    end_within(_MOMENT, status=0)  # all that had to be done is done
 
 
 @app.command()

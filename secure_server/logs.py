@@ -28,8 +28,8 @@ def set_up_logging(form: str, level: str) -> None:
     """Log to standard error, as ``json`` or ``text``; ``auto`` is text on a terminal only.
 
     In both forms a control character in a value is escaped: nobody's name breaks a line. As text,
-    the lines of a traceback are indented; no other line is. Nobody waits for standard error: who
-    logs while nothing reads it goes on, and what there is no room for is lost.
+    the lines of a traceback or a stack are indented; no other line is. Nobody waits for standard
+    error: who logs while nothing reads it goes on, and what there is no room for is lost.
     """
     # structlog asks for no more of a TextIO than to write and to flush.
     stream: Any = _unblocked() if _is_standard_error(sys.stderr) else sys.stderr
@@ -55,6 +55,14 @@ def set_up_logging(form: str, level: str) -> None:
 def lost_lines() -> int:
     """Return how many lines of the log were lost because nobody read it."""
     return _unblocked().lost if _unblocked.cache_info().currsize else 0
+
+
+def flush() -> None:
+    """Write what was logged, for the process is about to end without Python's own way of ending;
+    a second at the most.
+    """
+    if _unblocked.cache_info().currsize:
+        _unblocked().finish()
 
 
 def write_lines(descriptor: int, lines: Iterable[bytes]) -> None:
@@ -94,11 +102,14 @@ class _Unblocked(io.TextIOBase):
         self._queue: Queued[str] = Queued(
             "log", self._write, most=10_000, at_once=256, linger=0, dropped=self._lose
         )
-        atexit.register(lambda: self._queue.close(time.monotonic() + _FLUSH))
+        atexit.register(self.finish)
 
     def write(self, text: str) -> int:
         self._queue.put(text)
         return len(text)
+
+    def finish(self) -> None:
+        self._queue.close(time.monotonic() + _FLUSH)
 
     def _write(self, lines: Sequence[str]) -> None:
         # To the descriptor: a thread that holds the lock of Python's own stream when the process
@@ -117,9 +128,10 @@ _unblocked = functools.cache(_Unblocked)
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape what the text form writes as it is: all values but these two are ``repr`` already."""
     event["event"] = printable(str(event["event"]))
-    if "exception" in event:
-        lines = str(event["exception"]).split("\n")
-        event["exception"] = "\n".join("    " + printable(line) for line in lines)
+    for key in ("exception", "stack"):
+        if key in event:
+            lines = str(event[key]).split("\n")
+            event[key] = "\n".join("    " + printable(line) for line in lines)
     return event
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from secure_api.tokens.v1 import token_service_pb2
@@ -29,6 +29,7 @@ from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.http import HTTPServer, json_page
 from secure_server.services.cursors import Cursors
+from secure_server.services.health import Health
 from secure_server.services.token_service import TokenService
 from secure_server.services.user_service import UserService
 from secure_server.store.database import Database
@@ -47,9 +48,14 @@ _SERVICES = (
     token_service_pb2.DESCRIPTOR.services_by_name["TokenService"],
 )
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _MOMENT = 1.0
 """Seconds for audit events to be written where calls in flight took the whole grace."""
+
+
+_TOLD = 1.0
+"""Seconds that those who watch the health get to hear of the stop."""
 
 
 class ServerError(Exception):
@@ -69,6 +75,7 @@ class Server:
         self._clock = clock
         self._log = logs.logger("secure_server")
         self._metrics = Metrics()
+        self._started = threading.Event()
         self._stopping = threading.Event()
         self._undo: list[Callable[[], object]] = []
         try:
@@ -138,6 +145,16 @@ class Server:
             "Audit events that a logger did not write, and lines of the log.",
             "logger",
             self._lost,
+        )
+        self._metrics.gauge(
+            "secure_grpc_serving_thread_stalled_seconds",
+            "For how long the serving thread has not moved; 0 unless that is 5 seconds or more.",
+            lambda: self._guard.watchdog.stalled_seconds,
+        )
+        self._metrics.counter(
+            "secure_grpc_serving_thread_stalls",
+            "How often the serving thread has not moved for 5 seconds, since the start.",
+            lambda: self._guard.watchdog.stalls,
         )
         self._door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
         self._undo.append(lambda: self._door.shutdown(wait=False))
@@ -247,17 +264,15 @@ class Server:
             cursors=cursors,
             clock=self._clock,
         )
-        self._health = health.HealthServicer()
         names = [service.full_name for service in _SERVICES]
-        for name in names:
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health = Health(names)
         self._servicers: list[Callable[[grpc.Server], object]] = [
             lambda server: add_UserServiceServicer_to_server(users, server),
             lambda server: add_TokenServiceServicer_to_server(token_service, server),
             lambda server: health_pb2_grpc.add_HealthServicer_to_server(self._health, server),
         ]
         if self._config.server.reflection:
-            reflected = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflected = [*names, _HEALTH, reflection.SERVICE_NAME]
             self._servicers.append(
                 lambda server: reflection.enable_server_reflection(reflected, server)
             )
@@ -268,6 +283,8 @@ class Server:
                 listen,
                 {
                     "/healthz": self._healthz,
+                    "/livez": self._livez,
+                    "/readyz": self._readyz,
                     "/metrics": lambda: (
                         "200 OK",
                         "text/plain; version=0.0.4; charset=utf-8",
@@ -286,12 +303,38 @@ class Server:
         self.http_address = http.address
 
     def _healthz(self) -> tuple[str, str, bytes]:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not self._started.is_set():
             return json_page({"status": "NOT_SERVING"}, "503 Service Unavailable")
         warnings = self._guard.certificates.warnings
         if self._policy_file is not None:
             warnings += self._policy_file.warnings
         return json_page({"status": "SERVING", "warnings": warnings})
+
+    def _livez(self) -> tuple[str, str, bytes]:
+        """Ask nothing but the watchdog: a restart mends no store and no certificate."""
+        if stalled := self._guard.watchdog.stalled_seconds:
+            return json_page(
+                {"status": "STALLED", "stalled_seconds": stalled, "reasons": [_stands(stalled)]},
+                "503 Service Unavailable",
+            )
+        return json_page({"status": "ALIVE"})
+
+    def _readyz(self) -> tuple[str, str, bytes]:
+        reasons = []
+        if not self._started.is_set():
+            reasons.append("The server is starting; it answers calls in a moment.")
+        if self._stopping.is_set():
+            reasons.append("The server is stopping: it takes no new calls.")
+        if not self._revocations.is_current:
+            reasons.append(
+                "What was revoked is not known any more: the store could not be read for longer "
+                "than [store] max_feed_staleness. Calls with tokens are refused until it can."
+            )
+        if stalled := self._guard.watchdog.stalled_seconds:
+            reasons.append(_stands(stalled))
+        if reasons:
+            return json_page({"status": "NOT_READY", "reasons": reasons}, "503 Service Unavailable")
+        return json_page({"status": "READY"})
 
     def _audit(self, event: AuditEvent) -> None:
         self._metrics.count_audit(event)
@@ -299,10 +342,11 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve. Raises ``StoreError``."""
-        self._revocations.refresh()  # the first call knows what was revoked while this was built
-        self._generations.start()
         if self._config.http.listen is not None:
             self._http.start()
+        self._revocations.refresh()  # the first call knows what was revoked while this was built
+        self._generations.start()
+        self._started.set()
         self._log.info("serving", address=self.address, http=getattr(self, "http_address", None))
 
     def stop(self) -> None:
@@ -313,7 +357,7 @@ class Server:
         if not self._stopping.is_set():
             over = time.monotonic() + self._config.server.grace
             self._stopping.set()
-            self._health.enter_graceful_shutdown()
+            self._health.enter_shutdown(min(_TOLD, self._config.server.grace / 3))
             self._guard.certificates.close()
             self._changes.close()
             self._generations.stop()
@@ -325,6 +369,13 @@ class Server:
     def _let_go(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def _stands(seconds: float) -> str:
+    return (
+        f"The serving thread has not moved for {seconds:.0f} seconds: no call is answered. Restart "
+        "the server; its log has the stack of every thread."
+    )
 
 
 def shipped_policy() -> Policy:

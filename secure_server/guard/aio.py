@@ -19,11 +19,13 @@ import grpc.aio
 from secure_server import logs
 from secure_server.bounded import Bounded
 from secure_server.guard.aio_handlers import GuardedMethod, OpenStream, status_of
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Refusal
 from secure_server.guard.status import FAILED, UNKNOWN_METHOD, CallEnded, answer_of
 from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
@@ -48,6 +50,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         streams: int,
         threads: int,
         call_ended: CallEnded,
+        callbacks: Callbacks,
+        watchdog: Watchdog,
         message_timeout: float = MESSAGE_TIMEOUT,
     ) -> None:
         """Serve ``streams`` open streams at once, and recognise new callers in ``threads``.
@@ -56,6 +60,9 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         unary or server-streaming call.
         """
         self.message_timeout = message_timeout
+        self.callbacks = callbacks
+        self._watchdog = watchdog
+        self._watched = watchdog.threads
         self._core = core
         self._watch = watch
         self._call_ended = call_ended
@@ -74,6 +81,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Return the guarded handler, which is built once a method."""
+        if threading.get_ident() not in self._watched:
+            self._watchdog.add_loop()
         method = handler_call_details.method
         try:
             handler = await continuation(handler_call_details)

@@ -20,6 +20,7 @@ import grpc.aio
 
 from secure_server import logs
 from secure_server.guard.aio_plain import HungUp, PlainContext, requests_of
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import FAILED, NOT_ONE_MESSAGE, PARSE_FAILED, answer_of
@@ -37,6 +38,7 @@ class Door(Protocol):
     """What a guarded method needs of its interceptor."""
 
     message_timeout: float
+    callbacks: Callbacks
 
     async def admit(
         self, method: str, context: Context, *, stream: OpenStream | None = None
@@ -146,7 +148,7 @@ class GuardedMethod:
         return None
 
     async def _call_plain(self, argument: Any, context: Context, place: _Place) -> Any:
-        plain = PlainContext(context)
+        plain = PlainContext(context, self._door.callbacks.of_call())
         if self._handler.request_streaming:
             argument = requests_of(plain)
         # Of this call alone: grpcio would leave one caller's context on the thread for the next.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+
+from secure_server.guard.callbacks import CallCallbacks
 
 
 class HungUp(grpc.RpcError):
@@ -24,11 +25,10 @@ class PlainContext:
     alone, where it is known whether the call has ended.
     """
 
-    def __init__(self, context: Any) -> None:
-        """Make one on the event loop."""
+    def __init__(self, context: Any, callbacks: CallCallbacks) -> None:
+        """Make one on the event loop. ``callbacks`` keeps those of the call."""
         self.is_over = False
-        self._callbacks: list[Callable[[], None]] | None = []
-        self._lock = threading.Lock()
+        self._callbacks = callbacks
         self._waiting: set[asyncio.Task[Any]] = set()
         context.add_done_callback(lambda _context: self._end())
         self._context = context
@@ -90,20 +90,11 @@ class PlainContext:
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have a function called, in a thread, when the call has ended; False if it has."""
-        with self._lock:
-            if self._callbacks is None:
-                return False
-            self._callbacks.append(callback)
-            return True
+        return self._callbacks.add(callback)
 
     def _end(self) -> None:
         self.is_over = True
-        with self._lock:
-            callbacks, self._callbacks = self._callbacks, None
-        # On the event loop one that waits for a lock would hold up everybody; in one of the guard's
-        # threads it might wait for those that wait for it.
-        for callback in callbacks or ():
-            threading.Thread(target=callback, name="callback", daemon=True).start()
+        self._callbacks.end()
 
     def hang_up(self) -> None:
         """Let go of what the function waits for: its call is over, whatever was sent. On the event

@@ -22,6 +22,9 @@ from secure_server.guard.streams import StreamGroup
 _OVERLAP = 0.3
 """Seconds for which two servers take connections, where the listener cannot be closed alone."""
 
+_MOMENT = 1.0
+"""Seconds after the grace in which a server whose calls were cancelled must have stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -116,7 +119,8 @@ class Generations:
         """Take no new call, and let those in flight finish within the grace.
 
         Streams that could go on for ever are told at once, others after a third of the grace:
-        UNAVAILABLE, with reason SERVER_ROTATING.
+        UNAVAILABLE, with reason SERVER_ROTATING. Returns a second after the grace at the latest,
+        whatever a servicer, or an interceptor on the serving thread, waits for; the log says so.
         """
         with self._lock:
             self._over = True
@@ -124,13 +128,16 @@ class Generations:
         self._wake.set()
         for each in generations:
             each.built.streams.end_unattended()
-        stopped = [each.built.server.stop(self._grace) for each in generations]
-        deadline = self._clock() + self._grace / 3
+        stopped = [_stop(each.built.server, self._grace) for each in generations]
+        now = self._clock()
         for number, one in enumerate(stopped):
-            if not one.wait(max(0.0, deadline - self._clock())):
+            if not one.wait(max(0.0, now + self._grace / 3 - self._clock())):
                 generations[number].built.streams.end_all()
-        for one in stopped:
-            one.wait()
+        end = now + self._grace + _MOMENT
+        if not all([one.wait(max(0.0, end - self._clock())) for one in stopped]):  # noqa: C419 - all
+            logs.logger(__name__).error(
+                "a server did not stop: its serving thread stands still", grace=self._grace
+            )
 
     def _bind(self, address: str) -> tuple[_Generation, int]:
         built = self._build()
@@ -157,6 +164,22 @@ class Generations:
             wait = None if nearest is None else max(0.0, nearest - self._clock())
             self._wake.wait(wait)
             self._wake.clear()
+
+
+def _stop(server: grpc.Server, grace: float) -> threading.Event:
+    """Return an event that is set when the server has stopped.
+
+    On a thread of its own: a serving thread that stands still inside an interceptor holds the lock
+    that ``stop`` takes.
+    """
+    stopped = threading.Event()
+
+    def stop() -> None:
+        server.stop(grace).wait()
+        stopped.set()
+
+    threading.Thread(target=stop, name="stop", daemon=True).start()
+    return stopped
 
 
 def _taken(address: str) -> str:

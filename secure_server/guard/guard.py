@@ -17,6 +17,7 @@ from secure_server.authz import Policy
 from secure_server.config import Config, ConfigError, read_config
 from secure_server.guard.aio import AioGuardInterceptor
 from secure_server.guard.audit import AuditEvent, AuditLogger, log_audit
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
@@ -27,7 +28,11 @@ from secure_server.guard.status import CallEnded
 from secure_server.guard.stream_watch import StreamWatch
 from secure_server.guard.streams import Streams
 from secure_server.guard.sync import GuardInterceptor
+from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+
+_CALLBACKS = 1.0
+"""Seconds in which the callbacks of calls that have ended must have run when a guard is closed."""
 
 
 class Guard:
@@ -76,6 +81,8 @@ class Guard:
         self.watch = StreamWatch(self.core, clock)
         self.streams = Streams(config.server.stream_threads)
         self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
+        self._callbacks = Callbacks()
+        self.watchdog = Watchdog(self._callbacks)
         self._aio: list[AioGuardInterceptor] = []
         self.certificates.start()
         if self._policy_file is not None:
@@ -107,7 +114,13 @@ class Guard:
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
         return GuardInterceptor(
-            self.core, self.streams.group(), self._patience, self.watch, self._call_ended
+            self.core,
+            self.streams.group(),
+            self._patience,
+            self.watch,
+            self._call_ended,
+            callbacks=self._callbacks,
+            watchdog=self.watchdog,
         )
 
     def aio_interceptor(self) -> AioGuardInterceptor:
@@ -119,6 +132,8 @@ class Guard:
             streams=server.stream_threads,
             threads=server.door_threads,
             call_ended=self._call_ended,
+            callbacks=self._callbacks,
+            watchdog=self.watchdog,
         )
         self._aio.append(interceptor)
         return interceptor
@@ -143,9 +158,11 @@ class Guard:
     def close(self) -> None:
         """Let go of the threads. Calls that are in flight end as they would.
 
-        Audit loggers get five seconds at the most to write what they still have.
+        Audit loggers get five seconds at the most to write what they still have, and callbacks of
+        servicers one second to return.
         """
         self.certificates.close()
+        self.watchdog.close()
         self.watch.close()
         if self._policy_file is not None:
             self._policy_file.close()
@@ -154,6 +171,7 @@ class Guard:
         self.streams.close()
         for interceptor in self._aio:
             interceptor.close()
+        self._callbacks.close(_CALLBACKS)
 
 
 def _telling(loggers: Loggers, audit: AuditLogger) -> AuditLogger:

@@ -19,6 +19,7 @@ import grpc
 
 from secure_server import logs
 from secure_server.bounded import Bounded
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
 from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience
@@ -34,6 +35,7 @@ from secure_server.guard.status import (
 )
 from secure_server.guard.stream_watch import StreamWatch
 from secure_server.guard.streams import StreamGroup
+from secure_server.guard.watchdog import Watchdog
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
 Context = Any  # grpc.ServicerContext, without the methods that its type lacks
@@ -57,9 +59,15 @@ class GuardInterceptor(grpc.ServerInterceptor):
         patience: Patience,
         watch: StreamWatch,
         call_ended: CallEnded,
+        *,
+        callbacks: Callbacks,
+        watchdog: Watchdog,
     ) -> None:
         self._core = core
         self._watch = watch
+        self._callbacks = callbacks
+        self._watchdog = watchdog
+        self._watched = watchdog.threads
         self.streams = streams
         self._patience = patience
         self._call_ended = call_ended
@@ -74,13 +82,15 @@ class GuardInterceptor(grpc.ServerInterceptor):
         """Return the guarded handler. It is built once a method: this runs on the one serving
         thread, where every microsecond is everybody's.
         """
+        if threading.get_ident() not in self._watched:
+            self._watchdog.add_serving_thread()
         method = handler_call_details.method
         try:
             handler = continuation(handler_call_details)
-        except Exception:  # noqa: BLE001 - an interceptor or a generic handler may raise anything
+        # An interceptor or a generic handler may raise anything; SystemExit would end the thread.
+        except BaseException as error:  # noqa: BLE001
             # Decided about first, like everything: grpcio would answer anybody.
-            logs.logger(__name__).exception("no handler was found", method=method)
-            return self._without_handler(method, FAILED)
+            return self._without_handler(method, FAILED, error)
         if handler is None:
             return self._without_handler(method, UNKNOWN_METHOD)
         known = self._wrapped.get(method)
@@ -98,10 +108,17 @@ class GuardInterceptor(grpc.ServerInterceptor):
             self._guard_unary(method, handler), None, handler.response_serializer
         )
 
-    def _without_handler(self, method: str, answer: tuple[grpc.StatusCode, str]) -> Handler:
+    def _without_handler(
+        self,
+        method: str,
+        answer: tuple[grpc.StatusCode, str],
+        error: BaseException | None = None,
+    ) -> Handler:
         """Whoever may not call a method does not learn either whether it exists."""
 
         def refuse(_requests: Iterator[bytes], context: Context) -> None:
+            if error is not None:  # logged here: where a log is written, the serving thread waits
+                logs.logger(__name__).error("no handler was found", method=method, exc_info=error)
             try:
                 self._admit(method, context, served=False)
                 context.abort(*answer)
@@ -114,12 +131,14 @@ class GuardInterceptor(grpc.ServerInterceptor):
         self, method: str, handler: Handler
     ) -> Callable[[Iterator[bytes], Context], Any]:
         behavior, deserialize = handler.unary_unary, handler.request_deserializer
+        kept = self._callbacks.kept
 
         def guarded(requests: Iterator[bytes], context: Context) -> Any:
             try:
                 caller = self._admit(method, context)
                 request = self._one_message(requests, deserialize, context, caller)
                 CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
+                context.__class__ = kept[context.__class__]  # its callbacks run on our threads
                 return _call(method, behavior, request, context)
             finally:
                 hung_up = not context.is_active()
@@ -150,14 +169,19 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
             stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
-            context.add_callback(lambda: self._call_ended(method, stream.status))
+            # Off the serving thread too: what is told of ended calls may be the host's.
+            ended = self._callbacks.of_call()
+            ended.add(lambda: self._call_ended(method, stream.status))
+            context.add_callback(ended.end)
             metadata, transport = context.invocation_metadata(), context.auth_context()
             stream.caller = self._decide(method, context, metadata, transport)
             stream.unattended = sends_itself
             self._watch.add(stream, stream.caller, method, metadata, transport)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
-            if not self.streams.try_serve(stream, context.add_callback):
+            add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
+            context.__class__ = self._callbacks.kept[context.__class__]
+            if not self.streams.try_serve(stream, add_callback):
                 _abort(context, Answer.OVERLOADED)
 
         # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.
@@ -225,11 +249,15 @@ class _Stream:
             self.send(None)
 
     def send(self, response: Any) -> None:
-        """Send a response, or the status for None."""
+        """Send a response, or the status for None. Never on the serving thread: a message waits
+        for that thread.
+        """
         # A servicer that sends by itself may do so from several threads: grpcio loses a message
         # beside another one, and waits for it for ever.
         with self._one_at_a_time:
-            if response is None and self._context.is_active():
+            if response is None:
+                if not self._context.is_active():
+                    return  # the caller hung up, or we have ended it: a status goes out once
                 self._is_complete = True
             self._send(response)
 

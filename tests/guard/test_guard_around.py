@@ -233,6 +233,30 @@ def test_a_handler_is_wrapped_once_a_method(tmp_path: Path, style: str) -> None:
         assert guard._wrapped.get("/probe.Probe/unary_unary") is first
 
 
+@pytest.mark.parametrize("error", [ValueError("a secret"), SystemExit("a secret")])
+def test_what_an_interceptor_raises_ends_its_call_alone(
+    tmp_path: Path, error: BaseException, log: list[dict[str, object]]
+) -> None:
+    """It runs on grpcio's one serving thread, which a SystemExit would end without a word."""
+
+    class Raising(grpc.ServerInterceptor):
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            if details.method == METHOD:
+                raise error
+            return continuation(details)
+
+    with open_door(tmp_path, style="threaded", inner=(Raising(),)) as door:
+        channel = door.channel()
+        for _ in range(2):
+            answered = ask(channel, "unary_unary", bearer(door), path=METHOD)
+            assert answered.code is grpc.StatusCode.INTERNAL
+            assert "secret" not in answered.details
+            assert ask(channel, "unary_unary", bearer(door)).code is OK
+    assert [line["method"] for line in log if line["event"] == "no handler was found"] == [
+        METHOD
+    ] * 2
+
+
 def health_door(root: Path, style: str, servicer: Any) -> Any:
     def more(server: Any) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -22,7 +22,9 @@ from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.authz import Policy
 from secure_server.guard import AuditEvent, Core, GuardInterceptor, Patience, Peers, Streams
 from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.watchdog import Watchdog
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
@@ -50,6 +52,7 @@ class Stack(Protocol):
     """One of grpcio's two kinds of server, with the guard's interceptor for it."""
 
     guard: Any
+    watchdog: Watchdog
     open_streams: int
 
     def serve(self, interceptors: list[Any], add: Callable[[Any], None], tls: Any) -> int: ...
@@ -65,8 +68,16 @@ class Threaded:
         self._patience = Patience(patience, threads=_THREADS)
         self._watch = StreamWatch(core, clock)
         self._pool = ThreadPoolExecutor(_THREADS)
+        self.callbacks = Callbacks()
+        self.watchdog = Watchdog(self.callbacks)
         self.guard = GuardInterceptor(
-            core, self._streams.group(), self._patience, self._watch, ended
+            core,
+            self._streams.group(),
+            self._patience,
+            self._watch,
+            ended,
+            callbacks=self.callbacks,
+            watchdog=self.watchdog,
         )
 
     @property
@@ -84,9 +95,11 @@ class Threaded:
     def close(self) -> None:
         self.server.stop(0).wait()
         self._patience.close()
+        self.watchdog.close()
         self._watch.close()
         self._streams.close()
         self._pool.shutdown()
+        self.callbacks.close(1.0)
 
 
 class EventLoop:
@@ -115,12 +128,16 @@ class Asyncio:
     ) -> None:
         self._streams = streams
         self._watch = StreamWatch(core, clock)
+        self.callbacks = Callbacks()
+        self.watchdog = Watchdog(self.callbacks)
         self.guard = AioGuardInterceptor(
             core,
             watch=self._watch,
             streams=streams,
             threads=_THREADS,
             call_ended=ended,
+            callbacks=self.callbacks,
+            watchdog=self.watchdog,
             message_timeout=patience,
         )
         self._loop = event_loop()
@@ -143,7 +160,9 @@ class Asyncio:
     def close(self) -> None:
         self._loop.run(self.server.stop(0))
         self.guard.close()
+        self.watchdog.close()
         self._watch.close()
+        self.callbacks.close(1.0)
         complaints, self._loop.complaints[:] = self._loop.complaints[:], []
         assert complaints == [], complaints
 

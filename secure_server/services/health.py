@@ -1,0 +1,112 @@
+"""``grpc.health.v1.Health``: whether the services are served (gRPC's "Health Checking Protocol").
+
+Not the servicer of grpcio-health-checking: that one sends while it holds the lock that every other
+call of it needs. One watcher who takes no message (a flow control window of zero suffices) stops
+``Check`` and ``Watch`` for everybody, and hangs the graceful shutdown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1.health_pb2_grpc import HealthServicer
+
+from secure_server import logs
+
+Send = Callable[[Any], None]
+
+_SERVING = pb.HealthCheckResponse.SERVING
+_NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
+
+_SENDERS = 8
+"""Threads that tell watchers of the end; one who takes no message keeps one of them."""
+
+
+class _Watcher:
+    """One ``Watch`` call. What is sent is the present status, and nothing while it is the same."""
+
+    def __init__(self, send: Send, status: Callable[[], int]) -> None:
+        self._send = send
+        self._status = status
+        self._sent: int | None = None
+        self._sending = threading.Lock()  # only ever tried: who sends sees to later changes too
+
+    def tell(self) -> None:
+        """Send the status if it has changed; waits until the caller takes the message."""
+        while (status := self._status()) != self._sent and self._sending.acquire(blocking=False):
+            try:
+                self._send(pb.HealthCheckResponse(status=status))
+                self._sent = status
+            finally:
+                self._sending.release()
+
+
+class Health(HealthServicer):  # type: ignore[misc] # the generated class has no types
+    """SERVING for these services and for the server as a whole, until ``enter_shutdown``."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._statuses = dict.fromkeys(("", *services), _SERVING)
+        self._watchers: set[_Watcher] = set()
+
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+        status = self._statuses.get(request.service)
+        if status is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "This service is not known here.")
+        return pb.HealthCheckResponse(status=status)
+
+    def Watch(self, request: Any, context: Any, send: Send | None = None) -> Any:
+        if send is None:
+            return self._statuses_until_the_end(request.service, context)
+        self._watch(request.service, context, send).tell()
+        return None
+
+    # The guard hands over what sends, and does not keep a thread for the stream.
+    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+
+    def enter_shutdown(self, seconds: float) -> None:
+        """Say NOT_SERVING from now on; wait until watchers have been told, so long at the most."""
+        self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
+        left = list(self._watchers)  # their number is bounded by that of open streams
+        threads = [
+            threading.Thread(target=self._tell, args=(left,), name="health", daemon=True)
+            for _ in range(min(_SENDERS, len(left)))
+        ]
+        end = time.monotonic() + seconds
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _statuses_until_the_end(self, service: str, context: Any) -> Iterator[Any]:
+        """Behind an interceptor whose wrapper of handlers has no way to hand over what sends."""
+        statuses: SimpleQueue[Any] = SimpleQueue()
+        watcher = self._watch(service, context, statuses.put)
+        if context.add_callback(lambda: statuses.put(None)):
+            watcher.tell()
+            yield from iter(statuses.get, None)
+
+    def _watch(self, service: str, context: Any, send: Send) -> _Watcher:
+        watcher = _Watcher(send, lambda: self._status(service))
+        self._watchers.add(watcher)
+        if not context.add_callback(lambda: self._watchers.discard(watcher)):
+            self._watchers.discard(watcher)  # the caller has hung up already
+        return watcher
+
+    def _status(self, service: str) -> int:
+        return int(self._statuses.get(service, _UNKNOWN))
+
+    def _tell(self, watchers: list[_Watcher]) -> None:
+        while watchers:
+            try:
+                watchers.pop().tell()
+            except IndexError:
+                return  # another thread has taken the last one
+            except Exception:  # noqa: BLE001 - one watcher must not keep the others from hearing it
+                logs.logger(__name__).exception("a watcher of the health could not be told")
