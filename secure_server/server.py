@@ -28,6 +28,7 @@ from secure_server.guard.chain import build_chain, grants
 from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.http import HTTPServer, json_page
+from secure_server.limits import channel_arguments
 from secure_server.services.cursors import Cursors
 from secure_server.services.token_service import TokenService
 from secure_server.services.user_service import UserService
@@ -187,7 +188,9 @@ class Server:
     def _build_generation(self) -> Built:
         """Build a server of the servicers and pools that all of them share."""
         interceptor = self._guard.interceptor()
-        server = grpc.server(self._door, interceptors=[interceptor], options=self._guard.options())
+        # Two at once: one that was replaced keeps its connections for a while.
+        options = channel_arguments(self._config.server, servers=2)
+        server = grpc.server(self._door, interceptors=[interceptor], options=options)
         for add in self._servicers:
             add(server)
         return Built(server, interceptor.streams)
