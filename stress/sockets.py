@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import socket
 import tempfile
 import time
@@ -25,6 +26,8 @@ from tests.support.running import Installation, Running, ServerProcess
 
 HTTP = '\n[http]\nlisten = "127.0.0.1:0"\n'
 PAGES = ("/healthz", "/metrics", "/.well-known/jwks.json")
+
+_CONNECTED = 0.05  # seconds
 
 _MEANINGS = {
     "seconds": "for which the sockets were held open",
@@ -76,6 +79,8 @@ def silent_sockets(address: str, count: int) -> Iterator[Sequence[socket.socket]
             one.setblocking(False)  # noqa: FBT003
             one.connect_ex((host, int(port)))
             sockets.append(one)
+            # One after the other: what a full queue of the kernel drops comes a second later.
+            select.select([], [one], [], _CONNECTED)
         yield sockets
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from secure_server.descriptors import CONNECTIONS, RESERVE
 from stress.sockets import HTTP, flood, http_address, silent_sockets
-from support.running import DEADLINE, Running, running_server
+from support.running import DEADLINE, Running, bearer, running_server
 
 LIMIT = 300
 
@@ -35,23 +36,21 @@ def test_M10_silent_sockets_take_neither_the_pages_nor_a_core_nor_the_log(
 
 
 def test_M10_under_silent_sockets_the_store_can_open_its_files(tmp_path: Path) -> None:
-    """A connection from before is served, at its first call that needs the store."""
+    """Calls over a connection from before, so many at once that the store needs more of its own."""
     with (
         running_server(tmp_path, before=f"ulimit -n {LIMIT}") as running,
         running.admin.channel(running.address) as channel,
+        ThreadPoolExecutor(32) as callers,
     ):
-        get_key_set = channel.unary_unary("/secure_api.tokens.v1.TokenService/GetKeySet")
-        get_key_set(b"", timeout=DEADLINE, wait_for_ready=True)
+        token = running.admin_token()
+        list_users = channel.unary_unary("/secure_api.users.v1.UserService/ListUsers")
+
+        def call(_: int) -> None:
+            list_users(b"", metadata=bearer(token), timeout=DEADLINE)
+
+        call(0)
         with silent_sockets(running.address, 2 * LIMIT):
-            log_in_over(running, channel)
-
-
-def log_in_over(running: Running, channel) -> None:  # type: ignore[no-untyped-def]
-    from secure_api.tokens.v1.token_service_pb2 import LoginRequest
-    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-
-    request = LoginRequest(user_name="admin", password=running._secret, new_password="x" * 20)
-    assert TokenServiceStub(channel).Login(request, timeout=DEADLINE).access_token
+            list(callers.map(call, range(640)))  # raises what one of them raised
 
 
 def lines(running: Running, event: str) -> list[dict[str, object]]:
