@@ -29,6 +29,7 @@ from benchmarks.machine import cores, cpu_seconds, move_to, server_core, stay_aw
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_server.auth.own import MAX_TOKEN_LIFETIME
+from secure_server.config import TokensSection
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.revoked import Kind
@@ -222,6 +223,7 @@ def _fill(path: Path, count: int) -> None:
             for start in range(0, count, _BATCH):
                 batch = [
                     {
+                        "issuer": TokensSection().issuer,
                         "kind": kinds[number % 2].value,
                         "value": str(uuid.uuid4()),
                         "expire_time": now + random.uniform(_LEAST_LEFT, last),

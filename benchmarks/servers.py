@@ -37,7 +37,7 @@ from secure_server.guard.aio import AioGuardInterceptor
 from secure_server.guard.stream_watch import StreamWatch
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
-from secure_server.tokens.revoked import Entries, Snapshot
+from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
 from secure_tls.peer import Peer
 
 SERVICE = "benchmark.Echo"
@@ -188,7 +188,13 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
         authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
         # The very object that the shipped server's door asks, without the feed that fills it.
         revocations=Snapshot(
-            ISSUER, base=Entries({f"{n:032x}": 2.0**33 for n in range(guarded.revocations)})
+            base=Entries(
+                {
+                    ISSUER: RevokedOfIssuer(
+                        {f"{n:032x}": 2.0**33 for n in range(guarded.revocations)}
+                    )
+                }
+            )
         ),
         policy=policy,
         audit=audit,

@@ -18,7 +18,7 @@ from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from secure_server import logs
 from secure_server.audit.loggers import FLUSH
-from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.own import MAX_TOKEN_LIFETIME, OwnAuthenticator
 from secure_server.auth.plugin import OwnTokens
 from secure_server.authz import Policy
@@ -142,7 +142,7 @@ class Server:
         )
         self._door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
         self._undo.append(lambda: self._door.shutdown(wait=False))
-        self._add_servicers(database, keys.ring, verifier, revocations)
+        self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:
             self._generations = Generations(
                 self._build_generation,
@@ -199,12 +199,14 @@ class Server:
         self,
         database: Database,
         key_ring: Callable[[], KeyRing],
-        verifier: JWTAuthenticator,
+        verifier: OwnAuthenticator,
+        chain: Authenticators,
         revocations: Revocations,
     ) -> None:
         tokens = self._config.tokens
         sessions = Sessions(
             database,
+            issuer=tokens.issuer,
             clock=self._clock,
             # Not the configured one: it may have been longer when a token was issued.
             access_token_lifetime=MAX_TOKEN_LIFETIME,
@@ -214,6 +216,7 @@ class Server:
         passwords = Passwords()
         self._undo.append(passwords.close)
         accounts = Accounts(database, passwords, clock=self._clock, end_sessions=sessions.end_all)
+        accounts.adopt_requests(tokens.issuer)
         changes = Changes(database, clock=self._clock)
         changes.start()
         self._undo.append(changes.close)
@@ -241,6 +244,7 @@ class Server:
             ),
             key_ring=key_ring,
             verifier=verifier,
+            authenticators=chain,
             revocations=revocations,
             workloads=grants(self._config),
             cursors=cursors,

@@ -61,6 +61,13 @@ def revoke(
     jti: Annotated[
         str | None, typer.Option(help="The ID of a token that is not at hand.", metavar="ID")
     ] = None,
+    issuer: Annotated[
+        str | None,
+        typer.Option(
+            help="With --jti: whose token it is, if another issuer's than the server's own.",
+            metavar="ISS",
+        ),
+    ] = None,
     session: Annotated[
         str | None, typer.Option(help="A session, with all its tokens.", metavar="SESSION")
     ] = None,
@@ -83,6 +90,8 @@ def revoke(
     given = [each for each in (token, jti, session, user, client) if each is not None]
     if len(given) > 1:
         raise UsageProblem("Give one thing at a time to revoke.")
+    if issuer is not None and jti is None:
+        raise UsageProblem("--issuer says whose token --jti means: give both.")
     if session is not None:
         revoke_session(state, session)
     elif user is not None:
@@ -90,17 +99,17 @@ def revoke(
     elif client is not None:
         _revoke_client(state, client)
     else:
-        _revoke_token(state, token or "-", jti)
+        _revoke_token(state, token or "-", jti, issuer)
 
 
-def _revoke_token(state: State, token: str, jti: str | None) -> None:
+def _revoke_token(state: State, token: str, jti: str | None, issuer: str | None) -> None:
     if jti is None:
         found = read_lines([token], "token")
         if len(found) != 1:
             raise UsageProblem("Give one token at a time to revoke.")
         request = token_service_pb2.RevokeTokenRequest(token=found[0])
     else:
-        request = token_service_pb2.RevokeTokenRequest(token_id=jti)
+        request = token_service_pb2.RevokeTokenRequest(token_id=jti, issuer=issuer or "")
     with state.channel() as channel:
         TokenServiceStub(channel).RevokeToken(request)
     if state.as_json:

@@ -3,6 +3,7 @@
 from secure_server.auth.authenticators import Authenticator, Authenticators
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
+from secure_server.auth.identity import Identity
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.auth.revocations import NothingRevoked, Revocations
 
@@ -13,6 +14,7 @@ __all__ = [
     "AuthenticatorUnavailable",
     "Authenticators",
     "Credentials",
+    "Identity",
     "NothingRevoked",
     "Principal",
     "Revocations",

@@ -80,6 +80,10 @@ class APIKeyAuthenticator:
     """Recognises callers by an API key as bearer token."""
 
     signs: Collection[Sign] = (Prefix(PREFIX),)
+    ended_by = (
+        "An API key is good as long as the server's file of keys says so: have its table taken out "
+        "of that file."
+    )
 
     def __init__(self, settings: APIKeysSettings, context: AuthenticatorContext) -> None:
         """Raises ``AuthenticatorError`` for a file that cannot be used."""
@@ -108,7 +112,9 @@ class APIKeyAuthenticator:
             raise AuthenticationError("api_key", f"There is no such API key ({match[1]}).")
         if self._clock() >= key.expires_at:
             raise AuthenticationError(
-                "expired", f"The API key {match[1]} has expired.", claims={"sub": key.owner}
+                "expired",
+                f"The API key {match[1]} has expired.",
+                claims={"iss": self._issuer, "sub": key.owner},
             )
         return Principal(
             subject=key.owner,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from secure_server.auth import signs
 from secure_server.auth.credentials import BEARER, Credentials
@@ -25,7 +25,8 @@ class Authenticator(Protocol):
     None for a call with a client certificate and no credential.
 
     It may also have ``check() -> str``, which fetches what can be fetched and says in a sentence
-    what would be accepted, for `secure-server check`; and ``close()``.
+    what would be accepted, for `secure-server check`; ``close()``; and what ``VerifiesTokens``,
+    ``LimitsLifetime`` or ``EndedElsewhere`` have, for those who revoke.
     """
 
     @property
@@ -37,6 +38,36 @@ class Authenticator(Protocol):
     def authenticate(
         self, credentials: Credentials | None, peer: Peer | None
     ) -> Principal | None: ...
+
+
+@runtime_checkable
+class VerifiesTokens(Authenticator, Protocol):
+    """An authenticator that recognises a bearer token wherever it comes from."""
+
+    def verify(self, text: str) -> Principal:
+        """Say whom a token vouches for, over whichever certificate. Never for admission.
+
+        Raises ``AuthenticationError``.
+        """
+        ...
+
+
+@runtime_checkable
+class LimitsLifetime(Authenticator, Protocol):
+    """An authenticator that refuses tokens which live longer than some time."""
+
+    @property
+    def token_lifetime(self) -> float:
+        """Seconds; no token that it ever accepts lives longer, however it is configured."""
+        ...
+
+
+@runtime_checkable
+class EndedElsewhere(Authenticator, Protocol):
+    """An authenticator whose credentials are no tokens, so that revoking an ID ends none."""
+
+    ended_by: str
+    """A sentence for callers: how such a credential is ended."""
 
 
 class Authenticators:
@@ -84,6 +115,20 @@ class Authenticators:
             if principal is not None:
                 return principal
         raise AuthenticationError("unclaimed", "No authenticator knows this kind of credentials.")
+
+    def named(self, name: str) -> Authenticator | None:
+        """The member of this name."""
+        return next((member for member in self.members if member.name == name), None)
+
+    def issued_by(self, issuer: str) -> Authenticator | None:
+        """The member that is asked about JWTs of this issuer."""
+        return self._issuers.get(issuer)
+
+    def claimant(self, credentials: Credentials) -> Authenticator | None:
+        """The member that is asked about such credentials. Raises ``AuthenticationError`` where
+        they are malformed.
+        """
+        return next(iter(self._candidates(credentials)), None)
 
     def close(self) -> None:
         """Let go of threads and connections."""

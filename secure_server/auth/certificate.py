@@ -26,6 +26,10 @@ class CertificateAuthenticator:
     """
 
     signs: Collection[Sign] = (BareCertificate(),)
+    ended_by = (
+        "The caller has no token, and a certificate does not end by an ID: put it on its "
+        "authority's revocation list (`secure-certs revoke`)."
+    )
 
     def __init__(self, name: str, workloads: Mapping[str, Grant]) -> None:
         """Take what is granted, by SPIFFE ID."""

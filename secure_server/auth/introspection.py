@@ -126,14 +126,25 @@ class IntrospectionAuthenticator:
         """
         if credentials is None:
             return None
-        digest = hashlib.sha256(credentials.value.encode("utf-8", "surrogateescape")).digest()
+        return self._recognise(credentials.value, peer, over_peer=True)
+
+    def verify(self, text: str) -> Principal:
+        """Say whom a token vouches for, over whichever certificate it may come: its binding is not
+        checked. For revocation, never for admission.
+
+        Raises ``AuthenticationError``, and ``AuthenticatorUnavailable`` as ``authenticate`` does.
+        """
+        return self._recognise(text, None, over_peer=False)
+
+    def _recognise(self, token: str, peer: Peer | None, *, over_peer: bool) -> Principal:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         answer = self._answers.get(digest)
         if answer is None or answer.until <= self._clock():
-            answer = self._ask_once(digest, credentials.value)
+            answer = self._ask_once(digest, token)
         if answer.error is not None:
             raise type(answer.error)(answer.error.code, str(answer.error))
         try:
-            return self._principal(answer, digest, peer)
+            return self._principal(answer, digest, peer, over_peer=over_peer)
         except AuthenticationError as error:
             error.claims = read.unverified(answer.members)
             raise
@@ -215,7 +226,9 @@ class IntrospectionAuthenticator:
             raise AuthenticationError("inactive", "The issuer says that the token is not active.")
         return members
 
-    def _principal(self, answer: _Answer, digest: bytes, peer: Peer | None) -> Principal:
+    def _principal(
+        self, answer: _Answer, digest: bytes, peer: Peer | None, *, over_peer: bool
+    ) -> Principal:
         members, now, settings = answer.members, self._clock(), self._settings
         expires = read.time_of(members, "exp") if "exp" in members else None
         if expires is not None and now >= expires + LEEWAY:
@@ -227,7 +240,7 @@ class IntrospectionAuthenticator:
         thumbprint = read.thumbprint_of(members)
         if settings.certificate_bound and not thumbprint:
             raise AuthenticationError("cnf", "The token is not bound to a certificate.")
-        if thumbprint:
+        if over_peer and thumbprint:
             read.check_binding(thumbprint, peer)
         client_id = read.text_of(members, "client_id") if "client_id" in members else ""
         return Principal(

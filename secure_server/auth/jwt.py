@@ -51,7 +51,7 @@ class JWTAuthenticator:
         """
         self.name = name
         self.signs: Collection[Sign] = (IssuedBy(issuer),)
-        self._issuer = issuer
+        self.issuer = issuer
         self._audience = audience
         self._find_key = keys
         self._max_lifetime = max_lifetime
@@ -62,13 +62,18 @@ class JWTAuthenticator:
         self._subject_claim = subject_claim
         self._roles = roles
 
+    @property
+    def token_lifetime(self) -> float:
+        """Seconds; the longest that a token lives which this accepts."""
+        return self._max_lifetime
+
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
         """Say who is calling; None where the credentials are not of this issuer.
 
         Raises ``AuthenticationError``, whose code says which rule was broken.
         """
         token = None if credentials is None else credentials.jwt
-        if token is None or token.claims.get("iss") != self._issuer:
+        if token is None or token.claims.get("iss") != self.issuer:
             return None
         return self._verify(token, peer, over_peer=True)
 
@@ -79,7 +84,7 @@ class JWTAuthenticator:
         Raises ``AuthenticationError``.
         """
         token = jws.parse(text)
-        if token is None or token.claims.get("iss") != self._issuer:
+        if token is None or token.claims.get("iss") != self.issuer:
             raise AuthenticationError("iss", "This is no token of the issuer's.")
         return self._verify(token, None, over_peer=False)
 
@@ -140,7 +145,7 @@ class JWTAuthenticator:
             raise AuthenticationError("cnf", "The token is not bound to a certificate.")
         return Principal(
             subject=read.text_of(claims, self._subject_claim),
-            issuer=self._issuer,
+            issuer=self.issuer,
             authenticator=self.name,
             roles=read.roles_of(claims) if self._roles is None else self._roles.of(claims),
             scopes=read.scopes_of(claims, profile.scopes),

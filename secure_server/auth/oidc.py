@@ -20,6 +20,9 @@ from secure_server.fields import URL, File, Name, Section, Word
 LEEWAY = 30.0
 """Seconds by which an issuer's clock may differ from ours."""
 
+MAX_LIFETIME = 7 * 86400.0
+"""Seconds; the most that ``max_lifetime`` can be set to."""
+
 Algorithm = Literal["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
 
 
@@ -36,7 +39,7 @@ class OIDCSettings(Section):
     roles: dict[str, Word] = Field(default_factory=dict)
     """From values of that claim to roles of ours; values that are not here give none."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = get_args(Algorithm)
-    max_lifetime: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
+    max_lifetime: Annotated[float, Field(gt=0, le=MAX_LIFETIME)] | None = None
     """Seconds; the profile's own by default."""
     certificate_bound: bool = False
     """Accept no token that is not bound to the caller's certificate (RFC 8705)."""
@@ -78,6 +81,11 @@ class OIDCAuthenticator(JWTAuthenticator):
             roles=RoleMap.of_settings(settings.roles_claim, settings.roles),
         )
         self._source.start()
+
+    @property
+    def token_lifetime(self) -> float:
+        """Seconds. Not the configured ones: they may be more before a token has ended."""
+        return MAX_LIFETIME
 
     def check(self) -> str:
         """Wait for the keys and say what is accepted. Raises ``AuthenticatorError``."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from secure_server.auth.identity import Identity
+
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -34,6 +36,11 @@ class Principal:
     claims: Mapping[str, Any] = field(
         default_factory=lambda: _NO_CLAIMS, repr=False, hash=False, compare=False
     )
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is. What is kept about a caller is kept under this, never under the subject."""
+        return Identity(self.issuer, self.subject)
 
     @property
     def is_anonymous(self) -> bool:

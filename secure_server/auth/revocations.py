@@ -8,7 +8,7 @@ from secure_server.auth.principal import Principal
 
 
 class Revocations(Protocol):
-    """A view of what is revoked: tokens, sessions, users and clients.
+    """A view of what is revoked: tokens, sessions, users and clients, each of one issuer.
 
     ``generation`` changes whenever the view does; as long as it stays, an answer given stays true.
     All are asked on the way of every call: look-ups only, no lock and no I/O.
@@ -22,7 +22,11 @@ class Revocations(Protocol):
         """Whether the view is fresh enough to go by: where it is not, nobody can tell who may."""
         ...
 
-    def is_revoked(self, principal: Principal) -> bool: ...
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether its issuer's token is revoked, or its session, user or client. What another
+        issuer's has the same ID of says nothing about it.
+        """
+        ...
 
 
 class NothingRevoked:

@@ -230,7 +230,7 @@ class Core:
                 Answer.CREDENTIALS_REFUSED,
                 "revoked",
                 "The token is revoked, or its session, user or client.",
-                {"sub": principal.subject, "jti": principal.token_id},
+                {"iss": principal.issuer, "sub": principal.subject, "jti": principal.token_id},
             )
 
     def _decide(
@@ -326,7 +326,7 @@ def _check_time(principal: Principal, now: float) -> None:
             Answer.CREDENTIALS_REFUSED,
             "expired",
             "The token has ended, and nobody has said in time that it goes on.",
-            {"sub": principal.subject, "jti": principal.token_id},
+            {"iss": principal.issuer, "sub": principal.subject, "jti": principal.token_id},
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from secure_server import logs
+from secure_server.auth.errors import AuthenticatorUnavailable
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import answer_of, trailers
 from secure_server.store.errors import StoreError
@@ -60,6 +61,9 @@ def abort(context: Any, error: Exception) -> NoReturn:
             # Which of the reasons it was would help a thief more than an owner.
             code, reason = grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_REFUSED"
             text = "The refresh token was refused: log in again."
+        case AuthenticatorUnavailable():
+            code, reason = grpc.StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE"
+            text = "The token cannot be verified now: try again later."
         case _:
             code, reason = grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"
             text = "The server cannot reach its database: try again later."
@@ -78,7 +82,13 @@ def abort_stopping(context: Any) -> NoReturn:
     raise AssertionError  # abort() has raised
 
 
-_OURS = (users.UserError, SessionError, StoreError, NotAllowedError)
+_OURS = (
+    users.UserError,
+    SessionError,
+    StoreError,
+    NotAllowedError,
+    AuthenticatorUnavailable,
+)
 
 
 @contextmanager

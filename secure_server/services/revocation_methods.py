@@ -9,14 +9,14 @@ from google.protobuf.empty_pb2 import Empty
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
-from secure_server.auth.errors import AuthenticationError
-from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.identity import Identity
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
 from secure_server.services.auditing import audit
 from secure_server.services.cursors import Cursors
 from secure_server.services.failures import InvalidRequestError, NotAllowedError, answers
 from secure_server.services.messages import timestamp
+from secure_server.services.revocable import Revocable
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import OpenSession, Sessions
 from secure_server.users import ADMIN, Accounts
@@ -50,15 +50,15 @@ class RevocationMethods(TokenServiceServicer):
         *,
         accounts: Accounts,
         sessions: Sessions,
-        verifier: JWTAuthenticator,
+        revocable: Revocable,
         revocations: Revocations,
         cursors: Cursors,
         issuer: str,
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``, whose ``users/NAME`` are ours."""
+        """``issuer`` is ours, whose ``users/NAME`` are our users."""
         self._accounts = accounts
         self._sessions = sessions
-        self._verifier = verifier
+        self._revocable = revocable
         self._revocations = revocations
         self._cursors = cursors
         self._issued_by = issuer
@@ -66,42 +66,50 @@ class RevocationMethods(TokenServiceServicer):
     @answers
     def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
         principal = current_principal()
-        if principal.session_id:  # of ours: other issuers' tokens have none
+        if principal.session_id and principal.issuer == self._issued_by:
             self._sessions.end(principal.session_id)
             self._revocations.refresh()
         else:
-            self._revocations.revoke_token(principal.token_id, principal.expires_at or 0)
-        audit("logged out", subject=principal.subject)
+            ends = self._revocable.end_of_caller(principal)
+            self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
+        audit("logged out", subject=principal.identity)
         return Empty()
 
     @answers
     def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> Empty:
         if request.WhichOneof("revoked") == "token_id":
-            return self._revoke_token_id(request.token_id)
+            return self._revoke_token_id(request.issuer or self._issued_by, request.token_id)
+        if request.issuer:
+            raise InvalidRequestError(
+                "issuer", "`issuer` goes with `token_id` alone: a token names its own."
+            )
         principal = current_principal()
-        try:
-            token = self._verifier.verify(request.token)
-        except AuthenticationError:
+        token = self._revocable.verified(request.token)
+        if token is None:
             return Empty()  # RFC 7009, section 2.2: what is no live token needs no revocation
-        own = (token.issuer, token.subject) == (principal.issuer, principal.subject)
-        if not own and not _is_admin(principal):
+        if token.identity != principal.identity and not _is_admin(principal):
             raise NotAllowedError
-        self._revocations.revoke_token(token.token_id, token.expires_at or 0)
-        audit("token revoked", subject=token.subject, jti=token.token_id, by=principal.subject)
+        ends = self._revocable.end_of(token)
+        self._revocations.revoke_token(token.issuer, token.token_id, ends)
+        audit("token revoked", subject=token.identity, jti=token.token_id, by=principal.identity)
         return Empty()
 
-    def _revoke_token_id(self, token_id: str) -> Empty:
+    def _revoke_token_id(self, issuer: str, token_id: str) -> Empty:
         if not 0 < len(token_id) <= _MOST_TOKEN_ID:
             raise InvalidRequestError(
                 "token_id", f"`token_id` has 1 to {_MOST_TOKEN_ID} characters."
             )
         principal = current_principal()
         # Whose token it is nobody knows but the token.
-        own = (principal.issuer, principal.token_id) == (self._issued_by, token_id)
-        if not own and not _is_admin(principal):
+        if (principal.issuer, principal.token_id) == (issuer, token_id):
+            ends = self._revocable.end_of_caller(principal)
+            self._revocations.revoke_token(issuer, token_id, ends)
+        elif _is_admin(principal):
+            lifetime = self._revocable.lifetime_of(issuer)
+            self._revocations.revoke_token(issuer, token_id, lifetime=lifetime)
+        else:
             raise NotAllowedError
-        self._revocations.revoke_token(token_id)
-        audit("token revoked", jti=token_id, by=principal.subject)
+        audit("token revoked", issuer=issuer, jti=token_id, by=principal.identity)
         return Empty()
 
     @answers
@@ -113,10 +121,10 @@ class RevocationMethods(TokenServiceServicer):
             raise InvalidRequestError("page_size", "`page_size` must not be negative.")
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
         user_uid = self._uid_of(name)
-        bound_to = f"{current_principal().subject} {name}"
+        caller, parent = current_principal().identity, f"users/{name}"
         after = (0.0, "")
         if request.page_token:
-            position = self._cursors.open("page_token", bound_to, request.page_token)
+            position = self._cursors.open("page_token", caller, request.page_token, parent=parent)
             create_time, _, session_id = position.partition(" ")
             after = (float(create_time), session_id)
         page = self._sessions.of_user(user_uid, after=after, limit=size + 1)
@@ -124,7 +132,7 @@ class RevocationMethods(TokenServiceServicer):
         if len(page) > size:
             page = page[:size]
             last = f"{page[-1].create_time!r} {page[-1].session_id}"
-            token = self._cursors.seal("page_token", bound_to, last)
+            token = self._cursors.seal("page_token", caller, last, parent=parent)
         return pb.ListSessionsResponse(
             sessions=[self._message(name, session) for session in page], next_page_token=token
         )
@@ -148,7 +156,7 @@ class RevocationMethods(TokenServiceServicer):
             raise SessionNotFoundError("There is no such session. List the sessions of the user.")
         self._sessions.end(session_id)
         self._revocations.refresh()
-        audit("session revoked", user=owner, session=session_id, by=principal.subject)
+        audit("session revoked", user=owner, session=session_id, by=principal.identity)
         return Empty()
 
     @answers
@@ -167,9 +175,11 @@ class RevocationMethods(TokenServiceServicer):
     @answers
     def RevokeUser(self, request: pb.RevokeUserRequest, context: Any) -> pb.RevokeUserResponse:
         name = parse_resource_name(request.name)
-        ended = self._sessions.revoke_user(self._uid_of(name), f"users/{name}")
+        ended = self._sessions.revoke_user(
+            self._uid_of(name), Identity(self._issued_by, f"users/{name}")
+        )
         self._revocations.refresh()
-        audit("user revoked", user=name, ended=ended, by=current_principal().subject)
+        audit("user revoked", user=name, ended=ended, by=current_principal().identity)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
     @answers
@@ -187,7 +197,7 @@ class RevocationMethods(TokenServiceServicer):
             ) from None
         ended = self._sessions.revoke_client(client_id)
         self._revocations.refresh()
-        audit("client revoked", client=client_id, ended=ended, by=principal.subject)
+        audit("client revoked", client=client_id, ended=ended, by=principal.identity)
         return pb.RevokeClientResponse(ended_sessions=ended)
 
     def _uid_of(self, name: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
-from secure_server.auth.jwt import JWTAuthenticator
+from secure_server.auth.authenticators import Authenticators
+from secure_server.auth.own import OwnAuthenticator
 from secure_server.auth.plugin import Grant
 from secure_server.guard import current_caller
 from secure_server.services.auditing import audit
@@ -16,6 +17,7 @@ from secure_server.services.cursors import Cursors
 from secure_server.services.failures import NotAllowedError, answers
 from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
+from secure_server.services.revocable import Revocable
 from secure_server.services.revocation_methods import RevocationMethods
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_ring import KeyRing
@@ -37,19 +39,20 @@ class TokenService(RevocationMethods):
         sessions: Sessions,
         issuer: Issuer,
         key_ring: Callable[[], KeyRing],
-        verifier: JWTAuthenticator,
+        verifier: OwnAuthenticator,
+        authenticators: Authenticators,
         revocations: Revocations,
         workloads: Mapping[str, Grant],
         cursors: Cursors,
         clock: Callable[[], float],
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``; ``workloads`` are by SPIFFE ID;
-        ``clock`` gives seconds since the epoch.
+        """``verifier`` recognises the tokens of ``issuer``, ``authenticators`` whoever calls;
+        ``workloads`` are by SPIFFE ID; ``clock`` gives seconds since the epoch.
         """
         super().__init__(
             accounts=accounts,
             sessions=sessions,
-            verifier=verifier,
+            revocable=Revocable(verifier, authenticators),
             revocations=revocations,
             cursors=cursors,
             issuer=issuer.name,

@@ -10,6 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from secure_api.users.v1 import user_service_pb2 as pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceServicer
+from secure_server.auth.identity import Identity
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
 from secure_server.services import messages
@@ -86,7 +87,7 @@ class UserService(UserServiceServicer):
         if request.page_size < 0:
             raise InvalidRequestError("page_size", "`page_size` must not be negative.")
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
-        caller = current_principal().subject
+        caller = current_principal().identity
         after = ""
         if request.page_token:
             after = self._cursors.open("page_token", caller, request.page_token)
@@ -114,7 +115,7 @@ class UserService(UserServiceServicer):
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
         self._sessions_ended()
-        audit("user changed", user=name, fields=sorted(fields), by=current_principal().subject)
+        audit("user changed", user=name, fields=sorted(fields), by=current_principal().identity)
         return messages.user(account)
 
     @answers
@@ -123,7 +124,7 @@ class UserService(UserServiceServicer):
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
         self._sessions_ended()
-        audit("user deleted", user=name, by=current_principal().subject)
+        audit("user deleted", user=name, by=current_principal().identity)
         return Empty()
 
     @answers
@@ -171,32 +172,37 @@ class UserService(UserServiceServicer):
     def WatchUsers(
         self, request: pb.WatchUsersRequest, context: Any
     ) -> Iterator[pb.WatchUsersResponse]:
+        caller = current_principal().identity
         with answering(context):
             number = self._changes.position()
             if request.resume_token:
-                number = int(self._cursors.open("resume_token", "", request.resume_token))
+                number = int(self._cursors.open("resume_token", caller, request.resume_token))
                 self._changes.after(number, 1)  # is it still kept?
-        yield self._response(pb.WatchUsersResponse.CHANGE_WATCHING, None, number)
+        yield self._response(caller, pb.WatchUsersResponse.CHANGE_WATCHING, None, number)
         while context.is_active() and not self._stopping.is_set():
             with answering(context):
                 batch = self._changes.follow(number, _BATCH, _LOOK_EVERY)
             for change in batch:
                 number = change.number
-                yield self._response(_KINDS[change.kind], change.account, number)
+                yield self._response(caller, _KINDS[change.kind], change.account, number)
         if self._stopping.is_set():
             abort_stopping(context)
 
     def _response(
-        self, kind: pb.WatchUsersResponse.Change, account: Account | None, number: int
+        self,
+        caller: Identity,
+        kind: pb.WatchUsersResponse.Change,
+        account: Account | None,
+        number: int,
     ) -> pb.WatchUsersResponse:
         return pb.WatchUsersResponse(
             change=kind,
             user=None if account is None else messages.user(account),
-            resume_token=self._cursors.seal("resume_token", "", str(number)),
+            resume_token=self._cursors.seal("resume_token", caller, str(number)),
         )
 
     def _is(self, principal: Principal, name: str) -> bool:
-        return (principal.issuer, principal.subject) == (self._issuer, f"users/{name}")
+        return principal.identity == Identity(self._issuer, f"users/{name}")
 
     def _check_own_record(self, name: str) -> None:
         """Raise ``NotAllowedError`` for another's record, whether there is one or not."""
@@ -218,7 +224,7 @@ class UserService(UserServiceServicer):
             state=messages.state(request.user.state or pb.User.STATE_ACTIVE),
             password=request.password or None,
             request_id=request.request_id,
-            caller=current_principal().subject,
+            caller=current_principal().identity,
         )
 
 

@@ -13,7 +13,7 @@ from secure_server.store.errors import StoreUnusableError
 
 __all__ = ["HEAD", "SCRIPTS", "to_head"]
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision. A test holds that the scripts end there."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -91,13 +91,16 @@ revocations = Table(
     "revocations",
     metadata,
     Column("seq", Integer, primary_key=True, autoincrement=True),
+    # Whose tokens, sessions, users or clients. Empty where it was not written down: before 0004,
+    # or by a process of an older version that has the database open too.
+    Column("issuer", String(2048), nullable=False, server_default=""),
     Column("kind", String(16), nullable=False),
     Column("value", String(2048), nullable=False),
     Column("expire_time", Float, nullable=False),
     # Of a user or a client the tokens that were issued until then, a whole second; null of what is
     # revoked for good.
     Column("issued_until", Float),
-    UniqueConstraint("kind", "value", name="uq_revocations_kind_value"),
+    UniqueConstraint("issuer", "kind", "value", name="uq_revocations_issuer_kind_value"),
     Index("ix_revocations_expire_time", "expire_time"),
     sqlite_autoincrement=True,
 )
@@ -106,14 +109,16 @@ revocations = Table(
 requests = Table(
     "requests",
     metadata,
-    Column("caller", String(255), nullable=False),
+    # Issuer and subject of who sent it; the issuer is empty as in `revocations`.
+    Column("issuer", String(2048), nullable=False, server_default=""),
+    Column("caller", String(512), nullable=False),
     Column("request_id", String(36), nullable=False),
     # SHA-256 of the body without its password, whose Argon2id hash stands beside it.
     Column("digest", LargeBinary(32), nullable=False),
     Column("password_hash", String(255)),
     Column("result", JSON, nullable=False),
     Column("create_time", Float, nullable=False),
-    PrimaryKeyConstraint("caller", "request_id", name="pk_requests"),
+    PrimaryKeyConstraint("issuer", "caller", "request_id", name="pk_requests"),
     Index("ix_requests_create_time", "create_time"),
 )
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from secure_server.auth.identity import Identity
 from secure_server.tokens.key_ring import KeyRing
 
 
@@ -29,11 +30,12 @@ class Issuer:
         lifetime: int,
         key_ring: Callable[[], KeyRing],
         clock: Callable[[], float],
-        issued_until: Callable[[str, str], float] = lambda _subject, _client_id: 0.0,
+        issued_until: Callable[[Identity, str], float] = lambda _identity, _client_id: 0.0,
     ) -> None:
         """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds.
 
-        ``issued_until`` says of a subject and a client until when what they were issued is revoked.
+        ``issued_until`` says of an identity and a client until when what they were issued is
+        revoked.
         """
         self.name = name
         self.audience = audience
@@ -52,9 +54,13 @@ class Issuer:
         scopes: Iterable[str] = (),
         session_id: str = "",
     ) -> AccessToken:
-        """Issue a token that is good only over the certificate with this thumbprint."""
+        """Issue a token that is good only over the certificate with this thumbprint.
+
+        The ``subject`` is one of this issuer's.
+        """
         # A token that is issued in the second of a revocation, but after it, begins with the next.
-        issued_at = max(int(self._clock()), int(self._issued_until(subject, client_id)) + 1)
+        until = self._issued_until(Identity(self.name, subject), client_id)
+        issued_at = max(int(self._clock()), int(until) + 1)
         expires_at = issued_at + self._lifetime
         token_id = str(uuid.uuid4())
         claims: dict[str, object] = {

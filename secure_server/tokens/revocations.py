@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from secure_server.auth.identity import Identity
 from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
-from secure_server.tokens.revoked import Entries, Kind, Snapshot
+from secure_server.tokens.revoked import UNNAMED, Entries, Kind, Revocation, Snapshot
 
-__all__ = ["LEEWAY_SECONDS", "Kind", "Revocations", "Snapshot", "append"]
+__all__ = ["LEEWAY_SECONDS", "Kind", "Revocation", "Revocations", "Snapshot", "append"]
 
 MAX_STALENESS = 60.0
 """Seconds for which the view is believed when the feed cannot be read."""
@@ -27,8 +28,7 @@ _PRUNE_SECONDS = 30.0
 
 def append(
     connection: Connection,
-    kind: Kind,
-    value: str,
+    revocation: Revocation,
     *,
     expire_time: float,
     now: float,
@@ -36,23 +36,37 @@ def append(
 ) -> None:
     """Add to the feed, in a write transaction, what must be refused until ``expire_time``.
 
-    Adding the same token or session again does nothing. A user or a client gets a new number, and
-    a later ``issued_until``: within one second, too, tokens may have been issued in between. What
-    has expired is forgotten on the way.
+    Adding the same token or session again does nothing, unless it must be refused for longer: an
+    issuer may give one ID to two tokens. A user or a client gets a new number, and a later
+    ``issued_until``: within one second, too, tokens may have been issued in between. What has
+    expired is forgotten on the way. Raises ``ValueError`` for what has no issuer or no name: that
+    would be refused of everybody, or of nobody.
     """
+    issuer, kind, value = revocation
+    if not issuer or not value:
+        raise ValueError("A revocation needs an issuer and a value.")
     c = revocations.c
     connection.execute(delete(revocations).where(c.expire_time <= now))
+    # A line without an issuer is ours, but for tokens: those may be anybody's, and stay.
+    issuers = {issuer} if kind is Kind.JTI else {issuer, UNNAMED}
     present = connection.execute(
-        select(c.seq, c.issued_until).where(c.kind == kind.value, c.value == value)
-    ).first()
-    if present is not None:
-        if issued_until is None:
-            return
-        issued_until = max(issued_until, present.issued_until + 1)
-        connection.execute(delete(revocations).where(c.seq == present.seq))
+        select(c.seq, c.expire_time, c.issued_until).where(
+            c.issuer.in_(issuers), c.kind == kind.value, c.value == value
+        )
+    ).all()
+    if issued_until is not None:
+        issued_until = max([issued_until, *(row.issued_until + 1 for row in present)])
+    elif any(row.expire_time >= expire_time for row in present):
+        return
+    for row in present:
+        connection.execute(delete(revocations).where(c.seq == row.seq))
     connection.execute(
         insert(revocations).values(
-            kind=kind.value, value=value, expire_time=expire_time, issued_until=issued_until
+            issuer=issuer,
+            kind=kind.value,
+            value=value,
+            expire_time=expire_time,
+            issued_until=issued_until,
         )
     )
 
@@ -73,7 +87,7 @@ class Revocations:
         clock: Callable[[], float],
         max_staleness: float = MAX_STALENESS,
     ) -> None:
-        """``issuer`` is ours: sessions, users and clients are revoked of its tokens alone.
+        """``issuer`` is ours, of which lines of the feed are that name none.
 
         ``clock`` gives seconds since the epoch. Nothing is read before ``start``/``refresh``.
         The view is current for ``max_staleness`` seconds after the feed was last read to its end.
@@ -81,7 +95,8 @@ class Revocations:
         self._database = database
         self._clock = clock
         self._refreshing = threading.Lock()
-        self._snapshot = Snapshot(issuer)
+        self._issuer = issuer
+        self._snapshot = Snapshot()
         self._subscribing = threading.Lock()
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._seen = 0
@@ -104,11 +119,11 @@ class Revocations:
         """Whether the token is revoked, or its session, user or client, as far as is known here."""
         return self._snapshot.is_revoked(principal)
 
-    def issued_until(self, subject: str, client_id: str) -> float:
-        """Of our own tokens for these, all that were issued until then are revoked: seconds since
-        the epoch, and 0 where none are.
+    def issued_until(self, identity: Identity, client_id: str) -> float:
+        """Of the tokens for these, all that were issued until then are revoked: seconds since the
+        epoch, and 0 where none are.
         """
-        return self._snapshot.issued_until(subject, client_id)
+        return self._snapshot.issued_until(identity, client_id)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_change`` after every change of the view; returns what ends that.
@@ -147,21 +162,30 @@ class Revocations:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def revoke_token(self, token_id: str, expires_at: float | None = None) -> None:
-        """Revoke one access token (RFC 7009); ``expires_at`` is when it ends by itself, None where
-        only the longest life of a token of ours is known.
+    def revoke_token(
+        self,
+        issuer: str,
+        token_id: str,
+        expires_at: float | None = None,
+        *,
+        lifetime: float = MAX_TOKEN_LIFETIME,
+    ) -> None:
+        """Revoke one access token of an issuer (RFC 7009) by its ID.
+
+        ``expires_at`` is when it ends by itself; where that is None, it is taken to be issued now
+        and to live for ``lifetime`` seconds, the most that a token of this issuer may.
 
         Known here when this returns, and to other processes a moment later. Nothing happens for
-        one that has ended, or again for the same. Raises ``StoreError``.
+        one that has ended, or again for the same. Raises ``StoreError``, and ``ValueError`` without
+        an issuer or an ID.
         """
         now = self._clock()
-        expire_time = (now + MAX_TOKEN_LIFETIME if expires_at is None else expires_at) + (
-            LEEWAY_SECONDS
-        )
+        expire_time = (now + lifetime if expires_at is None else expires_at) + LEEWAY_SECONDS
         if expire_time <= now:
             return
         with self._database.write() as connection:
-            append(connection, Kind.JTI, token_id, expire_time=expire_time, now=now)
+            revocation = Revocation(issuer, Kind.JTI, token_id)
+            append(connection, revocation, expire_time=expire_time, now=now)
         self.refresh()
 
     def refresh(self) -> None:
@@ -172,13 +196,17 @@ class Revocations:
         with self._refreshing:
             now = self._clock()
             c = revocations.c
-            query = select(c.kind, c.value, c.expire_time, c.issued_until).where(
-                c.seq > self._seen, c.expire_time > now
+            query = select(c.issuer, c.kind, c.value, c.expire_time, c.issued_until).where(
+                c.seq > self._seen,
+                c.expire_time > now,
+                # Older versions wrote a line without a name where a caller had no token.
+                c.value != "",
             )
             with self._database.read() as connection:
                 newest = connection.scalar(select(func.max(c.seq))) or 0
                 # Row by row: all at once, a million would need the memory twice.
-                news = Entries.of(connection.execute(query) if newest > self._seen else ())
+                lines = connection.execute(query) if newest > self._seen else ()
+                news = Entries.of(lines, ours=self._issuer)
             # Numbers are given under the write lock: below the newest there is no gap to come.
             self._seen = max(self._seen, newest)
             snapshot = self._snapshot

@@ -23,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 
+from secure_server.auth.identity import Identity
 from secure_server.store.database import Database
 from secure_server.store.schema import sessions, users
 from secure_server.tokens.errors import (
@@ -43,7 +44,7 @@ from secure_server.tokens.refresh_tokens import (
     successor,
 )
 from secure_server.tokens.revocations import LEEWAY_SECONDS, append
-from secure_server.tokens.revoked import Kind
+from secure_server.tokens.revoked import Kind, Revocation
 
 __all__ = [
     "REPEAT_SECONDS",
@@ -99,19 +100,21 @@ class Sessions:
         self,
         database: Database,
         *,
+        issuer: str,
         clock: Callable[[], float],
         access_token_lifetime: float,
         idle_lifetime: float,
         absolute_lifetime: float,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Lifetimes are in seconds.
+        """``issuer`` is ours, of whose tokens these are the sessions. Lifetimes are in seconds.
 
         A session ends ``idle_lifetime`` after its last refresh and ``absolute_lifetime`` after
         the log-in. ``access_token_lifetime`` is the longest that an access token may live: so long
         a session that has expired is kept, for its tokens to be revoked, and so long a revocation.
         """
         self._database = database
+        self._issuer = issuer
         self._clock = clock
         self._access_token_lifetime = access_token_lifetime
         self._idle_lifetime = idle_lifetime
@@ -237,20 +240,20 @@ class Sessions:
         with self._database.write() as connection:
             return self.end_all(connection, user_uid, session_id)
 
-    def revoke_user(self, user_uid: str, subject: str) -> int:
-        """Revoke every token of a user (``sub``) that was issued until now, whether of a session or
-        not; returns how many live sessions were ended.
+    def revoke_user(self, user_uid: str, user: Identity) -> int:
+        """Revoke every token of a user (``iss`` and ``sub``) that was issued until now, whether of
+        a session or not; returns how many live sessions were ended.
         """
         with self._database.write() as connection:
-            self._cut(connection, Kind.USER, subject)
+            self._cut(connection, Revocation(user.issuer, Kind.USER, user.subject))
             return self._end_all(connection, sessions.c.user_uid == user_uid)
 
     def revoke_client(self, spiffe_id: str) -> int:
-        """Revoke every token of a client (``client_id``) that was issued until now, and end the
-        sessions that are bound to it; returns how many of these were alive.
+        """Revoke every token of ours that a client (``client_id``) was issued until now, and end
+        the sessions that are bound to it; returns how many of these were alive.
         """
         with self._database.write() as connection:
-            self._cut(connection, Kind.CLIENT, spiffe_id)
+            self._cut(connection, Revocation(self._issuer, Kind.CLIENT, spiffe_id))
             return self._end_all(connection, sessions.c.spiffe_id == spiffe_id)
 
     def _list(self, *which: ColumnElement[bool], limit: int) -> Sequence[OpenSession]:
@@ -271,12 +274,11 @@ class Sessions:
         with self._database.read() as connection:
             return [OpenSession(*row) for row in connection.execute(query)]
 
-    def _cut(self, connection: Connection, kind: Kind, value: str) -> None:
+    def _cut(self, connection: Connection, revocation: Revocation) -> None:
         now = self._clock()
         append(
             connection,
-            kind,
-            value,
+            revocation,
             expire_time=self._forgotten_at(now),
             now=now,
             # The claim `iat` is a whole second. ``Issuer`` begins with the next one.
@@ -318,8 +320,8 @@ class Sessions:
         ).one_or_none()
 
     def _end(self, connection: Connection, session_id: str, now: float) -> bool:
-        expire_time = self._forgotten_at(now)
-        append(connection, Kind.SESSION, session_id, expire_time=expire_time, now=now)
+        revocation = Revocation(self._issuer, Kind.SESSION, session_id)
+        append(connection, revocation, expire_time=self._forgotten_at(now), now=now)
         gone = delete(sessions).where(sessions.c.session_id == session_id)
         return connection.execute(gone).rowcount == 1
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from secure_server.auth.identity import Identity
+from secure_server.auth.principal import ANONYMOUS
 from secure_server.store.database import Database
 from secure_server.users import records, requests, rules
 from secure_server.users.account import ADMIN, Account, State
@@ -75,7 +77,7 @@ class Accounts:
         state: str = State.ACTIVE,
         password: str | None = None,
         request_id: str = "",
-        caller: str = "",
+        caller: Identity = ANONYMOUS.identity,
     ) -> Account:
         """Create a user (AIP-133).
 
@@ -122,6 +124,11 @@ class Accounts:
                     )
                 return account
         return self._repeat(earlier, digest, password)
+
+    def adopt_requests(self, issuer: str) -> None:
+        """Say whose callers' requests those are that name no issuer: an older version kept them."""
+        with self._database.write() as connection:
+            requests.adopt(connection, issuer)
 
     def get(self, name: str) -> Account:
         """Raises ``NotFoundError``."""
@@ -332,7 +339,7 @@ class Accounts:
             return records.find(connection, user_name)
 
     def _earlier(
-        self, connection: Connection, caller: str, request_id: str
+        self, connection: Connection, caller: Identity, request_id: str
     ) -> requests.Remembered | None:
         if not request_id:
             return None

@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
+from secure_server.auth.identity import Identity
 from secure_server.store.schema import requests
 from secure_server.users.account import Account
 
-__all__ = ["KEPT_SECONDS", "Remembered", "digest", "find", "remember"]
+__all__ = ["KEPT_SECONDS", "Remembered", "adopt", "digest", "find", "remember"]
 
 KEPT_SECONDS = 24 * 3600.0
 
@@ -36,10 +37,14 @@ def digest(*parts: str | bool | Sequence[str]) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
-def find(connection: Connection, caller: str, request_id: str, *, now: float) -> Remembered | None:
+def find(
+    connection: Connection, caller: Identity, request_id: str, *, now: float
+) -> Remembered | None:
+    """What the same caller has sent under this ID before."""
     row = connection.execute(
         select(requests).where(
-            requests.c.caller == caller,
+            requests.c.issuer == caller.issuer,
+            requests.c.caller == caller.subject,
             requests.c.request_id == request_id,
             requests.c.create_time > now - KEPT_SECONDS,
         )
@@ -50,13 +55,14 @@ def find(connection: Connection, caller: str, request_id: str, *, now: float) ->
 
 
 def remember(
-    connection: Connection, caller: str, request_id: str, request: Remembered, *, now: float
+    connection: Connection, caller: Identity, request_id: str, request: Remembered, *, now: float
 ) -> None:
     """Keep it for a day, and forget those that were kept for one."""
     connection.execute(delete(requests).where(requests.c.create_time <= now - KEPT_SECONDS))
     connection.execute(
         insert(requests).values(
-            caller=caller,
+            issuer=caller.issuer,
+            caller=caller.subject,
             request_id=request_id,
             digest=request.digest,
             password_hash=request.password_hash,
@@ -64,3 +70,12 @@ def remember(
             create_time=now,
         )
     )
+
+
+def adopt(connection: Connection, issuer: str) -> None:
+    """Take the requests of which no issuer was written down, before 0004, to be of ours: they were
+    nearly all, and another issuer's caller does not get the answer of ours.
+    """
+    unnamed = update(requests).where(requests.c.issuer == "").values(issuer=issuer)
+    # One that ours has sent again since, to a newer process, has its answer already.
+    connection.execute(unnamed.prefix_with("OR IGNORE", dialect="sqlite"))

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import pytest
 
+from secure_server.auth import Identity
 from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.store.database import Database
 from secure_server.tokens.revocations import Revocations
@@ -63,6 +64,7 @@ def feed(root: Path, **settings: Any) -> Iterator[Feed]:
         stack.callback(revocations.close)
         sessions = Sessions(
             there,
+            issuer=ISSUER,
             clock=time.time,
             access_token_lifetime=MAX_TOKEN_LIFETIME,
             idle_lifetime=3600.0,
@@ -127,9 +129,11 @@ def test_G11_a_token_a_session_a_user_and_a_client_end_their_streams_of_every_ki
             "none": {},
         }
         revoke = {
-            "token": lambda: feeding.elsewhere.revoke_token("stolen"),
+            "token": lambda: feeding.elsewhere.revoke_token(ISSUER, "stolen"),
             "session": lambda: feeding.sessions.end(session_id),
-            "user": lambda: feeding.sessions.revoke_user(feeding.uid, "users/gone"),
+            "user": lambda: feeding.sessions.revoke_user(
+                feeding.uid, Identity(ISSUER, "users/gone")
+            ),
             "client": lambda: feeding.sessions.revoke_client(CLIENT),
         }
         held: dict[str, list[Open | Unread]] = {}
@@ -171,7 +175,7 @@ def test_G11_a_handler_that_refuses_to_be_cancelled_does_not_keep_its_stream_ope
         stream = Open(door.channel(), kind, stack, door.token(jti="stolen"))
         wait_until(lambda: len(door.probe.callers) == 1)
         before = time.monotonic()
-        feeding.elsewhere.revoke_token("stolen")
+        feeding.elsewhere.revoke_token(ISSUER, "stolen")
         stream.assert_ended("SESSION_ENDED", before)
 
 
@@ -199,7 +203,7 @@ def test_U19_a_logout_on_another_replica_refuses_the_token_here_within_a_second(
         assert [code(token) for token in (of_session[0], single, other)] == [grpc.StatusCode.OK] * 3
         before = time.monotonic()
         feeding.sessions.end(session_id)
-        feeding.elsewhere.revoke_token("single")
+        feeding.elsewhere.revoke_token(ISSUER, "single")
         wait_until(lambda: code(of_session[0]) is UA and code(single) is UA)
         assert time.monotonic() - before < 1.0
         assert code(of_session[1]) is UA
@@ -235,7 +239,7 @@ def test_J21_every_spelling_of_a_revoked_token_is_revoked(tmp_path: Path, style:
             return ask(channel, "unary_unary", f"Bearer {spelling}").code
 
         assert code(token) is grpc.StatusCode.OK
-        feeding.elsewhere.revoke_token("stolen")
+        feeding.elsewhere.revoke_token(ISSUER, "stolen")
         wait_until(lambda: code(token) is UA)
         assert {code(spelling) for spelling in spellings} == {UA}
         assert "revoked" in {event.code for event in door.events[-len(spellings) :]}

@@ -9,6 +9,7 @@ from services.people import Person, administrator, at_once, fresh, refused
 from sqlalchemy import delete, func, select
 
 from secure_api.users.v1 import user_service_pb2 as users_pb
+from secure_server.auth import Identity
 from secure_server.services.cursors import Cursors
 from secure_server.store.database import Database
 from secure_server.store.schema import user_changes
@@ -151,7 +152,9 @@ def test_a_place_that_is_not_kept_any_more_is_out_of_range(tmp_path: Path) -> No
             connection.execute(delete(user_changes).where(user_changes.c.number < last))
         cursors = Cursors(secret_key(database, "cursors"))
         database.close()
-        beyond = cursors.seal("resume_token", "", str(last + 1))
+        beyond = cursors.seal(
+            "resume_token", Identity(house.config.tokens.issuer, "users/admin"), str(last + 1)
+        )
         for token in (old, beyond):
             request = users_pb.WatchUsersRequest(resume_token=token)
             refusal = admin.refused("WatchUsers", request)

@@ -61,6 +61,7 @@ def database(url):
 def sessions(database, clock):
     return Sessions(
         database,
+        issuer=ISSUER,
         clock=clock,
         access_token_lifetime=ACCESS,
         idle_lifetime=IDLE,

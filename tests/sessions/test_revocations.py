@@ -10,9 +10,12 @@ import pytest
 from sessions.principals import ISSUER, NOW, token
 from sqlalchemy import event
 
+from secure_server.auth import Identity
 from secure_server.store import Database, StoreError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
 from secure_server.tokens.revoked import Entries, Kind, Snapshot
+
+THEIRS = "https://them.example.org"
 
 OTHER_PROCESS = """
 import sys
@@ -20,7 +23,7 @@ from secure_server.store import Database
 from secure_server.tokens.revocations import Revocations
 database = Database.open(sys.argv[1])
 feed = Revocations(database, issuer="x", clock=lambda: 1_800_000_000.0)
-feed.revoke_token("theirs", 1_800_000_300.0)
+feed.revoke_token("https://us.example.org", "theirs", 1_800_000_300.0)
 database.close()
 """
 
@@ -28,7 +31,8 @@ REVOKER = """
 import sys
 from secure_server.store import Database
 from secure_server.tokens.sessions import Sessions
-sessions = Sessions(Database.open(sys.argv[1]), clock=lambda: 1_800_000_000.0,
+sessions = Sessions(Database.open(sys.argv[1]), issuer="https://us.example.org",
+                    clock=lambda: 1_800_000_000.0,
                     access_token_lifetime=300.0, idle_lifetime=1.0, absolute_lifetime=1.0)
 number = 0
 while True:
@@ -49,7 +53,7 @@ def until(claim, timeout=30.0):
 
 def test_a_revoked_token_is_refused_at_once(revocations, clock):
     before = revocations.generation
-    revocations.revoke_token("t1", clock.now + 300)
+    revocations.revoke_token(ISSUER, "t1", clock.now + 300)
     assert revocations.is_revoked(token("t1"))
     assert revocations.is_revoked(token("t1", "s1"))
     assert not revocations.is_revoked(token("t2", "s1"))
@@ -57,18 +61,58 @@ def test_a_revoked_token_is_refused_at_once(revocations, clock):
     assert revocations.generation != before
 
 
+def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, url):
+    """Of the same ID, whether it stands for a token, a session or an API key."""
+    revocations.revoke_token(THEIRS, "same", clock.now + 300)
+    everybody = (
+        token("same"),
+        token(session_id="same"),
+        token("same", issuer="api-keys"),
+        token("same", issuer="https://third.example.org"),
+    )
+    fresh = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    fresh.refresh()
+    for feed in (revocations, fresh):
+        assert feed.is_revoked(token("same", issuer=THEIRS))
+        assert not any(feed.is_revoked(other) for other in everybody)
+    revocations.revoke_token(ISSUER, "same", clock.now + 300)
+    assert revocations.is_revoked(token("same"))
+    assert not revocations.is_revoked(token("same", issuer="api-keys"))
+    fresh._database.close()
+
+
+def test_m1_what_would_be_revoked_of_everybody_is_an_error(revocations, database, clock):
+    for issuer, token_id in (("", "t"), (ISSUER, ""), ("", "")):
+        with pytest.raises(ValueError, match="issuer"):
+            revocations.revoke_token(issuer, token_id, clock.now + 300)
+    revocations.refresh()
+    assert len(revocations.snapshot) == 0
+
+
+def test_m14_two_tokens_with_one_id_are_refused_until_both_have_ended(revocations, clock):
+    """An issuer of others' may give an ID twice."""
+    revocations.revoke_token(THEIRS, "twice", clock.now + 10)
+    revocations.revoke_token(THEIRS, "twice", clock.now + 1000)
+    revocations.revoke_token(THEIRS, "twice", clock.now + 20)
+    clock.now += 999
+    fresh = Revocations(revocations._database, issuer=ISSUER, clock=clock)
+    for feed in (revocations, fresh):
+        feed.refresh()
+        assert feed.is_revoked(token("twice", issuer=THEIRS))
+
+
 def test_the_generation_stays_while_nothing_changes(revocations, clock):
-    revocations.revoke_token("t1", clock.now + 300)
+    revocations.revoke_token(ISSUER, "t1", clock.now + 300)
     before = revocations.generation
-    revocations.revoke_token("t1", clock.now + 300)
-    revocations.revoke_token("gone", clock.now - LEEWAY_SECONDS)
+    revocations.revoke_token(ISSUER, "t1", clock.now + 300)
+    revocations.revoke_token(ISSUER, "gone", clock.now - LEEWAY_SECONDS)
     revocations.refresh()
     assert revocations.generation == before
 
 
 def test_a_snapshot_never_changes(revocations, clock):
     snapshot = revocations.snapshot
-    revocations.revoke_token("t1", clock.now + 300)
+    revocations.revoke_token(ISSUER, "t1", clock.now + 300)
     assert not snapshot.is_revoked(token("t1"))
     assert revocations.snapshot.is_revoked(token("t1"))
 
@@ -99,8 +143,8 @@ def test_a_transaction_of_this_process_is_noticed_without_asking(revocations, se
 
 
 def test_a_new_process_loads_what_is_live_only(revocations, database, clock):
-    revocations.revoke_token("short", clock.now + 10)
-    revocations.revoke_token("long", clock.now + 1000)
+    revocations.revoke_token(ISSUER, "short", clock.now + 10)
+    revocations.revoke_token(ISSUER, "long", clock.now + 1000)
     clock.now += 10 + LEEWAY_SECONDS
     fresh = Revocations(database, issuer=ISSUER, clock=clock)
     assert not fresh.is_revoked(token("long"))
@@ -110,14 +154,14 @@ def test_a_new_process_loads_what_is_live_only(revocations, database, clock):
 
 
 def test_a_revocation_outlives_its_token_by_the_leeway(revocations, clock):
-    revocations.revoke_token("t", clock.now + 10)
+    revocations.revoke_token(ISSUER, "t", clock.now + 10)
     clock.now += 10 + LEEWAY_SECONDS - 1
     revocations.refresh()
     assert revocations.is_revoked(token("t"))
 
 
 def test_entries_leave_when_they_expire_even_if_nobody_writes(revocations, clock):
-    revocations.revoke_token("t", clock.now + 10)
+    revocations.revoke_token(ISSUER, "t", clock.now + 10)
     before = revocations.generation
     clock.now += 10 + LEEWAY_SECONDS + 1
     until(lambda: not revocations.is_revoked(token("t")))
@@ -129,9 +173,9 @@ def test_the_feed_table_forgets_what_has_expired(revocations, database, clock):
 
     from secure_server.store.schema import revocations as table
 
-    revocations.revoke_token("old", clock.now + 10)
+    revocations.revoke_token(ISSUER, "old", clock.now + 10)
     clock.now += 1000
-    revocations.revoke_token("new", clock.now + 10)
+    revocations.revoke_token(ISSUER, "new", clock.now + 10)
     with database.read() as connection:
         rows = connection.execute(select(table.c.seq, table.c.value)).all()
     assert rows == [(2, "new")]  # And its number is not given again.
@@ -143,7 +187,7 @@ def test_o1_the_view_is_current_while_the_feed_is_read_and_what_is_known_stays(u
     revocations = Revocations(database, issuer=ISSUER, clock=clock, max_staleness=0.6)
     assert not revocations.is_current
     revocations.start()
-    revocations.revoke_token("t", clock.now + 1000)
+    revocations.revoke_token(ISSUER, "t", clock.now + 1000)
     assert revocations.is_current
     read_at = revocations._read_at
     until(lambda: revocations._read_at > read_at)  # Nothing new is news too.
@@ -163,11 +207,11 @@ def test_what_is_committed_while_the_feed_is_loaded_is_known_after_the_load(
     """Right behind either of its two reads, and with no look of the tailer's to help."""
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
     for number in range(100):
-        others.revoke_token(f"early-{number}", clock.now + 300)
+        others.revoke_token(ISSUER, f"early-{number}", clock.now + 300)
 
     def revoke_once(_connection, _cursor, statement, *_):
-        if read in statement.partition(" FROM ")[0] and "late" not in others.snapshot.delta.tokens:
-            others.revoke_token("late", clock.now + 300)
+        if read in statement.partition(" FROM ")[0] and not others.is_revoked(token("late")):
+            others.revoke_token(ISSUER, "late", clock.now + 300)
 
     event.listen(database._engine, "after_cursor_execute", revoke_once)
     database.tailer._interval = 60.0
@@ -184,7 +228,7 @@ def test_what_is_committed_before_the_first_look_is_known_after_it(url, database
     loading = Revocations(database, issuer=ISSUER, clock=clock)
     loading.start()
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
-    others.revoke_token("late", clock.now + 300)
+    others.revoke_token(ISSUER, "late", clock.now + 300)
     assert not loading.is_revoked(token("late"))
     database.tailer.wake()
     until(lambda: loading.is_revoked(token("late")))
@@ -194,7 +238,7 @@ def test_what_is_committed_before_the_first_look_is_known_after_it(url, database
 def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
     def revoke(prefix):
         for i in range(10):
-            revocations.revoke_token(f"{prefix}-{i}", clock.now + 300)
+            revocations.revoke_token(ISSUER, f"{prefix}-{i}", clock.now + 300)
 
     threads = [threading.Thread(target=revoke, args=(n,)) for n in range(6)]
     for thread in threads:
@@ -207,7 +251,7 @@ def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
 def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocations, clock):
     clock.now += 0.5
     opened, theirs = sessions.open("u1", "spiffe://x/y"), sessions.open("u2", "spiffe://x/y")
-    assert sessions.revoke_user("u1", "users/u1") == 1
+    assert sessions.revoke_user("u1", Identity(ISSUER, "users/u1")) == 1
     revocations.refresh()
     for held in (token("t"), token("t", "unknown"), token("t", client="other")):
         assert revocations.is_revoked(held)
@@ -242,7 +286,7 @@ def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
         clock.now += 0.1
         sessions.revoke_client("spiffe://x/y")
         revocations.refresh()
-        until = revocations.issued_until("users/u1", "spiffe://x/y")
+        until = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y")
         assert revocations.is_revoked(token(client="spiffe://x/y", iat=until))
         issued = token(client="spiffe://x/y", iat=until + 1)
         assert not revocations.is_revoked(issued)
@@ -252,7 +296,7 @@ def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
 
 
 def test_users_and_clients_leave_the_feed_with_their_last_token(sessions, revocations, clock):
-    sessions.revoke_user("u1", "users/u1")
+    sessions.revoke_user("u1", Identity(ISSUER, "users/u1"))
     sessions.revoke_client("spiffe://x/y")
     revocations.refresh()
     clock.now += 300 + LEEWAY_SECONDS - 1
@@ -267,23 +311,30 @@ def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock)
     unsubscribe = revocations.subscribe(lambda: told.append(revocations.generation))
     revocations.refresh()
     assert told == []
-    revocations.revoke_token("t1", clock.now + 300)
+    revocations.revoke_token(ISSUER, "t1", clock.now + 300)
     assert told == [revocations.generation]
     unsubscribe()
-    revocations.revoke_token("t2", clock.now + 300)
+    revocations.revoke_token(ISSUER, "t2", clock.now + 300)
     assert len(told) == 1
 
 
 def test_a_large_base_is_not_copied_for_each_revocation():
     """And nothing is lost on the way from the delta into the base."""
-    many = Entries.of((Kind.JTI, str(number), NOW + number, None) for number in range(10_000))
-    snapshot = Snapshot(ISSUER).with_(many)
+    many = Entries.of(
+        ((ISSUER, Kind.JTI, str(number), NOW + number, None) for number in range(10_000)),
+        ours=ISSUER,
+    )
+    snapshot = Snapshot().with_(many)
     base = snapshot.base
     assert len(base) == 10_000
     for number in range(1_250):
-        snapshot = snapshot.with_(Entries.of([(Kind.SESSION, str(number), NOW + 1, None)]))
+        snapshot = snapshot.with_(
+            Entries.of([(ISSUER, Kind.SESSION, str(number), NOW + 1, None)], ours=ISSUER)
+        )
     assert snapshot.base is base
-    snapshot = snapshot.with_(Entries.of([(Kind.USER, "users/u1", NOW + 1, NOW)]))
+    snapshot = snapshot.with_(
+        Entries.of([(ISSUER, Kind.USER, "users/u1", NOW + 1, NOW)], ours=ISSUER)
+    )
     assert (len(snapshot.base), len(snapshot.delta)) == (11_251, 0)
     for held in (token("9999"), token(session_id="1249"), token()):
         assert snapshot.is_revoked(held)

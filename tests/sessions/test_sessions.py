@@ -281,7 +281,8 @@ import sys, time
 from secure_server.store import Database
 from secure_server.tokens.sessions import Sessions
 database = Database.open(sys.argv[1])
-sessions = Sessions(database, clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0,
+sessions = Sessions(database, issuer="https://us.example.org",
+                    clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0,
                     idle_lifetime=1000.0, absolute_lifetime=5000.0)
 for token in sys.argv[2:]:
     print(sessions.rotate(token, "spiffe://x/mine").refresh_token)

@@ -1,5 +1,7 @@
 """The scripts make what the schema says, once, whoever is first."""
 
+import json
+
 import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -7,8 +9,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from secure_server.auth import Identity, Principal
 from secure_server.store import Database, StoreUnusableError, migrate
 from secure_server.store.schema import metadata, users
+from secure_server.tokens.revocations import Revocations
+from secure_server.users import Accounts, Passwords, requests
+from secure_server.users.errors import InvalidArgumentError
 
 
 def test_the_scripts_end_at_head_in_one_line():
@@ -77,22 +83,129 @@ def test_a_failed_migration_leaves_nothing_behind(url, monkeypatch):
     database.close()
 
 
+def old_database(url, monkeypatch, revision):
+    """Open a database as the scripts made it up to a revision, and no further."""
+    upgrade = alembic.command.upgrade
+    with monkeypatch.context() as then:
+        then.setattr(migrate, "HEAD", revision)
+        then.setattr(alembic.command, "upgrade", lambda config, _head: upgrade(config, revision))
+        return Database.open(url)
+
+
 def test_wider_revocations_keep_what_is_revoked_and_their_last_number(url, monkeypatch):
     """The highest number may be one that is pruned already: a reader has seen it."""
-    monkeypatch.setattr(migrate, "HEAD", "0001")
-    upgrade = alembic.command.upgrade
-    monkeypatch.setattr(alembic.command, "upgrade", lambda config, _head: upgrade(config, "0001"))
-    old = Database.open(url)
+    old = old_database(url, monkeypatch, "0001")
     row = "INSERT INTO revocations (kind, value, expire_time) VALUES ('jti', ?, 1e12)"
     with old.write() as connection:
         for value in ("kept", "pruned"):
             connection.exec_driver_sql(row, (value,))
         connection.exec_driver_sql("DELETE FROM revocations WHERE value = 'pruned'")
     old.close()
-    monkeypatch.undo()
     new = Database.open(url)
     with new.write() as connection:
         connection.exec_driver_sql(row, ("new",))
         rows = connection.exec_driver_sql("SELECT seq, value, issued_until FROM revocations")
         assert rows.all() == [(1, "kept", None), (3, "new", None)]
     new.close()
+
+
+OURS, THEIRS = "https://us.example.org", "https://them.example.org"
+REVOKED = "INSERT INTO revocations (kind, value, expire_time, issued_until) VALUES (?, ?, 1e12, ?)"
+
+
+def held(issuer, *, token="t", session="", subject="users/u", client=""):
+    return Principal(
+        subject=subject,
+        issuer=issuer,
+        authenticator="any",
+        token_id=token,
+        session_id=session,
+        client_id=client,
+        claims={"iat": 1000},
+    )
+
+
+def revoked_by_an_old_version(url, monkeypatch):
+    old = old_database(url, monkeypatch, "0003")
+    with old.write() as connection:
+        for row in (
+            ("jti", "stolen", None),
+            ("session", "ended", None),
+            ("user", "users/gone", 1000.0),
+            ("client", "spiffe://x/gone", 1000.0),
+            ("jti", "", None),
+            ("jti", "pruned", None),
+        ):
+            connection.exec_driver_sql(REVOKED, row)
+        connection.exec_driver_sql("DELETE FROM revocations WHERE value = 'pruned'")
+    old.close()
+
+
+def test_M1_what_was_revoked_before_issuers_were_written_down_stays_revoked(url, monkeypatch):
+    """Sessions, users and clients were ours; a token may have been any issuer's."""
+    revoked_by_an_old_version(url, monkeypatch)
+    new = Database.open(url)
+    feed = Revocations(new, issuer=OURS, clock=lambda: 2000.0)
+    feed.refresh()
+    for issuer in (OURS, THEIRS, "api-keys"):
+        assert feed.is_revoked(held(issuer, token="stolen"))
+        # A row without a name was what logging out without a token came to: it was nobody's.
+        assert not feed.is_revoked(held(issuer, token=""))
+    for one in ({"session": "ended"}, {"subject": "users/gone"}, {"client": "spiffe://x/gone"}):
+        assert feed.is_revoked(held(OURS, **one))
+        assert not feed.is_revoked(held(THEIRS, **one))
+    assert not feed.is_revoked(held(OURS))
+    assert len(feed.snapshot) == 4
+    with new.read() as connection:
+        rows = connection.exec_driver_sql("SELECT seq, issuer, value FROM revocations").all()
+    assert [row.seq for row in rows] == [1, 2, 3, 4]
+    assert {row.issuer for row in rows} == {""}
+    feed.revoke_token(THEIRS, "next", 3000.0)
+    with new.read() as connection:
+        assert connection.exec_driver_sql("SELECT max(seq) FROM revocations").scalar() == 7
+    new.close()
+
+
+def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
+    """Until it is replaced; its lines name no issuer."""
+    database = Database.open(url)
+    feed = Revocations(database, issuer=OURS, clock=lambda: 2000.0)
+    feed.refresh()
+    with database.write() as connection:
+        for row in (("jti", "stolen", None), ("user", "users/gone", 1000.0), ("jti", "", None)):
+            connection.exec_driver_sql(REVOKED, row)
+    feed.refresh()
+    assert feed.is_revoked(held(OURS, token="stolen"))
+    assert feed.is_revoked(held(OURS, subject="users/gone"))
+    assert not feed.is_revoked(held(THEIRS, subject="users/gone"))
+    assert not feed.is_revoked(held(OURS, token=""))
+    database.close()
+
+
+def test_M2_a_request_that_was_remembered_for_a_subject_alone_is_our_issuers(url, monkeypatch):
+    """Its repetition is answered as before, and no other issuer's namesake gets the answer."""
+    old = old_database(url, monkeypatch, "0003")
+    passwords = Passwords()
+    new = Accounts(old, passwords, clock=lambda: 1000.0, end_sessions=lambda *_: 0)
+    ada = new.create("ada")
+    request = requests.digest("eve", "", "", (), "active", False)
+    request_id = "7e3f1a52-3f0e-4a3c-9a55-0d3b6c1f2a77"
+    with old.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO requests (caller, request_id, digest, result, create_time)"
+            " VALUES ('users/admin', ?, ?, ?, 1000)",
+            (request_id, request, json.dumps(ada.to_json())),
+        )
+    old.close()
+    database = Database.open(url)
+    accounts = Accounts(database, passwords, clock=lambda: 1000.0, end_sessions=lambda *_: 0)
+    accounts.adopt_requests(OURS)
+    ours, theirs = (Identity(issuer, "users/admin") for issuer in (OURS, THEIRS))
+    assert accounts.create("eve", request_id=request_id, caller=ours) == ada
+    eve = accounts.create("eve", request_id=request_id, caller=theirs)
+    assert eve.name == "eve"
+    assert accounts.create("eve", request_id=request_id, caller=theirs) == eve
+    with pytest.raises(InvalidArgumentError):
+        accounts.create("bob", request_id=request_id, caller=theirs)
+    passwords.close()
+    database.close()

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from sqlalchemy import select, update
 
+from secure_server.auth import Identity
 from secure_server.store import StoreUnavailableError
 from secure_server.store.schema import requests, user_changes, users
 from secure_server.users import Changes, Kind, State
@@ -158,14 +159,14 @@ def test_what_cannot_end_the_sessions_does_not_happen(accounts, monkeypatch):
 
 def test_u23_the_same_request_gets_the_same_user(accounts, clock):
     request = {"email": "a@b", "password": INITIAL, "request_id": str(uuid.uuid4())}
-    first = accounts.create("ada", caller="root", **request)
+    first = accounts.create("ada", caller=Identity("https://us", "root"), **request)
     accounts.log_in("ada", INITIAL, CHOSEN)
-    assert accounts.create("ada", caller="root", **request) == first
+    assert accounts.create("ada", caller=Identity("https://us", "root"), **request) == first
     with pytest.raises(AlreadyExistsError):  # Scoped to the caller.
-        accounts.create("ada", caller="mallory", **request)
+        accounts.create("ada", caller=Identity("https://us", "mallory"), **request)
     clock.now += DAY + 1
     with pytest.raises(AlreadyExistsError):  # Forgotten after a day.
-        accounts.create("ada", caller="root", **request)
+        accounts.create("ada", caller=Identity("https://us", "root"), **request)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(secure_api/tokens/v1/token_service.proto\x12\x14secure_api.tokens.v1\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x0cLoginRequest\x12\x17\n\tuser_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x08password\x18\x02 \x01(\tB\x05\xe2\x41\x02\x02\x04\x12\x1a\n\x0cnew_password\x18\x03 \x01(\tB\x04\xe2\x41\x01\x04\".\n\x0eRefreshRequest\x12\x1c\n\rrefresh_token\x18\x01 \x01(\tB\x05\xe2\x41\x02\x02\x04\"\x0f\n\rLogoutRequest\")\n\x11IssueTokenRequest\x12\x14\n\x06scopes\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\"P\n\x12RevokeTokenRequest\x12\x15\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x04H\x00\x12\x18\n\x08token_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x04H\x00\x42\t\n\x07revoked\"\xc6\x02\n\x07Session\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\tclient_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63urrent\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03:P\xea\x41M\n\x17secure-grpc.dev/Session\x12\x1fusers/{user}/sessions/{session}*\x08sessions2\x07session\"^\n\x13ListSessionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.secure_api.tokens.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14RevokeSessionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x1c\n\x1aRevokeOtherSessionsRequest\"5\n\x1bRevokeOtherSessionsResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\"\'\n\x11RevokeUserRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\",\n\x12RevokeUserResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\".\n\x13RevokeClientRequest\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x14RevokeClientResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\"\xb2\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12<\n\x18\x61\x63\x63\x65ss_token_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12=\n\x19refresh_token_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rWhoAmIRequest\"\xc1\x03\n\x0eWhoAmIResponse\x12\x45\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x30.secure_api.tokens.v1.WhoAmIResponse.Certificate\x12\x39\n\x05token\x18\x02 \x01(\x0b\x32*.secure_api.tokens.v1.WhoAmIResponse.Token\x1av\n\x0b\x43\x65rtificate\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nthumbprint\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xb4\x01\n\x05Token\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x15\n\rauthenticator\x18\x03 \x01(\t\x12\r\n\x05roles\x18\x04 \x03(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x10\n\x08token_id\x18\x07 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetKeySetRequest\"1\n\x06KeySet\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.secure_api.tokens.v1.Key\"\\\n\x03Key\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03kid\x18\x02 \x01(\t\x12\x0b\n\x03use\x18\x03 \x01(\t\x12\x0b\n\x03\x61lg\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\"G\n\x11IntrospectRequest\x12\x1c\n\x0e\x63orrelation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x05token\x18\x02 \x01(\tB\x05\xe2\x41\x02\x02\x04\"\xf7\x01\n\x12IntrospectResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06issuer\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\r\n\x05roles\x18\x07 \x03(\t\x12\x10\n\x08token_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nthumbprint\x18\n \x01(\t\x12\x0f\n\x07watched\x18\x0b \x01(\x08\x32\x9e\n\n\x0cTokenService\x12`\n\x05Login\x12\".secure_api.tokens.v1.LoginRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x15\xda\x41\x12user_name,password\x12_\n\x07Refresh\x12$.secure_api.tokens.v1.RefreshRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x10\xda\x41\rrefresh_token\x12\x45\n\x06Logout\x12#.secure_api.tokens.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\x12X\n\nIssueToken\x12\'.secure_api.tokens.v1.IssueTokenRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x03\xda\x41\x00\x12\\\n\x0bRevokeToken\x12(.secure_api.tokens.v1.RevokeTokenRequest\x1a\x16.google.protobuf.Empty\"\x0b\x90\x02\x02\xda\x41\x05token\x12s\n\x0cListSessions\x12).secure_api.tokens.v1.ListSessionsRequest\x1a*.secure_api.tokens.v1.ListSessionsResponse\"\x0c\x90\x02\x01\xda\x41\x06parent\x12\\\n\rRevokeSession\x12*.secure_api.tokens.v1.RevokeSessionRequest\x1a\x16.google.protobuf.Empty\"\x07\xda\x41\x04name\x12\x82\x01\n\x13RevokeOtherSessions\x12\x30.secure_api.tokens.v1.RevokeOtherSessionsRequest\x1a\x31.secure_api.tokens.v1.RevokeOtherSessionsResponse\"\x06\x90\x02\x02\xda\x41\x00\x12h\n\nRevokeUser\x12\'.secure_api.tokens.v1.RevokeUserRequest\x1a(.secure_api.tokens.v1.RevokeUserResponse\"\x07\xda\x41\x04name\x12s\n\x0cRevokeClient\x12).secure_api.tokens.v1.RevokeClientRequest\x1a*.secure_api.tokens.v1.RevokeClientResponse\"\x0c\xda\x41\tclient_id\x12X\n\x06WhoAmI\x12#.secure_api.tokens.v1.WhoAmIRequest\x1a$.secure_api.tokens.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12V\n\tGetKeySet\x12&.secure_api.tokens.v1.GetKeySetRequest\x1a\x1c.secure_api.tokens.v1.KeySet\"\x03\x90\x02\x01\x12\x63\n\nIntrospect\x12\'.secure_api.tokens.v1.IntrospectRequest\x1a(.secure_api.tokens.v1.IntrospectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(secure_api/tokens/v1/token_service.proto\x12\x14secure_api.tokens.v1\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x0cLoginRequest\x12\x17\n\tuser_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x08password\x18\x02 \x01(\tB\x05\xe2\x41\x02\x02\x04\x12\x1a\n\x0cnew_password\x18\x03 \x01(\tB\x04\xe2\x41\x01\x04\".\n\x0eRefreshRequest\x12\x1c\n\rrefresh_token\x18\x01 \x01(\tB\x05\xe2\x41\x02\x02\x04\"\x0f\n\rLogoutRequest\")\n\x11IssueTokenRequest\x12\x14\n\x06scopes\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\"f\n\x12RevokeTokenRequest\x12\x15\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x04H\x00\x12\x18\n\x08token_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x04H\x00\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07revoked\"\xc6\x02\n\x07Session\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\tclient_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63urrent\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03:P\xea\x41M\n\x17secure-grpc.dev/Session\x12\x1fusers/{user}/sessions/{session}*\x08sessions2\x07session\"^\n\x13ListSessionsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.secure_api.tokens.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14RevokeSessionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x1c\n\x1aRevokeOtherSessionsRequest\"5\n\x1bRevokeOtherSessionsResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\"\'\n\x11RevokeUserRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\",\n\x12RevokeUserResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\".\n\x13RevokeClientRequest\x12\x17\n\tclient_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x14RevokeClientResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\x05\"\xb2\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12<\n\x18\x61\x63\x63\x65ss_token_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12=\n\x19refresh_token_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rWhoAmIRequest\"\xc1\x03\n\x0eWhoAmIResponse\x12\x45\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x30.secure_api.tokens.v1.WhoAmIResponse.Certificate\x12\x39\n\x05token\x18\x02 \x01(\x0b\x32*.secure_api.tokens.v1.WhoAmIResponse.Token\x1av\n\x0b\x43\x65rtificate\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nthumbprint\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xb4\x01\n\x05Token\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x15\n\rauthenticator\x18\x03 \x01(\t\x12\r\n\x05roles\x18\x04 \x03(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x10\n\x08token_id\x18\x07 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetKeySetRequest\"1\n\x06KeySet\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.secure_api.tokens.v1.Key\"\\\n\x03Key\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03kid\x18\x02 \x01(\t\x12\x0b\n\x03use\x18\x03 \x01(\t\x12\x0b\n\x03\x61lg\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\"G\n\x11IntrospectRequest\x12\x1c\n\x0e\x63orrelation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x05token\x18\x02 \x01(\tB\x05\xe2\x41\x02\x02\x04\"\xf7\x01\n\x12IntrospectResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06issuer\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\r\n\x05roles\x18\x07 \x03(\t\x12\x10\n\x08token_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nthumbprint\x18\n \x01(\t\x12\x0f\n\x07watched\x18\x0b \x01(\x08\x32\x9e\n\n\x0cTokenService\x12`\n\x05Login\x12\".secure_api.tokens.v1.LoginRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x15\xda\x41\x12user_name,password\x12_\n\x07Refresh\x12$.secure_api.tokens.v1.RefreshRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x10\xda\x41\rrefresh_token\x12\x45\n\x06Logout\x12#.secure_api.tokens.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\x12X\n\nIssueToken\x12\'.secure_api.tokens.v1.IssueTokenRequest\x1a\x1c.secure_api.tokens.v1.Tokens\"\x03\xda\x41\x00\x12\\\n\x0bRevokeToken\x12(.secure_api.tokens.v1.RevokeTokenRequest\x1a\x16.google.protobuf.Empty\"\x0b\x90\x02\x02\xda\x41\x05token\x12s\n\x0cListSessions\x12).secure_api.tokens.v1.ListSessionsRequest\x1a*.secure_api.tokens.v1.ListSessionsResponse\"\x0c\x90\x02\x01\xda\x41\x06parent\x12\\\n\rRevokeSession\x12*.secure_api.tokens.v1.RevokeSessionRequest\x1a\x16.google.protobuf.Empty\"\x07\xda\x41\x04name\x12\x82\x01\n\x13RevokeOtherSessions\x12\x30.secure_api.tokens.v1.RevokeOtherSessionsRequest\x1a\x31.secure_api.tokens.v1.RevokeOtherSessionsResponse\"\x06\x90\x02\x02\xda\x41\x00\x12h\n\nRevokeUser\x12\'.secure_api.tokens.v1.RevokeUserRequest\x1a(.secure_api.tokens.v1.RevokeUserResponse\"\x07\xda\x41\x04name\x12s\n\x0cRevokeClient\x12).secure_api.tokens.v1.RevokeClientRequest\x1a*.secure_api.tokens.v1.RevokeClientResponse\"\x0c\xda\x41\tclient_id\x12X\n\x06WhoAmI\x12#.secure_api.tokens.v1.WhoAmIRequest\x1a$.secure_api.tokens.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12V\n\tGetKeySet\x12&.secure_api.tokens.v1.GetKeySetRequest\x1a\x1c.secure_api.tokens.v1.KeySet\"\x03\x90\x02\x01\x12\x63\n\nIntrospect\x12\'.secure_api.tokens.v1.IntrospectRequest\x1a(.secure_api.tokens.v1.IntrospectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\342A\001\004'
   _globals['_REVOKETOKENREQUEST'].fields_by_name['token_id']._loaded_options = None
   _globals['_REVOKETOKENREQUEST'].fields_by_name['token_id']._serialized_options = b'\342A\001\004'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['issuer']._loaded_options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['issuer']._serialized_options = b'\342A\001\001'
   _globals['_SESSION'].fields_by_name['name']._loaded_options = None
   _globals['_SESSION'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_SESSION'].fields_by_name['client_id']._loaded_options = None
@@ -111,47 +113,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUETOKENREQUEST']._serialized_start=372
   _globals['_ISSUETOKENREQUEST']._serialized_end=413
   _globals['_REVOKETOKENREQUEST']._serialized_start=415
-  _globals['_REVOKETOKENREQUEST']._serialized_end=495
-  _globals['_SESSION']._serialized_start=498
-  _globals['_SESSION']._serialized_end=824
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=826
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=920
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=922
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1018
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1020
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=1062
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=1064
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=1092
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=1094
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=1147
-  _globals['_REVOKEUSERREQUEST']._serialized_start=1149
-  _globals['_REVOKEUSERREQUEST']._serialized_end=1188
-  _globals['_REVOKEUSERRESPONSE']._serialized_start=1190
-  _globals['_REVOKEUSERRESPONSE']._serialized_end=1234
-  _globals['_REVOKECLIENTREQUEST']._serialized_start=1236
-  _globals['_REVOKECLIENTREQUEST']._serialized_end=1282
-  _globals['_REVOKECLIENTRESPONSE']._serialized_start=1284
-  _globals['_REVOKECLIENTRESPONSE']._serialized_end=1330
-  _globals['_TOKENS']._serialized_start=1333
-  _globals['_TOKENS']._serialized_end=1511
-  _globals['_WHOAMIREQUEST']._serialized_start=1513
-  _globals['_WHOAMIREQUEST']._serialized_end=1528
-  _globals['_WHOAMIRESPONSE']._serialized_start=1531
-  _globals['_WHOAMIRESPONSE']._serialized_end=1980
-  _globals['_WHOAMIRESPONSE_CERTIFICATE']._serialized_start=1679
-  _globals['_WHOAMIRESPONSE_CERTIFICATE']._serialized_end=1797
-  _globals['_WHOAMIRESPONSE_TOKEN']._serialized_start=1800
-  _globals['_WHOAMIRESPONSE_TOKEN']._serialized_end=1980
-  _globals['_GETKEYSETREQUEST']._serialized_start=1982
-  _globals['_GETKEYSETREQUEST']._serialized_end=2000
-  _globals['_KEYSET']._serialized_start=2002
-  _globals['_KEYSET']._serialized_end=2051
-  _globals['_KEY']._serialized_start=2053
-  _globals['_KEY']._serialized_end=2145
-  _globals['_INTROSPECTREQUEST']._serialized_start=2147
-  _globals['_INTROSPECTREQUEST']._serialized_end=2218
-  _globals['_INTROSPECTRESPONSE']._serialized_start=2221
-  _globals['_INTROSPECTRESPONSE']._serialized_end=2468
-  _globals['_TOKENSERVICE']._serialized_start=2471
-  _globals['_TOKENSERVICE']._serialized_end=3781
+  _globals['_REVOKETOKENREQUEST']._serialized_end=517
+  _globals['_SESSION']._serialized_start=520
+  _globals['_SESSION']._serialized_end=846
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=848
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=942
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=944
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1040
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1042
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1084
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=1086
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=1114
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=1116
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=1169
+  _globals['_REVOKEUSERREQUEST']._serialized_start=1171
+  _globals['_REVOKEUSERREQUEST']._serialized_end=1210
+  _globals['_REVOKEUSERRESPONSE']._serialized_start=1212
+  _globals['_REVOKEUSERRESPONSE']._serialized_end=1256
+  _globals['_REVOKECLIENTREQUEST']._serialized_start=1258
+  _globals['_REVOKECLIENTREQUEST']._serialized_end=1304
+  _globals['_REVOKECLIENTRESPONSE']._serialized_start=1306
+  _globals['_REVOKECLIENTRESPONSE']._serialized_end=1352
+  _globals['_TOKENS']._serialized_start=1355
+  _globals['_TOKENS']._serialized_end=1533
+  _globals['_WHOAMIREQUEST']._serialized_start=1535
+  _globals['_WHOAMIREQUEST']._serialized_end=1550
+  _globals['_WHOAMIRESPONSE']._serialized_start=1553
+  _globals['_WHOAMIRESPONSE']._serialized_end=2002
+  _globals['_WHOAMIRESPONSE_CERTIFICATE']._serialized_start=1701
+  _globals['_WHOAMIRESPONSE_CERTIFICATE']._serialized_end=1819
+  _globals['_WHOAMIRESPONSE_TOKEN']._serialized_start=1822
+  _globals['_WHOAMIRESPONSE_TOKEN']._serialized_end=2002
+  _globals['_GETKEYSETREQUEST']._serialized_start=2004
+  _globals['_GETKEYSETREQUEST']._serialized_end=2022
+  _globals['_KEYSET']._serialized_start=2024
+  _globals['_KEYSET']._serialized_end=2073
+  _globals['_KEY']._serialized_start=2075
+  _globals['_KEY']._serialized_end=2167
+  _globals['_INTROSPECTREQUEST']._serialized_start=2169
+  _globals['_INTROSPECTREQUEST']._serialized_end=2240
+  _globals['_INTROSPECTRESPONSE']._serialized_start=2243
+  _globals['_INTROSPECTRESPONSE']._serialized_end=2490
+  _globals['_TOKENSERVICE']._serialized_start=2493
+  _globals['_TOKENSERVICE']._serialized_end=3803
 # @@protoc_insertion_point(module_scope)

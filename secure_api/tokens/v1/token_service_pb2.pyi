@@ -40,12 +40,14 @@ class IssueTokenRequest(_message.Message):
     def __init__(self, scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RevokeTokenRequest(_message.Message):
-    __slots__ = ("token", "token_id")
+    __slots__ = ("token", "token_id", "issuer")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     token: str
     token_id: str
-    def __init__(self, token: _Optional[str] = ..., token_id: _Optional[str] = ...) -> None: ...
+    issuer: str
+    def __init__(self, token: _Optional[str] = ..., token_id: _Optional[str] = ..., issuer: _Optional[str] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("name", "client_id", "create_time", "last_use_time", "expire_time", "current")

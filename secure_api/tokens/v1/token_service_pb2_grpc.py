@@ -142,7 +142,11 @@ class TokenServiceServicer:
 
     def Logout(self, request, context):
         """Ends the session of the caller's token: the token and its refresh token are refused from now
-        on.
+        on. The token of a workload, or of another issuer that this server trusts, has no session: it
+        alone is refused from now on, here.
+
+        Errors: FAILED_PRECONDITION with reason NOT_REVOCABLE (the credential does not end by being
+        logged out: a certificate, an API key, a token without an end; the text says how it ends).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,14 +164,18 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` anybody's. A
-        text that is no live token of this server is no error (section 2.2).
+        """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` anybody's; of
+        this server, or of another issuer that it trusts, whose token is refused here from now on. A
+        text that is no live token is no error (section 2.2).
 
         What this and the methods below revoke is refused from now on, and by every process of this
         server within a second; so long it may also take until open streams end, with UNAUTHENTICATED
         and reason SESSION_ENDED.
 
-        Errors: PERMISSION_DENIED (somebody else's token; by `token_id`, any but that of the call).
+        Errors: PERMISSION_DENIED (somebody else's token; by `token_id`, any but that of the call),
+        FAILED_PRECONDITION with reason NOT_REVOCABLE (a token of an issuer that is not known here, one
+        without an end, or an API key; by `token_id`, of an issuer whose tokens live no limited time;
+        the text says who can revoke it), UNAVAILABLE (its issuer cannot be asked now), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
