@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from services.people import Person, Refused, fresh, newcomer, outcome, refused, 
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
+from secure_server.auth import oidc as oidc_module
 from secure_server.auth.api_keys import make_api_key
 from secure_server.auth.oidc import MAX_LIFETIME
 from secure_server.auth.own import MAX_TOKEN_LIFETIME
+from secure_server.auth.profiles import PROFILES
 from secure_server.server import Server
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.tokens.revocations import LEEWAY_SECONDS
@@ -109,7 +111,11 @@ def running_tenants(root: Path) -> Iterator[Tenants]:
             '[[authenticators]]\ntype = "certificate"\n'
             '[[workloads]]\nspiffe_id = "spiffe://example.org/client/workload"\n'
         )
-        with running_house(root, settings) as house:
+        # As an authenticator of one's own may: those of this project know no others' sessions.
+        rfc9068 = replace(PROFILES["rfc9068"], session="sid")
+        with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+            patch.setattr(oidc_module, "PROFILES", {"rfc9068": rfc9068})
+            house = stack.enter_context(running_house(root, settings))
             admin = Person(house, "admin", house.admin, house.first_log_in())
             yield Tenants(house, a, b, provider, key, admin)
 
@@ -208,9 +214,11 @@ def test_M1_to_revoke_an_id_means_that_of_one_issuer(tenants: Tenants, mallory: 
     assert known() == [True, True, True]
     revoke = pb.RevokeTokenRequest(token_id=jti)
     plain = tenants.token(tenants.a, "users/plain", groups=[])
+    same_id = tenants.token(tenants.a, "users/plain", groups=[], jti=jti)
     for issuer in ("", A, B, "https://nobody.example.org"):
         request = pb.RevokeTokenRequest(token_id=jti, issuer=issuer)
-        assert mallory.refused("RevokeToken", request, plain).told == NOT_ALLOWED
+        for token in (plain, same_id) if issuer != A else (plain,):
+            assert mallory.refused("RevokeToken", request, token).told == NOT_ALLOWED
     tenants.admin.do("RevokeToken", pb.RevokeTokenRequest(token_id=jti, issuer=A))
     assert known() == [True, False, True]
     now = time.time()
@@ -272,7 +280,10 @@ def test_M2_page_and_resume_tokens_of_one_issuers_principal_are_not_its_namesake
             request.page_token = other
             told = person.refused(method, request, token).told
             assert told == ("INVALID_ARGUMENT", "INVALID_FIELD", "page_token")
-        request.page_token = ""
+    alice = newcomer(tenants.house, tenants.admin.tokens.access_token, called="alice")
+    another = pb.ListSessionsRequest(parent=alice.resource, page_token=tokens[0])
+    told = tenants.admin.refused("ListSessions", another).told
+    assert told == ("INVALID_ARGUMENT", "INVALID_FIELD", "page_token")
     resume = []
     for person, token in callers:
         stream = person.do("WatchUsers", users_pb.WatchUsersRequest(), token)
@@ -356,7 +367,9 @@ def test_M14_what_can_be_revoked_is_and_stays_so_until_it_has_ended(
     exp = int(time.time()) + 3000
     jti = str(uuid.uuid4())
     signed = tenants.token(tenants.a, "users/m", groups=[], jti=jti, exp=exp)
-    opaque = tenants.opaque(sub="users/m", jti=jti, exp=exp)
+    # Bound to a certificate: an administrator revokes it over another one.
+    bound = {"x5t#S256": mallory.client.thumbprint}
+    opaque = tenants.opaque(sub="users/m", jti=jti, exp=exp, cnf=bound)
     asked = tenants.provider.issuer.name
     for token, issuer, untouched in ((signed, A, opaque), (opaque, asked, None)):
         assert mallory.is_known(token)

@@ -19,8 +19,10 @@ import grpc
 import pytest
 
 from secure_server.auth import Identity
+from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.store.database import Database
+from secure_server.testing import Issuer
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import Session, Sessions
 from secure_server.users import Accounts, Passwords
@@ -150,6 +152,63 @@ def test_G11_a_token_a_session_a_user_and_a_client_end_their_streams_of_every_ki
             assert all(stream.is_open for others in held.values() for stream in others), what
         assert {event.code for event in door.events} == {"revoked"}
         wait_until(lambda: len(door.stack._watch) == len(held["none"]))
+
+
+def test_M1_what_is_revoked_of_one_issuer_ends_no_stream_and_no_call_of_anothers(
+    tmp_path: Path, style: str
+) -> None:
+    """Two tokens that say the same of ID, session, user and client; only the issuer differs."""
+    other = Issuer("https://other", "audience")
+    theirs = JWTAuthenticator(
+        name="other",
+        issuer=other.name,
+        audience=other.audience,
+        keys=other.key_set.get,
+        max_lifetime=7200,
+        leeway=10,
+        clock=time.time,
+    )
+    with (
+        feed(tmp_path) as feeding,
+        open_door(tmp_path, style=style, revocations=feeding.revocations, before=(theirs,)) as door,
+        ExitStack() as stack,
+    ):
+        stack.callback(hold(door))
+        claims: dict[str, Any] = {
+            "sid": feeding.session().session_id,
+            "sub": "users/gone",
+            "client_id": CLIENT,
+            "roles": ["admin"],
+            "iat": int(time.time()) - 1,
+        }
+        ours = door.token(jti="same", **claims)
+        revoked, kept = (other.token(door.thumbprint, jti=j, **claims) for j in ("same", "else"))
+        held: dict[str, list[Open | Unread]] = {}
+        for number, token in enumerate((ours, revoked, kept)):
+            held[token] = [Open(door.channel(), kind, stack, token) for kind in STREAMS]
+            held[token].append(Unread(door, token, number))
+        wait_until(lambda: len(door.probe.callers) == 3 * len(STREAMS))
+        door.probe.behave = lambda request, _context: request
+
+        def asked() -> list[grpc.StatusCode]:
+            channel = door.channel()
+            return [ask(channel, "unary_unary", f"Bearer {token}").code for token in held]
+
+        before = time.monotonic()
+        feeding.elsewhere.revoke_token(other.name, "same")
+        for stream in held[revoked]:
+            stream.assert_ended("SESSION_ENDED", before)
+        assert all(stream.is_open for stream in (*held[ours], *held[kept]))
+        assert asked() == [grpc.StatusCode.OK, UA, grpc.StatusCode.OK]
+        before = time.monotonic()
+        feeding.sessions.end(claims["sid"])
+        feeding.sessions.revoke_user(feeding.uid, Identity(ISSUER, "users/gone"))
+        feeding.sessions.revoke_client(CLIENT)
+        feeding.elsewhere.revoke_token(ISSUER, "else")
+        for stream in held[ours]:
+            stream.assert_ended("SESSION_ENDED", before)
+        assert all(stream.is_open for stream in held[kept])
+        assert asked() == [UA, UA, grpc.StatusCode.OK]
 
 
 @pytest.mark.parametrize("kind", STREAMS)
