@@ -82,6 +82,7 @@ def _run(settings: Config, ready_file: Path | None) -> None:
     server = Server(settings)
     try:
         server.start()
+        descriptors.log_limit()
         if ready_file is not None:
             _write_whole(ready_file, server.address + "\n")
         signal.sigwait(_END)

@@ -30,16 +30,16 @@ def limit() -> int:
     return ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 
-def raise_limit() -> int:
-    """Raise the soft limit to the hard one, for this process, and return what it is now.
+def raise_limit() -> None:
+    """Raise the soft limit to the hard one, for this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    The log has the number: as a warning, where it is too low for half of ``CONNECTIONS``.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    now, connections = limit(), most_connections(servers=2)
-    log = logs.logger(__name__).bind(descriptors=now, connections=connections)
+
+def log_limit() -> None:
+    """Log the limit: as a warning, where it is too low for half of ``CONNECTIONS``."""
+    connections = most_connections(servers=2)
+    log = logs.logger(__name__).bind(descriptors=limit(), connections=connections)
     if connections < CONNECTIONS / 2:
         advice = (
             "the limit of file descriptors is low, and so is the number of connections: set "
@@ -48,7 +48,6 @@ def raise_limit() -> int:
         log.warning(advice)
     else:
         log.info("file descriptors")
-    return now
 
 
 def most_connections(*, servers: int) -> int:

@@ -41,6 +41,7 @@ from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import Sessions
+from secure_server.tokens.sweeping import Sweeper
 from secure_server.users import Accounts, Changes, Passwords
 
 _SERVICES = (
@@ -204,6 +205,9 @@ class Server:
         revocations: Revocations,
     ) -> None:
         tokens = self._config.tokens
+        sweeper = Sweeper(database, issuer=tokens.issuer, clock=self._clock)
+        sweeper.start()
+        self._undo.append(sweeper.close)
         sessions = Sessions(
             database,
             issuer=tokens.issuer,
@@ -212,6 +216,7 @@ class Server:
             access_token_lifetime=MAX_TOKEN_LIFETIME,
             idle_lifetime=tokens.session_idle_lifetime,
             absolute_lifetime=tokens.session_lifetime,
+            sweep=sweeper.wake,
         )
         passwords = Passwords()
         self._undo.append(passwords.close)
