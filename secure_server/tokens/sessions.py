@@ -394,7 +394,8 @@ class Sessions:
     def _is_cut(self) -> ColumnElement[bool]:
         """Whether a session was ended by a cut, and is still to be deleted."""
         c, cut = sessions.c, revocations.c
-        name = select(users.c.name).where(users.c.uid == c.user_uid).scalar_subquery()
+        # Said, because the exists() between this and the sessions hides them from SQLAlchemy.
+        owner = select(users.c.name).where(users.c.uid == c.user_uid).correlate(sessions)
         common = (
             cut.issuer.in_((self._issuer, UNNAMED)),
             cut.issued_until + 1 > c.create_time,
@@ -402,7 +403,7 @@ class Sessions:
         of_client = exists().where(cut.kind == Kind.CLIENT.value, cut.value == c.spiffe_id, *common)
         of_user = exists().where(
             cut.kind == Kind.USER.value,
-            cut.value == literal(_SUBJECT) + name,
+            cut.value == literal(_SUBJECT) + owner.scalar_subquery(),
             func.coalesce(cut.except_session, "") != c.session_id,
             *common,
         )
