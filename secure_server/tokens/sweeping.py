@@ -13,6 +13,7 @@ from sqlalchemy.sql import ColumnElement
 from secure_server import logs
 from secure_server.store.database import Database
 from secure_server.store.errors import StoreError
+from secure_server.store.patience import waiting_at_most
 from secure_server.store.schema import revocations, sessions, users
 from secure_server.tokens.revoked import UNNAMED, Kind
 
@@ -21,6 +22,7 @@ BATCH = 500
 
 _PRUNE_SECONDS = 600.0
 _RETRY_SECONDS = 1.0
+_PATIENCE = 1.0  # seconds for the write lock: ``close`` waits for us
 _c = revocations.c
 
 
@@ -83,7 +85,7 @@ class Sweeper:
             ids = connection.execute(query).scalars().all()
         begin = time.monotonic()
         if ids:
-            with self._database.write() as connection:
+            with waiting_at_most(_PATIENCE), self._database.write() as connection:
                 connection.execute(delete(sessions).where(sessions.c.session_id.in_(ids)))
             # Others' turn, those of other processes too, which poll for the lock.
             self._over.wait(2 * (time.monotonic() - begin))
@@ -100,7 +102,7 @@ class Sweeper:
             .where(_c.seq <= self._swept)
             .limit(BATCH)
         )
-        with self._database.write() as connection:
+        with waiting_at_most(_PATIENCE), self._database.write() as connection:
             connection.execute(delete(revocations).where(_c.seq.in_(dead)))
 
     def _run(self) -> None:
