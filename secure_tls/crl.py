@@ -219,7 +219,9 @@ def _check(crl: x509.CertificateRevocationList, path: Path, now: float) -> float
         if isinstance(extension.value, x509.IssuingDistributionPoint):
             partial = _is_partial(extension.value)
         else:
-            partial = extension.critical
+            # A delta list that does not mark itself as critical is no complete one either.
+            delta = isinstance(extension.value, x509.DeltaCRLIndicator)
+            partial = delta or extension.critical
         if partial:
             raise _unsupported(path)
     for entry in crl:

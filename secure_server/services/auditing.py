@@ -10,20 +10,23 @@ from secure_server.guard import current_caller
 
 
 def audit(event: str, **fields: object) -> None:
-    """Log an event of the call, with the SPIFFE ID of its client certificate.
+    """Log an event of the call, with its caller.
 
-    An identity becomes two fields, ``subject`` and ``issuer``, or ``by`` and ``by_issuer``.
+    ``peer`` is the SPIFFE ID of the client certificate. ``by`` and ``by_issuer`` are the principal,
+    for a subject alone may be one of several issuers'; both are left out of calls without a token.
+    The identity of another, as ``subject``, becomes ``subject`` and ``issuer`` in the same way.
     """
-    peer = current_caller().peer
-    logs.logger("secure_server.audit").info(
-        event, peer=None if peer is None else peer.spiffe_id, **dict(_flat(fields))
-    )
+    caller = current_caller()
+    who: dict[str, object] = {"peer": None if caller.peer is None else caller.peer.spiffe_id}
+    if not caller.principal.is_anonymous:
+        who |= {"by": caller.principal.subject, "by_issuer": caller.principal.issuer}
+    logs.logger("secure_server.audit").info(event, **who | dict(_flat(fields)))
 
 
 def _flat(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for name, value in fields.items():
         if isinstance(value, Identity):
             yield name, value.subject
-            yield "issuer" if name == "subject" else f"{name}_issuer", value.issuer
+            yield "issuer", value.issuer
         else:
             yield name, value

@@ -19,6 +19,9 @@ from secure_server.auth.own import OwnAuthenticator
 from secure_server.auth.principal import Principal
 from secure_server.users.errors import FailedPreconditionError
 
+_NOT_YET = frozenset({"clock", "kid"})
+"""Of a token that is refused so, nobody knows that it will be. But our own keys are all known."""
+
 
 class NotRevocableError(FailedPreconditionError):
     """The credential cannot be ended by this server; the text says how it is."""
@@ -72,8 +75,9 @@ class Revocable:
         Raises ``NotRevocableError`` for a token of an issuer that is not known here or a credential
         that is no token, and ``AuthenticatorUnavailable`` where its issuer cannot be asked now.
         """
+        issuer = None
         try:
-            credentials = Credentials(BEARER, text)
+            credentials = Credentials.parse(f"{BEARER} {text}")
             issuer = None if credentials.jwt is None else credentials.jwt.claims.get("iss")
             if issuer == self._own.issuer:
                 return self._own.verify(text)
@@ -84,7 +88,12 @@ class Revocable:
                 return member.verify(text)
         except AuthenticatorUnavailable:
             raise
-        except AuthenticationError:
+        except AuthenticationError as error:
+            if error.code in _NOT_YET and not (error.code == "kid" and issuer == self._own.issuer):
+                raise NotRevocableError(
+                    "The token is not good now and may be later, when it has begun or its key is "
+                    "known: revoke it then, or at its issuer."
+                ) from None
             return None
         if member is None and not isinstance(issuer, str):
             return None

@@ -72,7 +72,12 @@ class RevocationMethods(TokenServiceServicer):
         else:
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
-        audit("logged out", subject=principal.identity)
+        audit(
+            "logged out",
+            subject=principal.identity,
+            jti=principal.token_id,
+            session=principal.session_id,
+        )
         return Empty()
 
     @answers
@@ -91,7 +96,7 @@ class RevocationMethods(TokenServiceServicer):
             raise NotAllowedError
         ends = self._revocable.end_of(token)
         self._revocations.revoke_token(token.issuer, token.token_id, ends)
-        audit("token revoked", subject=token.identity, jti=token.token_id, by=principal.identity)
+        audit("token revoked", subject=token.identity, jti=token.token_id)
         return Empty()
 
     def _revoke_token_id(self, issuer: str, token_id: str) -> Empty:
@@ -109,7 +114,7 @@ class RevocationMethods(TokenServiceServicer):
             self._revocations.revoke_token(issuer, token_id, lifetime=lifetime)
         else:
             raise NotAllowedError
-        audit("token revoked", issuer=issuer, jti=token_id, by=principal.identity)
+        audit("token revoked", issuer=issuer, jti=token_id)
         return Empty()
 
     @answers
@@ -156,7 +161,7 @@ class RevocationMethods(TokenServiceServicer):
             raise SessionNotFoundError("There is no such session. List the sessions of the user.")
         self._sessions.end(session_id)
         self._revocations.refresh()
-        audit("session revoked", user=owner, session=session_id, by=principal.identity)
+        audit("session revoked", user=owner, session=session_id)
         return Empty()
 
     @answers
@@ -179,7 +184,7 @@ class RevocationMethods(TokenServiceServicer):
             self._uid_of(name), Identity(self._issued_by, f"users/{name}")
         )
         self._revocations.refresh()
-        audit("user revoked", user=name, ended=ended, by=current_principal().identity)
+        audit("user revoked", user=name, ended=ended)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
     @answers
@@ -197,7 +202,7 @@ class RevocationMethods(TokenServiceServicer):
             ) from None
         ended = self._sessions.revoke_client(client_id)
         self._revocations.refresh()
-        audit("client revoked", client=client_id, ended=ended, by=principal.identity)
+        audit("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 
     def _uid_of(self, name: str) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_server.auth.authenticators import Authenticators
+from secure_server.auth.identity import Identity
 from secure_server.auth.own import OwnAuthenticator
 from secure_server.auth.plugin import Grant
 from secure_server.guard import current_caller
@@ -81,7 +82,7 @@ class TokenService(RevocationMethods):
             user = request.user_name if is_user_name(request.user_name) else None
             audit("log-in refused", user=user, reason=error.code)
             raise
-        audit("logged in", user=account.name)
+        audit("logged in", user=account.name, session=opened[0].session_id)
         return self._tokens(account, opened[0], peer)
 
     @answers
@@ -102,6 +103,7 @@ class TokenService(RevocationMethods):
             account = self._accounts.get_by_uid(session.user_uid)
         except NotFoundError:  # deleted since, and the session with it
             raise SessionRefusedError("The user is gone.") from None
+        audit("session renewed", user=account.name, session=session.session_id)
         return self._tokens(account, session, peer)
 
     @answers
@@ -121,6 +123,12 @@ class TokenService(RevocationMethods):
             thumbprint=peer.thumbprint,
             roles=workload.roles,
             scopes=wanted or workload.scopes,
+        )
+        audit(
+            "token issued",
+            subject=Identity(self._issuer.name, peer.spiffe_id or ""),
+            jti=token.token_id,
+            scopes=sorted(wanted or workload.scopes),
         )
         return pb.Tokens(
             access_token=token.text, access_token_expire_time=timestamp(token.expires_at)

@@ -116,7 +116,7 @@ class UserService(UserServiceServicer):
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
         self._sessions_ended()
-        audit("user changed", user=name, fields=sorted(fields), by=current_principal().identity)
+        audit("user changed", user=name, fields=sorted(fields))
         return messages.user(account)
 
     @answers
@@ -125,7 +125,7 @@ class UserService(UserServiceServicer):
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
         self._sessions_ended()
-        audit("user deleted", user=name, by=current_principal().identity)
+        audit("user deleted", user=name)
         return Empty()
 
     @answers
@@ -156,7 +156,7 @@ class UserService(UserServiceServicer):
             try:
                 with waiting(context):
                     self._create(request.row)
-            except StoreError as error:
+            except (StoreError, NotAllowedError) as error:
                 abort(context, error)
             except UserError as error:
                 report.failed_count += 1
@@ -218,7 +218,11 @@ class UserService(UserServiceServicer):
                 raise InvalidRequestError(
                     f"user.{field}", f"`user.{field}` is for the server to set."
                 )
-        return self._accounts.create(
+        principal = current_principal()
+        # A policy may let others create users; they make nobody more than they are themselves.
+        if ADMIN in request.user.roles and not _is_admin(principal):
+            raise NotAllowedError
+        account = self._accounts.create(
             request.user_id,
             email=request.user.email,
             display_name=request.user.display_name,
@@ -226,8 +230,10 @@ class UserService(UserServiceServicer):
             state=messages.state(request.user.state or pb.User.STATE_ACTIVE),
             password=request.password or None,
             request_id=request.request_id,
-            caller=current_principal().identity,
+            caller=principal.identity,
         )
+        audit("user created", user=account.name, roles=account.roles)
+        return account
 
 
 def _is_admin(principal: Principal) -> bool:

@@ -648,6 +648,23 @@ def test_J23_a_static_key_that_must_not_verify_does_not_start(
 
 
 @pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize(("bits", "told"), [(1024, "kid"), (2040, "kid"), (2048, "ok")])
+def test_J23_what_a_weak_key_of_a_key_set_has_signed_is_refused(
+    stack: str, bits: int, told: str
+) -> None:
+    """By what comes of it, not by what is said: the key is as if it were not there."""
+    issuer = Issuer(algorithm="RS256", clock=CLOCK)
+    issuer._private_key = rsa.generate_private_key(65537, bits)
+    issuer._jwks.append(jwk_of(issuer._private_key.public_key(), "RS256", use="sig", alg="RS256"))
+    issuer.key_id = "weak"
+    with (
+        running_provider(issuer=issuer) as provider,
+        guarded(stack, oidc(provider), issuer=Issuer(clock=CLOCK)) as door,
+    ):
+        assert door.code(f"Bearer {issuer.token(None)}") == told
+
+
+@pytest.mark.parametrize("stack", STACKS)
 def test_J23_a_static_file_of_good_keys_is_enough(
     providers: dict[str, Provider], tmp_path: Path, stack: str
 ) -> None:

@@ -267,6 +267,8 @@ def test_paging_visits_everybody_once_sorted_by_name_whatever_the_size(tmp_path:
         for size, first in [(0, 50), (67, 67), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]:
             listed = pages(admin, size)
             assert [name for page in listed for name in page] == everybody
+            # Not only "all but the last": a single page would be the last.
+            assert len(listed[0]) == first
             assert [len(page) for page in listed[:-1]] == [first] * (len(listed) - 1)
         assert [len(page) for page in pages(admin, 201)] == [201] * 5, "no empty page at the end"
 

@@ -108,6 +108,17 @@ def test_an_administrator_revokes_by_each_option(cli, alice, admin, option):
     assert not alice.is_known(token)
 
 
+def test_an_id_is_revoked_of_the_issuer_that_is_named(cli, house, alice, admin):
+    me = alice.me().token
+    revoke = ("tokens", "revoke", "--jti", me.token_id, "--issuer")
+    code, _, err = cli(admin, *revoke, "https://elsewhere.example.org")
+    assert code == 1
+    assert "revoke it at its issuer. [NOT_REVOCABLE]" in err
+    assert alice.is_known(alice.tokens.access_token)
+    assert cli(admin, *revoke, house.config.tokens.issuer)[0] == 0
+    assert not alice.is_known(alice.tokens.access_token)
+
+
 def test_a_token_is_revoked_from_standard_input_as_before(cli, alice):
     token = alice.log_in().access_token
     assert cli(alice, "tokens", "revoke", stdin=f"{token}\n")[0] == 0
@@ -119,6 +130,8 @@ def test_a_token_is_revoked_from_standard_input_as_before(cli, alice):
     [
         (("tokens", "revoke", "--user", "a", "--jti", "b"), "one thing at a time"),
         (("tokens", "revoke", "-", "--jti", "b"), "one thing at a time"),
+        (("tokens", "revoke", "--issuer", "https://a"), "give both"),
+        (("tokens", "revoke", "--user", "a", "--issuer", "https://a"), "give both"),
         (("sessions", "revoke"), "one of both"),
         (("sessions", "revoke", "x", "--others"), "one of both"),
     ],

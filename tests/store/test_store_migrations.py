@@ -2,7 +2,6 @@
 
 import json
 
-import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -12,9 +11,10 @@ from alembic.script import ScriptDirectory
 from secure_server.auth import Identity, Principal
 from secure_server.store import Database, StoreUnusableError, migrate
 from secure_server.store.schema import metadata, users
-from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.revocations import Kind, Revocation, Revocations, append
 from secure_server.users import Accounts, Passwords, requests
 from secure_server.users.errors import InvalidArgumentError
+from support.old_store import old_database
 
 
 def test_the_scripts_end_at_head_in_one_line():
@@ -83,15 +83,6 @@ def test_a_failed_migration_leaves_nothing_behind(url, monkeypatch):
     database.close()
 
 
-def old_database(url, monkeypatch, revision):
-    """Open a database as the scripts made it up to a revision, and no further."""
-    upgrade = alembic.command.upgrade
-    with monkeypatch.context() as then:
-        then.setattr(migrate, "HEAD", revision)
-        then.setattr(alembic.command, "upgrade", lambda config, _head: upgrade(config, revision))
-        return Database.open(url)
-
-
 def test_wider_revocations_keep_what_is_revoked_and_their_last_number(url, monkeypatch):
     """The highest number may be one that is pruned already: a reader has seen it."""
     old = old_database(url, monkeypatch, "0001")
@@ -111,6 +102,10 @@ def test_wider_revocations_keep_what_is_revoked_and_their_last_number(url, monke
 
 OURS, THEIRS = "https://us.example.org", "https://them.example.org"
 REVOKED = "INSERT INTO revocations (kind, value, expire_time, issued_until) VALUES (?, ?, 1e12, ?)"
+REMEMBERED = (
+    "INSERT INTO requests (caller, request_id, digest, result, create_time)"
+    " VALUES ('users/admin', ?, ?, ?, 1000)"
+)
 
 
 def held(issuer, *, token="t", session="", subject="users/u", client=""):
@@ -179,6 +174,20 @@ def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
     assert feed.is_revoked(held(OURS, subject="users/gone"))
     assert not feed.is_revoked(held(THEIRS, subject="users/gone"))
     assert not feed.is_revoked(held(OURS, token=""))
+    # The same again within that second, and the same ID of one issuer: both count.
+    again = Revocation(OURS, Kind.USER, "users/gone")
+    with database.write() as connection:
+        append(connection, again, expire_time=9e11, now=2000.0, issued_until=1000.0)
+    feed.revoke_token(THEIRS, "stolen", 9e11)
+    assert feed.issued_until(Identity(OURS, "users/gone"), "") == 1001.0
+    with database.read() as connection:
+        rows = connection.exec_driver_sql("SELECT issuer, value FROM revocations ORDER BY seq")
+        assert rows.all() == [
+            ("", "stolen"),
+            ("", ""),
+            (OURS, "users/gone"),
+            (THEIRS, "stolen"),
+        ]
     database.close()
 
 
@@ -190,15 +199,15 @@ def test_M2_a_request_that_was_remembered_for_a_subject_alone_is_our_issuers(url
     ada = new.create("ada")
     request = requests.digest("eve", "", "", (), "active", False)
     request_id = "7e3f1a52-3f0e-4a3c-9a55-0d3b6c1f2a77"
+    row = (request_id, request, json.dumps(ada.to_json()))
     with old.write() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO requests (caller, request_id, digest, result, create_time)"
-            " VALUES ('users/admin', ?, ?, ?, 1000)",
-            (request_id, request, json.dumps(ada.to_json())),
-        )
+        connection.exec_driver_sql(REMEMBERED, row)
     old.close()
     database = Database.open(url)
     accounts = Accounts(database, passwords, clock=lambda: 1000.0, end_sessions=lambda *_: 0)
+    accounts.adopt_requests(OURS)
+    with database.write() as connection:
+        connection.exec_driver_sql(REMEMBERED, row)  # by an old process, which is still there
     accounts.adopt_requests(OURS)
     ours, theirs = (Identity(issuer, "users/admin") for issuer in (OURS, THEIRS))
     assert accounts.create("eve", request_id=request_id, caller=ours) == ada

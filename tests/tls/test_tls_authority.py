@@ -2,13 +2,15 @@
 
 import dataclasses
 import ipaddress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from secure_tls import Authority, AuthorityError, KeyType, SpiffeIDError, TLSFileError
+from secure_tls import Authority, AuthorityError, Issued, KeyType, SpiffeIDError, TLSFileError
+from secure_tls.template import key_usage
 
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
@@ -225,3 +227,77 @@ def test_U29_no_private_key_is_in_a_repr(authority):
 def test_revocation_lists_are_numbered(authority):
     for number in (1, 2**70):
         assert value(authority.crl(number=number), x509.CRLNumber).crl_number == number
+
+
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        (lambda ca: ca.not_valid_after_utc.timestamp() + 1, "expired"),
+        (lambda ca: ca.not_valid_before_utc.timestamp() - 1, "not_yet_valid"),
+        (lambda ca: ca.not_valid_after_utc.timestamp(), None),
+        (lambda ca: ca.not_valid_before_utc.timestamp(), None),
+    ],
+    ids=["expired", "not yet valid", "last second", "first second"],
+)
+def test_an_authority_is_loaded_within_its_dates_only(authority, save, moment, code):
+    """Both ends count; what it would sign outside of them nobody would accept."""
+    certificate, key = save(authority, "ca")
+    now = moment(authority.certificate)
+    if code is None:
+        assert Authority.load(certificate, key, clock=lambda: now).trust_domain == "example.org"
+        return
+    with pytest.raises(TLSFileError) as caught:
+        Authority.load(certificate, key, clock=lambda: now)
+    assert (caught.value.code, caught.value.path) == (code, certificate)
+
+
+def _authority(key, **changes):
+    """The certificate of an authority that ``Authority.create`` never makes, for this key."""
+    start = datetime.now(UTC) - timedelta(hours=1)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")])
+    names = [x509.UniformResourceIdentifier(uri) for uri in changes.get("uris", ["spiffe://a.b"])]
+    extensions = {
+        "constraints": x509.BasicConstraints(ca=True, path_length=0),
+        "usage": key_usage(key_cert_sign=True, crl_sign=True),
+        "identifier": x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        "names": x509.SubjectAlternativeName(names) if names else None,
+    } | {name: changes[name] for name in ("constraints", "usage", "identifier") if name in changes}
+    builder = (
+        x509.CertificateBuilder(subject, subject, key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+    )
+    for extension in extensions.values():
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, None),
+        ({"constraints": x509.BasicConstraints(ca=False, path_length=None)}, "no_ca"),
+        ({"constraints": None}, "no_ca"),
+        ({"usage": key_usage(crl_sign=True)}, "no_ca"),
+        ({"usage": key_usage(key_cert_sign=True)}, "no_ca"),
+        ({"usage": None}, "no_ca"),
+        ({"identifier": None}, "no_ca"),
+        ({"uris": []}, "trust_domain"),
+        ({"uris": ["spiffe://a.b/path"]}, "trust_domain"),
+        ({"uris": ["spiffe://a.b", "spiffe://c.d"]}, "trust_domain"),
+        ({"uris": ["https://a.b"]}, "trust_domain"),
+    ],
+    ids=str,
+)
+def test_what_may_not_sign_all_that_an_authority_signs_is_not_loaded(save, changes, code):
+    """Each right that it lacks would be found out by others, and later."""
+    key = KeyType.ECDSA_P256.generate()
+    files = save(Issued(_authority(key, **changes), key), "ca")
+    if code is None:
+        assert Authority.load(*files).trust_domain == "a.b"
+        return
+    with pytest.raises(TLSFileError) as caught:
+        Authority.load(*files)
+    assert caught.value.code == code

@@ -146,6 +146,13 @@ def test_a_serial_number_of_the_folder_says_whose_it_is(certs):
         assert outcome.who.startswith("spiffe://example.org/")
 
 
+@pytest.mark.parametrize("wanted", [1, 2**159 - 1])
+def test_the_smallest_and_the_largest_serial_number_can_be_revoked(certs, wanted):
+    """RFC 5280, section 4.1.2.2: positive, and at most 20 octets with the sign."""
+    folder(certs).revoke(wanted)
+    assert serials(certs) == [wanted]
+
+
 @pytest.mark.parametrize("wanted", [0, -1, 2**159])
 def test_what_is_no_serial_number_is_refused(certs, wanted):
     assert_unknown("serial", folder(certs).revoke, wanted)

@@ -100,7 +100,8 @@ class UserServiceServicer:
         """Creates a user (AIP-133). A password given here is an initial one: it works for one log-in,
         which must replace it.
 
-        Errors: ALREADY_EXISTS, INVALID_ARGUMENT.
+        Errors: ALREADY_EXISTS, INVALID_ARGUMENT, PERMISSION_DENIED (a user with the role `admin`, by a
+        caller who lacks it, whatever the policy says).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +157,8 @@ class UserServiceServicer:
         """Creates many users. Each message is one row, each row stands for itself: a bad one is reported
         and the others are created. Rows are committed as they come, so a stream that breaks leaves the
         rows before the break; sending the file again reports those as ALREADY_EXISTS.
+
+        Errors: PERMISSION_DENIED, which ends the stream (as for `CreateUser`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,7 +169,7 @@ class UserServiceServicer:
         comes twice. The first message tells where the stream stands (`WATCHING`). To mirror all
         users: open the stream, wait for that message, list them, then apply the changes.
 
-        Errors: INVALID_ARGUMENT (not a resume token of this server), OUT_OF_RANGE (older than the
+        Errors: INVALID_ARGUMENT (not a resume token that this server gave to this caller), OUT_OF_RANGE (older than the
         changes that are kept: list the users and watch from now).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
