@@ -81,7 +81,7 @@ def reads(caller: Caller) -> list[Callable[[], Any]]:
     ]
 
 
-def test_O6_calls_that_write_nothing_are_unhurt_by_a_locked_store(
+def test_calls_that_write_nothing_are_unhurt_by_a_locked_store(
     running: Running, caller: Caller
 ) -> None:
     """Also while more writers wait than there are threads for them."""
@@ -122,7 +122,7 @@ def test_O6_calls_that_write_nothing_are_unhurt_by_a_locked_store(
     assert len(took) > 20
 
 
-def test_O6_a_writer_is_told_within_a_second_that_the_store_is_locked(
+def test_a_writer_is_told_within_a_second_that_the_store_is_locked(
     running: Running, caller: Caller
 ) -> None:
     log_in = tokens_pb.LoginRequest(user_name="admin", password=running._password)
@@ -151,7 +151,7 @@ def test_O6_a_writer_is_told_within_a_second_that_the_store_is_locked(
         write()
 
 
-def test_O6_the_callers_deadline_counts_too(running: Running, caller: Caller) -> None:
+def test_the_callers_deadline_counts_too(running: Running, caller: Caller) -> None:
     """It is told before its deadline is over, and the server has stopped to wait."""
     caller.create("before")
     told = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -170,7 +170,7 @@ def test_O6_the_callers_deadline_counts_too(running: Running, caller: Caller) ->
     caller.create("hasty-0")
 
 
-def test_U20_of_a_client_with_20000_sessions_all_end_while_others_write(
+def test_of_a_client_with_20000_sessions_all_end_while_others_write(
     running: Running, caller: Caller
 ) -> None:
     store = store_of(running.installation)
@@ -189,7 +189,7 @@ def test_U20_of_a_client_with_20000_sessions_all_end_while_others_write(
     assert written > 1
 
 
-def test_U20_a_server_that_is_killed_after_the_cut_has_ended_all_sessions(tmp_path: Path) -> None:
+def test_a_server_that_is_killed_after_the_cut_has_ended_all_sessions(tmp_path: Path) -> None:
     """The next one refuses their tokens, and deletes them."""
     with running_server(tmp_path) as running:
         gateway = running.installation.client("gateway")
@@ -228,7 +228,7 @@ def test_U20_a_server_that_is_killed_after_the_cut_has_ended_all_sessions(tmp_pa
             server.stop()
 
 
-def test_U20_a_user_with_very_many_sessions_can_be_deleted(
+def test_a_user_with_very_many_sessions_can_be_deleted(
     running: Running, caller: Caller
 ) -> None:
     caller.create("busy")
