@@ -228,9 +228,7 @@ def test_a_server_that_is_killed_after_the_cut_has_ended_all_sessions(tmp_path: 
             server.stop()
 
 
-def test_a_user_with_very_many_sessions_can_be_deleted(
-    running: Running, caller: Caller
-) -> None:
+def test_a_user_with_very_many_sessions_can_be_deleted(running: Running, caller: Caller) -> None:
     caller.create("busy")
     add_sessions(store_of(running.installation), "spiffe://x/busy", "busy", 5_000)
     caller.do(caller.users.DeleteUser, users_pb.DeleteUserRequest(name="users/busy"))
