@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 try:
+    from secure_server import descriptors
     from secure_server.audit.errors import AuditLoggerError
     from secure_server.auth.errors import AuthenticatorError
     from secure_server.authz import PolicyError
@@ -24,10 +25,11 @@ try:
     from secure_server.commands.keys import keys_app
     from secure_server.commands.output import as_json, escaped
     from secure_server.commands.policy import policy_app
-    from secure_server.config import ConfigError
+    from secure_server.config import Config, ConfigError
     from secure_server.last_resort import end_within
     from secure_server.logs import set_up_logging
     from secure_server.server import Server, ServerError
+    from secure_server.standard_error import captured
     from secure_server.store.database import Database
     from secure_server.store.errors import StoreError
     from secure_server.tokens.signing_key import SigningKeyError
@@ -78,9 +80,17 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     settings = read_settings(config)
     set_up_logging(settings.log.format, settings.log.level)
+    with captured():
+        descriptors.raise_limit()
+        _run(settings, ready_file)
+    end_within(_MOMENT, status=0)  # all that had to be done is done
+
+
+def _run(settings: Config, ready_file: Path | None) -> None:
     server = Server(settings)
     try:
         server.start()
+        descriptors.log_limit()
         if ready_file is not None:
             _write_whole(ready_file, server.address + "\n")
         signal.sigwait(_END)
@@ -93,7 +103,6 @@ def serve(
         server.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
-    end_within(_MOMENT, status=0)  # all that had to be done is done
 
 
 @app.command()

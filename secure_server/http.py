@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cheroot.connections import ConnectionManager
 from cheroot.wsgi import Server
+
+from secure_server.logs import library_line
+
+MOST_CONNECTIONS = 24
+"""Open connections; for one more, the one is closed that has been silent for longest."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE = 0.2  # seconds, where nothing can be accepted
 
 Page = Callable[[], tuple[str, str, bytes]]
 """Returns HTTP status, content type and body."""
@@ -18,7 +30,56 @@ def json_page(body: object, status: str = "200 OK") -> tuple[str, str, bytes]:
     return status, "application/json", json.dumps(body).encode() + b"\n"
 
 
+class _Connections(ConnectionManager):
+    """Connections that cannot take all descriptors, nor all of a core when there are none."""
+
+    _selector: Any
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        super().stop()
+
+    def _from_server_socket(self, server_socket: Any) -> Any:
+        try:
+            connection = super()._from_server_socket(server_socket)  # type: ignore[misc]
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            library_line("cheroot", f"cannot accept a connection: {error.strerror}")
+            self._make_room(1)
+            # A connection that waits makes the socket readable: without a pause the selector's
+            # thread would try again for ever.
+            self._stopping.wait(_PAUSE)
+            return None
+        self._make_room(MOST_CONNECTIONS)
+        return connection
+
+    def _make_room(self, most: int) -> None:
+        """Close the connection that has been silent for longest, where there are ``most``."""
+        silent = [one for one in self._selector.connections if one[1] is not self.server]
+        if len(silent) >= most:
+            descriptor, connection = min(silent, key=lambda one: one[1].last_used)
+            self._selector.unregister(descriptor)
+            connection.close()
+
+
 class _Server(Server):
+    _connections: Any
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._connections.close()
+        self._connections = _Connections(self)
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Log what cheroot says, with bounds on how often."""
+        wanted = traceback or level >= logging.ERROR
+        library_line("cheroot", msg, level, **({"exc_info": sys.exception()} if wanted else {}))
+
     def process_conn(self, conn: Any) -> None:
         """Give a new connection a thread once it has said something: silent ones would hold all."""
         if conn.last_used is None:

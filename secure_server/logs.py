@@ -7,19 +7,25 @@ import functools
 import io
 import logging
 import os
+import re
 import select
 import sys
 import threading
 import time
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Hashable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import structlog
 
 from secure_server.queued import Queued
+from secure_server.throttle import Throttle
 
 _STANDARD_ERROR = 2
 _FLUSH = 1.0  # seconds, at the end of the process
+
+_DIGITS = re.compile(r"[0-9]+")
+_KIND_LENGTH = 100
+_MOST_OF_A_LINE = 2000
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -41,8 +47,9 @@ def set_up_logging(form: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    # Libraries log the standard way; they get the same form.
+    # Libraries log the standard way; they get the same form, and callers cannot make them fill it.
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_BoundedRate())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -50,6 +57,34 @@ def set_up_logging(form: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)
+
+
+def write_to(descriptor: int) -> None:
+    """Have the log written to this descriptor, where it went to standard error before."""
+    _unblocked().descriptor = descriptor
+
+
+def library_line(
+    library: str, text: str, level: int = logging.WARNING, *, kind: Hashable = None, **values: Any
+) -> None:
+    """Log what a library had to say, if not too much of its ``kind`` was said lately.
+
+    ``level`` is one of ``logging``'s. Without a ``kind``, lines that differ in their numbers alone
+    are of one kind.
+    """
+    alike = _DIGITS.sub("0", text[:_KIND_LENGTH]) if kind is None else kind
+    log = logger(library)
+
+    def more(count: int) -> None:
+        log.log(level, _more(count), like=str(alike))
+
+    if _libraries.admit((library, alike), more):
+        log.log(level, text[:_MOST_OF_A_LINE], **values)
+
+
+def count_library_lines() -> None:
+    """Log now how many lines of libraries were left out: the process ends."""
+    _libraries.tell(at_once=True)
 
 
 def lost_lines() -> int:
@@ -82,7 +117,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:  # whoever shares it with us has made it so
-            select.select([], [descriptor], [])
+            poll = select.poll()  # select() refuses descriptors above 1023
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
 
 
 def _is_standard_error(stream: Any) -> bool:
@@ -98,6 +135,7 @@ class _Unblocked(io.TextIOBase):
     def __init__(self) -> None:
         super().__init__()
         self.lost = 0
+        self.descriptor = _STANDARD_ERROR
         self._lock = threading.Lock()
         self._queue: Queued[str] = Queued(
             "log", self._write, most=10_000, at_once=256, linger=0, dropped=self._lose
@@ -115,7 +153,7 @@ class _Unblocked(io.TextIOBase):
         # To the descriptor: a thread that holds the lock of Python's own stream when the process
         # ends would be a fatal error.
         encoded = (line.encode("utf-8", "backslashreplace") for line in lines)
-        write_lines(_STANDARD_ERROR, encoded)
+        write_lines(self.descriptor, encoded)
 
     def _lose(self, count: int, _reason: str) -> None:
         with self._lock:
@@ -123,6 +161,22 @@ class _Unblocked(io.TextIOBase):
 
 
 _unblocked = functools.cache(_Unblocked)
+_libraries = Throttle()
+
+
+class _BoundedRate(logging.Filter):
+    """Lets so many lines from one place in a library's code pass, and counts the others."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        def more(count: int) -> None:
+            like = str(record.msg)[:_KIND_LENGTH]
+            logger(record.name).log(record.levelno, _more(count), like=like)
+
+        return _libraries.admit((record.pathname, record.lineno), more)
+
+
+def _more(count: int) -> str:
+    return f"and {count:,} more like it"
 
 
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -28,6 +28,7 @@ from secure_server.guard.chain import build_chain, grants
 from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.http import HTTPServer, json_page
+from secure_server.limits import channel_arguments
 from secure_server.services.cursors import Cursors
 from secure_server.services.health import Health
 from secure_server.services.token_service import TokenService
@@ -41,6 +42,7 @@ from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.sessions import Sessions
+from secure_server.tokens.sweeping import Sweeper
 from secure_server.users import Accounts, Changes, Passwords
 
 _SERVICES = (
@@ -204,7 +206,9 @@ class Server:
     def _build_generation(self) -> Built:
         """Build a server of the servicers and pools that all of them share."""
         interceptor = self._guard.interceptor()
-        server = grpc.server(self._door, interceptors=[interceptor], options=self._guard.options())
+        # Two at once: one that was replaced keeps its connections for a while.
+        options = channel_arguments(self._config.server, servers=2)
+        server = grpc.server(self._door, interceptors=[interceptor], options=options)
         for add in self._servicers:
             add(server)
         return Built(server, interceptor.streams)
@@ -218,6 +222,9 @@ class Server:
         revocations: Revocations,
     ) -> None:
         tokens = self._config.tokens
+        sweeper = Sweeper(database, issuer=tokens.issuer, clock=self._clock)
+        sweeper.start()
+        self._undo.append(sweeper.close)
         sessions = Sessions(
             database,
             issuer=tokens.issuer,
@@ -226,6 +233,7 @@ class Server:
             access_token_lifetime=MAX_TOKEN_LIFETIME,
             idle_lifetime=tokens.session_idle_lifetime,
             absolute_lifetime=tokens.session_lifetime,
+            sweep=sweeper.wake,
         )
         passwords = Passwords()
         self._undo.append(passwords.close)

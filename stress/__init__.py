@@ -1,1 +1,1 @@
-"""What a server survives: commands that print numbers."""
+"""What the server survives: commands that print figures, each run small by a test."""

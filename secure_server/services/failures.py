@@ -14,10 +14,15 @@ from secure_server.auth.errors import AuthenticatorUnavailable
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import answer_of, trailers
 from secure_server.store.errors import StoreError
+from secure_server.store.patience import waiting_at_most
 from secure_server.tokens.sessions import SessionError
 from secure_server.users import errors as users
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+WRITE_PATIENCE = 0.8
+"""Seconds that the writes of a call wait for the store's write lock: the caller of a store that is
+locked learns it within a second."""
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     users.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -92,6 +97,15 @@ _OURS = (
 
 
 @contextmanager
+def waiting(context: Any) -> Iterator[None]:
+    """Have writes give up while the caller can still be told."""
+    remaining = context.time_remaining()
+    patience = WRITE_PATIENCE if remaining is None else min(WRITE_PATIENCE, 0.8 * remaining)
+    with waiting_at_most(patience):
+        yield
+
+
+@contextmanager
 def answering(context: Any) -> Iterator[None]:
     """Turn errors of the rooms below into the status of the call."""
     try:
@@ -105,7 +119,7 @@ def answers(method: F) -> F:
 
     @wraps(method)
     def answered(self: Any, request: Any, context: Any) -> Any:
-        with answering(context):
+        with answering(context), waiting(context):
             return method(self, request, context)
 
     return answered  # type: ignore[return-value]

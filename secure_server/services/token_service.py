@@ -174,6 +174,7 @@ class TokenService(RevocationMethods):
             thumbprint=peer.thumbprint,
             roles=account.roles,
             session_id=session.session_id,
+            issued_at=session.issued_at,
         )
         return pb.Tokens(
             access_token=token.text,

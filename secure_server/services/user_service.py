@@ -24,6 +24,7 @@ from secure_server.services.failures import (
     answering,
     answers,
     status_of,
+    waiting,
 )
 from secure_server.store.errors import StoreError
 from secure_server.users import ADMIN, Account, Accounts, Changes, Kind, UserError
@@ -153,7 +154,8 @@ class UserService(UserServiceServicer):
         report = pb.ImportUsersResponse()
         for index, request in enumerate(request_iterator):
             try:
-                self._create(request.row)
+                with waiting(context):
+                    self._create(request.row)
             except (StoreError, NotAllowedError) as error:
                 abort(context, error)
             except UserError as error:

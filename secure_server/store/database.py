@@ -23,9 +23,15 @@ from secure_server.store.errors import (
     StoreUnusableError,
     from_sqlite,
 )
+from secure_server.store.patience import waits_until
 from secure_server.store.tailer import Tailer
 
 __all__ = ["Database"]
+
+_WAIT = "secure_server.busy_timeout"  # what a connection of the pool has, in seconds
+
+_MOST_WRITERS = 64
+"""Threads that wait for the write lock, or have it, at the most."""
 
 
 class Database:
@@ -33,17 +39,18 @@ class Database:
 
     Open it after a fork, never before: SQLite's locks do not survive one. A commit that returned
     is on the disk (``synchronous=FULL``) and stays there whatever is killed. Nothing waits longer
-    than ``busy_timeout`` for a lock or for a connection.
+    than ``busy_timeout`` for a lock or for a connection, and a write no longer than
+    ``patience.waiting_at_most`` allows; reads wait for no write.
     """
 
     def __init__(self, engine: Engine, path: Path, *, busy_timeout: float) -> None:
         """For ``open``; opens nothing itself."""
         self._engine = engine
-        self._writer = engine.execution_options(immediate=True)
         self._path = path
         self._busy_timeout = busy_timeout
         # SQLite has one writer at a time. Threads queue here, fairly, instead of polling its lock.
         self._writing = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(_MOST_WRITERS)
         self._looking = threading.Lock()
         self._watch: sqlite3.Connection | None = None
         self._watches = 0
@@ -88,16 +95,27 @@ class Database:
         nest. Raises ``StoreError``.
         """
         self._check_open()
-        if not self._writing.acquire(timeout=self._busy_timeout):
-            raise StoreUnavailableError(
-                "LOCKED", "The database is locked by another writer for too long. Try again."
-            )
+        # Threads that wait are threads that no read gets.
+        if not self._waiting.acquire(blocking=False):
+            raise _locked()
         try:
-            with _pool_errors(), self._writer.begin() as connection:
-                yield connection
+            with self._turn() as until, _pool_errors(), self._engine.connect() as connection:
+                connection.execution_options(write_until=until)
+                with connection.begin():
+                    yield connection
+        finally:
+            self._waiting.release()
+        self.tailer.wake()
+
+    @contextmanager
+    def _turn(self) -> Iterator[float]:
+        until = waits_until(self._busy_timeout)
+        if not self._writing.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise _locked()
+        try:
+            yield until
         finally:
             self._writing.release()
-        self.tailer.wake()
 
     def version(self) -> tuple[int, int]:
         """A value that differs after every commit of any process; costs some microseconds.
@@ -227,8 +245,12 @@ def _engine(path: Path, busy_timeout: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN DEFERRED")
+        until = connection.get_execution_options().get("write_until")
+        wait = busy_timeout if until is None else max(0.0, until - time.monotonic())
+        if connection.info.get(_WAIT) != wait:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(wait * 1000)}")
+            connection.info[_WAIT] = wait
+        connection.exec_driver_sql("BEGIN DEFERRED" if until is None else "BEGIN IMMEDIATE")
 
     @event.listens_for(engine, "handle_error")
     def _translate(context: ExceptionContext) -> StoreError:
@@ -236,6 +258,12 @@ def _engine(path: Path, busy_timeout: float) -> Engine:
         return from_sqlite(context.original_exception)
 
     return engine
+
+
+def _locked() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "LOCKED", "The database is locked by another writer for too long. Try again."
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from secure_server.store.errors import StoreUnusableError
 
 __all__ = ["HEAD", "SCRIPTS", "to_head"]
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision. A test holds that the scripts end there."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -82,7 +82,9 @@ sessions = Table(
     # The last refresh; null before the first.
     Column("last_use_time", Float),
     UniqueConstraint("family_hash", name="uq_sessions_family_hash"),
-    Index("ix_sessions_user_uid", "user_uid"),
+    # To count those that are alive, and to find those that a cut has ended.
+    Index("ix_sessions_user_uid", "user_uid", "expire_time", "create_time"),
+    Index("ix_sessions_spiffe_id", "spiffe_id", "expire_time", "create_time"),
     Index("ix_sessions_expire_time", "expire_time"),
 )
 
@@ -100,6 +102,8 @@ revocations = Table(
     # Of a user or a client the tokens that were issued until then, a whole second; null of what is
     # revoked for good.
     Column("issued_until", Float),
+    # The one session of the user that goes on.
+    Column("except_session", String(36)),
     UniqueConstraint("issuer", "kind", "value", name="uq_revocations_issuer_kind_value"),
     Index("ix_revocations_expire_time", "expire_time"),
     sqlite_autoincrement=True,

@@ -53,14 +53,18 @@ class Issuer:
         roles: Iterable[str] = (),
         scopes: Iterable[str] = (),
         session_id: str = "",
+        issued_at: float | None = None,
     ) -> AccessToken:
         """Issue a token that is good only over the certificate with this thumbprint.
 
-        The ``subject`` is one of this issuer's.
+        The ``subject`` is one of this issuer's. ``issued_at``, seconds since the epoch, is when
+        that was decided which the token rests on: a revocation since then is of this token too.
         """
-        # A token that is issued in the second of a revocation, but after it, begins with the next.
-        until = self._issued_until(Identity(self.name, subject), client_id)
-        issued_at = max(int(self._clock()), int(until) + 1)
+        if issued_at is None:
+            # One that is issued in the second of a revocation, but after it, begins with the next.
+            until = self._issued_until(Identity(self.name, subject), client_id)
+            issued_at = max(self._clock(), until + 1)
+        issued_at = int(issued_at)
         expires_at = issued_at + self._lifetime
         token_id = str(uuid.uuid4())
         claims: dict[str, object] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select
 
@@ -24,6 +24,7 @@ LEEWAY_SECONDS = 60.0
 """How much longer than the token a revocation is kept: clocks differ."""
 
 _PRUNE_SECONDS = 30.0
+_FORGET = 1000  # lines at a time, so that the write lock is not held for long
 
 
 def append(
@@ -33,20 +34,24 @@ def append(
     expire_time: float,
     now: float,
     issued_until: float | None = None,
+    except_session: str | None = None,
 ) -> None:
     """Add to the feed, in a write transaction, what must be refused until ``expire_time``.
 
     Adding the same token or session again does nothing, unless it must be refused for longer: an
     issuer may give one ID to two tokens. A user or a client gets a new number, and a later
-    ``issued_until``: within one second, too, tokens may have been issued in between. What has
-    expired is forgotten on the way. Raises ``ValueError`` for what has no issuer or no name: that
-    would be refused of everybody, or of nobody.
+    ``issued_until``: within one second, too, tokens may have been issued in between. Of a user,
+    ``except_session`` goes on. Tokens and sessions that have expired are forgotten on the way, a
+    thousand at a time; users and clients by ``Sweeper``.
+
+    Raises ``ValueError`` for what has no issuer or no name: that would be refused of everybody, or
+    of nobody.
     """
     issuer, kind, value = revocation
     if not issuer or not value:
         raise ValueError("A revocation needs an issuer and a value.")
     c = revocations.c
-    connection.execute(delete(revocations).where(c.expire_time <= now))
+    forget(connection, now)
     # A line without an issuer is ours, but for tokens: those may be anybody's, and stay.
     issuers = {issuer} if kind is Kind.JTI else {issuer, UNNAMED}
     present = connection.execute(
@@ -67,8 +72,39 @@ def append(
             value=value,
             expire_time=expire_time,
             issued_until=issued_until,
+            except_session=except_session,
         )
     )
+
+
+def append_sessions(
+    connection: Connection, issuer: str, ids: Sequence[str], *, expire_time: float, now: float
+) -> None:
+    """Add sessions of one issuer to the feed, as ``append`` does, in as many statements as one."""
+    forget(connection, now)
+    c = revocations.c
+    mine = c.issuer.in_((issuer, UNNAMED)), c.kind == Kind.SESSION.value, c.value.in_(ids)
+    connection.execute(delete(revocations).where(*mine, c.expire_time < expire_time))
+    known = set(connection.execute(select(c.value).where(*mine)).scalars())
+    new = [
+        {
+            "issuer": issuer,
+            "kind": Kind.SESSION.value,
+            "value": session_id,
+            "expire_time": expire_time,
+        }
+        for session_id in ids
+        if session_id not in known
+    ]
+    if new:
+        connection.execute(insert(revocations), new)
+
+
+def forget(connection: Connection, now: float) -> None:
+    """Forget some tokens and sessions that have expired, in a write transaction."""
+    c = revocations.c
+    dead = select(c.seq).where(c.expire_time <= now, c.issued_until.is_(None)).limit(_FORGET)
+    connection.execute(delete(revocations).where(c.seq.in_(dead)))
 
 
 class Revocations:
@@ -196,7 +232,9 @@ class Revocations:
         with self._refreshing:
             now = self._clock()
             c = revocations.c
-            query = select(c.issuer, c.kind, c.value, c.expire_time, c.issued_until).where(
+            query = select(
+                c.issuer, c.kind, c.value, c.expire_time, c.issued_until, c.except_session
+            ).where(
                 c.seq > self._seen,
                 c.expire_time > now,
                 # Older versions wrote a line without a name where a caller had no token.

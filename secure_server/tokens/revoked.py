@@ -52,15 +52,20 @@ class Revocation(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Of a user or a client everything that was issued until then; forgotten at ``expire_time``."""
+    """Of a user or a client everything that was issued until then; forgotten at ``expire_time``.
+
+    The tokens of one session may be excepted. A newer cut may replace an older one: a session that
+    it excepts was alive, so it began after the older one.
+    """
 
     issued_until: float
     expire_time: float
+    except_session: str | None = None
 
 
-Entry = tuple[str, str, str, float, float | None]
+Entry = tuple[str, str, str, float, float | None, str | None]
 """A line of the feed: issuer, kind, value, ``expire_time``, and of users and clients
-``issued_until``."""
+``issued_until`` and ``except_session``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,15 @@ class RevokedOfIssuer:
             return True
         if not self.users and not self.clients:
             return False
-        until = self.issued_until(principal.subject, principal.client_id)
-        return until > 0 and float(principal.claims.get("iat", 0)) <= until
+        issued_at = float(principal.claims.get("iat", 0))
+        user, client = self.users.get(principal.subject), self.clients.get(principal.client_id)
+        if client is not None and issued_at <= client.issued_until:
+            return True
+        return (
+            user is not None
+            and issued_at <= user.issued_until
+            and (user.except_session is None or user.except_session != principal.session_id)
+        )
 
     def issued_until(self, subject: str, client_id: str) -> float:
         """Tokens of theirs that were issued until then are revoked; 0 where none are."""
@@ -136,9 +148,9 @@ class Entries:
         sessions: dict[str, dict[str, float]] = {}
         users: dict[str, dict[str, Cut]] = {}
         clients: dict[str, dict[str, Cut]] = {}
-        for issuer, kind, value, expire_time, issued_until in entries:
+        for issuer, kind, value, expire_time, issued_until, except_session in entries:
             if issued_until is not None:
-                cut = Cut(issued_until, expire_time)
+                cut = Cut(issued_until, expire_time, except_session)
                 cuts = users if kind == Kind.USER else clients
                 cuts.setdefault(issuer or ours, {})[value] = cut
             elif kind == Kind.JTI:

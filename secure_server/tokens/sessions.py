@@ -16,8 +16,10 @@ from sqlalchemy import (
     Row,
     case,
     delete,
+    exists,
     func,
     insert,
+    literal,
     select,
     tuple_,
     update,
@@ -25,7 +27,7 @@ from sqlalchemy import (
 
 from secure_server.auth.identity import Identity
 from secure_server.store.database import Database
-from secure_server.store.schema import sessions, users
+from secure_server.store.schema import revocations, sessions, users
 from secure_server.tokens.errors import (
     RefreshRefusedError,
     RefreshReusedError,
@@ -43,8 +45,9 @@ from secure_server.tokens.refresh_tokens import (
     refused,
     successor,
 )
-from secure_server.tokens.revocations import LEEWAY_SECONDS, append
-from secure_server.tokens.revoked import Kind, Revocation
+from secure_server.tokens.revocations import LEEWAY_SECONDS, append, append_sessions
+from secure_server.tokens.revoked import UNNAMED, Kind, Revocation
+from secure_server.tokens.sweeping import BATCH
 
 __all__ = [
     "REPEAT_SECONDS",
@@ -58,6 +61,8 @@ __all__ = [
     "Sessions",
 ]
 
+_SUBJECT = "users/"  # and the name: the claim ``sub``
+
 REPEAT_SECONDS = 30.0
 """For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
 
@@ -67,13 +72,16 @@ class Session:
     """A live session with its only good refresh token.
 
     ``session_id`` is a random UUID. ``refresh_token`` is 43 characters of base64url; it ends at
-    ``refresh_expires_at``, seconds since the epoch, unless it is used before.
+    ``refresh_expires_at``, seconds since the epoch, unless it is used before. It was alive at
+    ``issued_at``: access tokens say that they are of that time, so that a revocation which came
+    since then is about them.
     """
 
     session_id: str
     user_uid: str
     refresh_token: str = field(repr=False)
     refresh_expires_at: float
+    issued_at: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +100,10 @@ class Sessions:
     """Opens, continues, lists and ends sessions.
 
     Tokens are stored as SHA-256 only: 160 fresh random bits need no slow hash. Ending a session
-    tells the feed of revocations in the same transaction, so that its access tokens die too.
-    Every method raises ``StoreError`` where the database fails.
+    tells the feed of revocations in the same transaction, so that its access tokens die too. Where
+    more sessions end than one short transaction can delete, a cut in the feed ends them, and
+    ``Sweeper`` deletes them afterwards. Every method raises ``StoreError`` where the database
+    fails.
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class Sessions:
         access_token_lifetime: float,
         idle_lifetime: float,
         absolute_lifetime: float,
+        sweep: Callable[[], None] = lambda: None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """``issuer`` is ours, of whose tokens these are the sessions. Lifetimes are in seconds.
@@ -112,6 +123,7 @@ class Sessions:
         A session ends ``idle_lifetime`` after its last refresh and ``absolute_lifetime`` after
         the log-in. ``access_token_lifetime`` is the longest that an access token may live: so long
         a session that has expired is kept, for its tokens to be revoked, and so long a revocation.
+        ``sweep`` is called where ended sessions are left to be deleted (``Sweeper.wake``).
         """
         self._database = database
         self._issuer = issuer
@@ -119,6 +131,7 @@ class Sessions:
         self._access_token_lifetime = access_token_lifetime
         self._idle_lifetime = idle_lifetime
         self._absolute_lifetime = absolute_lifetime
+        self._sweep = sweep
         self._random_bytes = random_bytes
 
     def open(
@@ -138,11 +151,15 @@ class Sessions:
         end_time = now + self._absolute_lifetime
         expire_time = min(now + self._idle_lifetime, end_time)
         with self._within(connection) as transaction:
-            active = select(users.c.uid).where(users.c.uid == user_uid, users.c.state == "active")
-            if transaction.execute(active).first() is None:
+            active = select(users.c.name).where(users.c.uid == user_uid, users.c.state == "active")
+            name = transaction.scalar(active)
+            if name is None:
                 raise SessionRefusedError("The user is gone or disabled.")
+            # In the second of a cut, but after it: it begins with the next, as its tokens do.
+            begins = max(now, self._cut_until(transaction, name, spiffe_id) + 1)
             dead = sessions.c.expire_time <= now - self._access_token_lifetime - LEEWAY_SECONDS
-            transaction.execute(delete(sessions).where(dead))
+            ids = select(sessions.c.session_id).where(dead).limit(BATCH)
+            transaction.execute(delete(sessions).where(sessions.c.session_id.in_(ids)))
             transaction.execute(
                 insert(sessions).values(
                     session_id=session_id,
@@ -150,12 +167,12 @@ class Sessions:
                     spiffe_id=spiffe_id,
                     family_hash=hashed(family),
                     token_hash=hashed(token),
-                    create_time=now,
+                    create_time=begins,
                     expire_time=expire_time,
                     end_time=end_time,
                 )
             )
-        return Session(session_id, user_uid, encode(token), expire_time)
+        return Session(session_id, user_uid, encode(token), expire_time, begins)
 
     def rotate(self, refresh_token: str, spiffe_id: str) -> Session:
         """Trade a refresh token for the next one, in one atomic statement.
@@ -171,7 +188,7 @@ class Sessions:
         token = decode(refresh_token)
         family = token[:FAMILY_BYTES]
         with self._database.read() as connection:
-            before = _find(connection, family)
+            before = self._find(connection, family)
         if before is None:
             # Also what spares the write lock those who only guess.
             raise refused()
@@ -182,15 +199,20 @@ class Sessions:
             row = self._swap(connection, token, salt, spiffe_id, now)
             if row is not None:
                 renewed = encode(successor(token, salt))
-                return Session(row.session_id, row.user_uid, renewed, row.expire_time)
-            present = _find(connection, family)
+                issued_at = max(now, row.create_time)
+                return Session(row.session_id, row.user_uid, renewed, row.expire_time, issued_at)
+            present = self._find(connection, family)
             if present is None or present.expire_time <= now:
                 raise refused()
             stolen = present.spiffe_id != spiffe_id
             again = None if stolen else _repeated(present, token, now)
             if again is not None:
                 return Session(
-                    present.session_id, present.user_uid, encode(again), present.expire_time
+                    present.session_id,
+                    present.user_uid,
+                    encode(again),
+                    present.expire_time,
+                    max(now, present.create_time),
                 )
             if was_good and not stolen:
                 raise refused()
@@ -232,8 +254,26 @@ class Sessions:
     def end_all(
         self, connection: Connection, user_uid: str, except_session: str | None = None
     ) -> int:
-        """End a user's sessions within a write transaction; returns how many were alive."""
-        return self._end_all(connection, sessions.c.user_uid == user_uid, except_session)
+        """End a user's sessions within a write transaction; returns how many were alive.
+
+        Where they are many, some are left to be deleted: ``sweep`` was called, or call this again
+        in another transaction.
+        """
+        c = sessions.c
+        which = [c.user_uid == user_uid]
+        if except_session is not None:
+            which.append(c.session_id != except_session)
+        if not self._are_many(connection, which):
+            return self._end_some(connection, which)
+        alive = self._alive(connection, which)
+        name = connection.scalar(select(users.c.name).where(users.c.uid == user_uid)) or ""
+        begun = c.create_time >= self._cut_until(connection, name, "") + 1
+        if connection.execute(select(c.session_id).where(*which, begun).limit(1)).first():
+            cut = Revocation(self._issuer, Kind.USER, _SUBJECT + name)
+            self._cut(connection, cut, except_session)
+        self._end_some(connection, which)
+        self._sweep()
+        return alive
 
     def end_others(self, user_uid: str, session_id: str) -> int:
         """End all of a user's sessions but one; returns how many were alive."""
@@ -244,17 +284,24 @@ class Sessions:
         """Revoke every token of a user (``iss`` and ``sub``) that was issued until now, whether of
         a session or not; returns how many live sessions were ended.
         """
-        with self._database.write() as connection:
-            self._cut(connection, Revocation(user.issuer, Kind.USER, user.subject))
-            return self._end_all(connection, sessions.c.user_uid == user_uid)
+        cut = Revocation(user.issuer, Kind.USER, user.subject)
+        return self._revoke(cut, sessions.c.user_uid == user_uid)
 
     def revoke_client(self, spiffe_id: str) -> int:
         """Revoke every token of ours that a client (``client_id``) was issued until now, and end
         the sessions that are bound to it; returns how many of these were alive.
         """
+        cut = Revocation(self._issuer, Kind.CLIENT, spiffe_id)
+        return self._revoke(cut, sessions.c.spiffe_id == spiffe_id)
+
+    def _revoke(self, cut: Revocation, which: ColumnElement[bool]) -> int:
         with self._database.write() as connection:
-            self._cut(connection, Revocation(self._issuer, Kind.CLIENT, spiffe_id))
-            return self._end_all(connection, sessions.c.spiffe_id == spiffe_id)
+            self._cut(connection, cut)
+            if not self._are_many(connection, [which]):
+                return self._end_some(connection, [which])
+            alive = self._alive(connection, [which])
+        self._sweep()
+        return alive
 
     def _list(self, *which: ColumnElement[bool], limit: int) -> Sequence[OpenSession]:
         c = sessions.c
@@ -267,14 +314,16 @@ class Sessions:
                 func.coalesce(c.last_use_time, c.create_time),
                 c.expire_time,
             )
-            .where(*which)
+            .where(*which, ~self._is_cut())
             .order_by(c.create_time, c.session_id)
             .limit(limit)
         )
         with self._database.read() as connection:
             return [OpenSession(*row) for row in connection.execute(query)]
 
-    def _cut(self, connection: Connection, revocation: Revocation) -> None:
+    def _cut(
+        self, connection: Connection, revocation: Revocation, except_session: str | None = None
+    ) -> None:
         now = self._clock()
         append(
             connection,
@@ -283,19 +332,31 @@ class Sessions:
             now=now,
             # The claim `iat` is a whole second. ``Issuer`` begins with the next one.
             issued_until=math.floor(now),
+            except_session=except_session,
         )
 
-    def _end_all(
-        self, connection: Connection, which: ColumnElement[bool], but: str | None = None
-    ) -> int:
+    def _end_some(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
+        """End up to ``BATCH`` sessions, in as many statements as one takes; how many were alive."""
         now = self._clock()
-        alive = 0
-        query = select(sessions.c.session_id, sessions.c.expire_time).where(which)
-        for row in connection.execute(query).all():
-            if row.session_id != but:
-                self._end(connection, row.session_id, now)
-                alive += row.expire_time > now
-        return alive
+        c = sessions.c
+        query = select(c.session_id, c.expire_time).where(*which).limit(BATCH)
+        found = connection.execute(query).all()
+        ids = [row.session_id for row in found]
+        if ids:
+            append_sessions(
+                connection, self._issuer, ids, expire_time=self._forgotten_at(now), now=now
+            )
+            connection.execute(delete(sessions).where(c.session_id.in_(ids)))
+        return sum(row.expire_time > now for row in found)
+
+    def _are_many(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> bool:
+        beyond = select(sessions.c.session_id).where(*which).offset(BATCH).limit(1)
+        return connection.execute(beyond).first() is not None
+
+    def _alive(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
+        alive = sessions.c.expire_time > self._clock()
+        query = select(func.count()).select_from(sessions).where(*which, alive)
+        return connection.scalar(query) or 0
 
     def _swap(
         self, connection: Connection, old: bytes, salt: bytes, spiffe_id: str, now: float
@@ -309,6 +370,7 @@ class Sessions:
                 c.token_hash == hashed(old),
                 c.spiffe_id == spiffe_id,
                 c.expire_time > now,
+                ~self._is_cut(),
             )
             .values(
                 token_hash=hashed(successor(old, salt)),
@@ -316,7 +378,7 @@ class Sessions:
                 last_use_time=now,
                 expire_time=case((c.end_time < idle, c.end_time), else_=idle),
             )
-            .returning(c.session_id, c.user_uid, c.expire_time)
+            .returning(c.session_id, c.user_uid, c.expire_time, c.create_time)
         ).one_or_none()
 
     def _end(self, connection: Connection, session_id: str, now: float) -> bool:
@@ -325,16 +387,43 @@ class Sessions:
         gone = delete(sessions).where(sessions.c.session_id == session_id)
         return connection.execute(gone).rowcount == 1
 
+    def _find(self, connection: Connection, family: bytes) -> Row[Any] | None:
+        mine = sessions.c.family_hash == hashed(family)
+        return connection.execute(select(sessions).where(mine, ~self._is_cut())).one_or_none()
+
+    def _is_cut(self) -> ColumnElement[bool]:
+        """Whether a session was ended by a cut, and is still to be deleted."""
+        c, cut = sessions.c, revocations.c
+        # Said, because the exists() between this and the sessions hides them from SQLAlchemy.
+        owner = select(users.c.name).where(users.c.uid == c.user_uid).correlate(sessions)
+        common = (
+            cut.issuer.in_((self._issuer, UNNAMED)),
+            cut.issued_until + 1 > c.create_time,
+        )
+        of_client = exists().where(cut.kind == Kind.CLIENT.value, cut.value == c.spiffe_id, *common)
+        of_user = exists().where(
+            cut.kind == Kind.USER.value,
+            cut.value == literal(_SUBJECT) + owner.scalar_subquery(),
+            func.coalesce(cut.except_session, "") != c.session_id,
+            *common,
+        )
+        return of_client | of_user
+
+    def _cut_until(self, connection: Connection, name: str, spiffe_id: str) -> float:
+        """Until when sessions of a user, and of a client, were ended by cuts; -1 for never."""
+        cut = revocations.c
+        user = (cut.kind == Kind.USER.value) & (cut.value == _SUBJECT + name)
+        client = (cut.kind == Kind.CLIENT.value) & (cut.value == spiffe_id)
+        ours = cut.issuer.in_((self._issuer, UNNAMED))
+        query = select(func.max(cut.issued_until)).where(ours, user | client)
+        until = connection.scalar(query)
+        return -1.0 if until is None else until
+
     def _forgotten_at(self, now: float) -> float:
         return now + self._access_token_lifetime + LEEWAY_SECONDS
 
     def _within(self, connection: Connection | None) -> AbstractContextManager[Connection]:
         return self._database.write() if connection is None else nullcontext(connection)
-
-
-def _find(connection: Connection, family: bytes) -> Row[Any] | None:
-    query = select(sessions).where(sessions.c.family_hash == hashed(family))
-    return connection.execute(query).one_or_none()
 
 
 def _repeated(present: Row[Any], token: bytes, now: float) -> bytes | None:

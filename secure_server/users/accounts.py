@@ -173,12 +173,16 @@ class Accounts:
 
         Raises ``NotFoundError``, ``AbortedError`` (stale etag) and ``LastAdministratorError``.
         """
-        with self._database.write() as connection:
-            account = _current(connection, name, etag)
-            if account.is_active_admin:
-                _check_not_last_admin(connection, account)
-            self._end_sessions(connection, account.uid, None)
-            records.remove(connection, account, self._clock())
+        while True:
+            with self._database.write() as connection:
+                account = _current(connection, name, etag)
+                if account.is_active_admin:
+                    _check_not_last_admin(connection, account)
+                self._end_sessions(connection, account.uid, None)
+                # All are ended. Where they are many, they are deleted in several transactions.
+                if not records.has_sessions(connection, account.uid):
+                    records.remove(connection, account, self._clock())
+                    return
 
     def change_password(
         self, name: str, current: str, new: str, *, keep_session: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
-from secure_server.store.schema import user_changes, users
+from secure_server.store.schema import sessions, user_changes, users
 from secure_server.users.account import ADMIN, Account, State
 from secure_server.users.changes import Kind
 
@@ -113,6 +113,12 @@ def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bo
         .values(password_hash=new, password_expire_time=None)
     )
     return result.rowcount == 1
+
+
+def has_sessions(connection: Connection, uid: str) -> bool:
+    """Whether there are sessions of the user, ended ones that are not deleted yet included."""
+    mine = select(sessions.c.session_id).where(sessions.c.user_uid == uid).limit(1)
+    return connection.execute(mine).first() is not None
 
 
 def _tell(connection: Connection, kind: Kind, account: Account, now: float) -> None:

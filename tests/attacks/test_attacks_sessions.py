@@ -61,7 +61,7 @@ def test_U15_of_two_refreshes_at_once_both_get_the_next_token_of_one_live_family
 ) -> None:
     """Both have seen the token good before either is served: no theft, so no revocation."""
     both_have_looked, looks = threading.Barrier(2, timeout=30), []
-    real = sessions_module._find
+    real = sessions_module.Sessions._find
 
     def find(*arguments: object) -> object:
         found = real(*arguments)
@@ -70,7 +70,7 @@ def test_U15_of_two_refreshes_at_once_both_get_the_next_token_of_one_live_family
             both_have_looked.wait()
         return found
 
-    monkeypatch.setattr(sessions_module, "_find", find)
+    monkeypatch.setattr(sessions_module.Sessions, "_find", find)
     one, other = at_once([lambda: user.refresh(user.tokens)] * 2)
     assert one.refresh_token == other.refresh_token
     assert user.is_known(one.access_token)

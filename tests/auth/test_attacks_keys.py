@@ -399,10 +399,10 @@ class TestIntrospection:
     ) -> None:
         clock = time.time()
         moment = [clock]
-        issuer = Issuer(clock=lambda: moment[0])
+        issuer, ours = (Issuer(clock=lambda: moment[0]) for _ in range(2))
         with (
             running_provider(issuer=issuer) as provider,
-            guarded(stack, introspection(provider, tmp_path, cache=30), issuer=issuer) as door,
+            guarded(stack, introspection(provider, tmp_path, cache=30), issuer=ours) as door,
         ):
             token = provider.opaque("opaque", exp=int(clock) + 65)
             for _ in range(5):

@@ -13,8 +13,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from paths_pki import Pki
+from paths_pki import DAY, Pki
 from paths_row import Row
+from paths_table import ZERO
 
 from secure_server.auth import Authenticators
 from secure_server.authz import Policy
@@ -32,7 +33,8 @@ _POLICY = '{"name": "all", "allow_rules": [{"name": "all"}]}'
 
 @functools.cache
 def _server() -> tuple[Authority, Issued]:
-    authority = Authority.create("server.example")
+    # Its guard's clock stands at the table's moments, its TLS reads the present one.
+    authority = Authority.create("server.example", clock=lambda: ZERO - 10 * DAY)
     names = ["localhost"], [ip_address("127.0.0.1")]
     return authority, authority.issue_server("server", *names, timedelta(days=90))
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -199,7 +200,7 @@ def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
     revocations.refresh()
     answers: Any = introspection.Introspection(
         OwnAuthenticator("jwt", own, time.time), revocations, clock=time.time
-    ).answer(questions(), None)
+    ).answer(questions(), SimpleNamespace(time_remaining=lambda: None))
     for number in range(1, 101):
         assert next(answers).correlation_id == str(number)
         assert read <= number + 18  # those that wait, and one on each side

@@ -64,10 +64,13 @@ class Installation:
         *,
         settings: str = "",
         environment: Mapping[str, str] | None = None,
+        before: str = "",
     ) -> None:
         """``settings`` are more TOML tables; ``environment`` holds ``SECURE_SERVER_…`` variables,
-        for keys of ``[server]`` and ``[log]``, which the file has already.
+        for keys of ``[server]`` and ``[log]``, which the file has already. ``before`` is what a
+        shell does before it becomes ``secure-server serve``: ``ulimit -n 300``.
         """
+        self._before = before
         self.root = root
         self.config = root / "secure-server.toml"
         self.config.write_text(_SETTINGS + settings, encoding="utf-8")
@@ -129,7 +132,7 @@ class Installation:
         log = self.root / f"server-{self._starts}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*self._command("serve"), "--ready-file", str(ready)],
+                [*self._shell(), *self._command("serve"), "--ready-file", str(ready)],
                 cwd=self.root,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -147,6 +150,9 @@ class Installation:
             server.kill()
             raise
         return server
+
+    def _shell(self) -> list[str]:
+        return ["sh", "-c", f'{self._before} && exec "$@"', "sh"] if self._before else []
 
     def _command(self, name: str) -> list[str]:
         # Beside the interpreter that runs this: the installation under test, whatever PATH says.
@@ -228,13 +234,17 @@ class Running:
 
 @contextmanager
 def running_server(
-    root: Path, *, settings: str = "", environment: Mapping[str, str] | None = None
+    root: Path,
+    *,
+    settings: str = "",
+    environment: Mapping[str, str] | None = None,
+    before: str = "",
 ) -> Iterator[Running]:
     """Install, bootstrap and start a server in an empty folder; end it by SIGTERM.
 
     Whatever fails inside, the server's log goes to standard error.
     """
-    installation = Installation(root, settings=settings, environment=environment)
+    installation = Installation(root, settings=settings, environment=environment, before=before)
     secret = installation.bootstrap()
     server = installation.start()
     try:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from tls.der import signed, split
 
-from secure_tls import Authority, RevocationList, RevocationListError
+from secure_tls import Authority, RevocationListError, RevocationLists
 
 # Later than this process may make its lists, however long it has been at other tests.
 NOW = time.time() + 3600
@@ -75,9 +75,9 @@ def sign(
     return builder.sign(authority.private_key, hashes.SHA256())
 
 
-def load(authority: Authority, path, data: bytes) -> RevocationList:
+def load(authority: Authority, path, data: bytes) -> RevocationLists:
     path.write_bytes(data)
-    return RevocationList.load(path, [authority.certificate], now=NOW)
+    return RevocationLists.load(path, [authority.certificate], now=NOW)
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
@@ -103,16 +103,18 @@ def test_T16_it_is_refused_beside_a_complete_one_too(authority: Authority, tmp_p
     folder.mkdir()
     (folder / "a.pem").write_bytes(complete)
     (folder / "b.pem").write_bytes(partial)
-    with pytest.raises(RevocationListError) as caught:
-        RevocationList.load(folder, [authority.certificate], now=NOW)
-    assert caught.value.code == "unsupported"
+    lists = RevocationLists.load(folder, [authority.certificate], now=NOW)
+    assert [each.path for each in lists] == [folder / "a.pem"]
+    (problem,) = lists.problems
+    assert f"{folder / 'b.pem'} is a delta, indirect or partial" in problem
 
 
 def test_what_limits_nothing_is_used(authority: Authority, tmp_path):
     """A place where the list is to be had, and extensions that are for others."""
     for extensions in ([(point(), True)], [(point(), False)], [(UNKNOWN, False)]):
         data = sign(authority, *extensions).public_bytes(Encoding.PEM)
-        assert load(authority, tmp_path / "crl", data).next_update > NOW
+        lists = load(authority, tmp_path / "crl", data)
+        assert lists.of(authority.certificate).next_update > NOW
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_a_folder_without_a_list_is_no_list(authority: Authority, tmp_path):
         if name is not None:
             (folder / name).write_bytes(sign(authority).public_bytes(Encoding.PEM))
         with pytest.raises(RevocationListError) as caught:
-            RevocationList.load(folder, [authority.certificate], now=NOW)
+            RevocationLists.load(folder, [authority.certificate], now=NOW)
         assert caught.value.code == "missing"
         assert str(folder) in str(caught.value)
 
@@ -186,7 +188,8 @@ def test_a_list_counts_from_the_second_of_its_issue(authority: Authority, tmp_pa
     path = tmp_path / "crl"
     path.write_bytes(sign(authority).public_bytes(Encoding.PEM))
     start = float(int(NOW - 60))
-    assert RevocationList.load(path, [authority.certificate], now=start).next_update > start
+    lists = RevocationLists.load(path, [authority.certificate], now=start)
+    assert lists.of(authority.certificate).next_update > start
     with pytest.raises(RevocationListError) as caught:
-        RevocationList.load(path, [authority.certificate], now=start - 1)
+        RevocationLists.load(path, [authority.certificate], now=start - 1)
     assert caught.value.code == "not_yet_valid"
