@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cheroot.connections import ConnectionManager
@@ -38,6 +38,8 @@ class _Connections(ConnectionManager):
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self._stopping = threading.Event()
+        self._ready = self._selector.select
+        self._selector.select = self._still_open
 
     def stop(self) -> None:
         self._stopping.set()
@@ -57,6 +59,12 @@ class _Connections(ConnectionManager):
             return None
         self._make_room(MOST_CONNECTIONS)
         return connection
+
+    def _still_open(self, timeout: float | None = None) -> Iterator[tuple[int, Any]]:
+        """What is ready, but for connections that were closed for earlier ones of the same look."""
+        for descriptor, connection in list(self._ready(timeout)):
+            if (descriptor, connection) in self._selector.connections:
+                yield descriptor, connection
 
     def _make_room(self, most: int) -> None:
         """Close the connection that has been silent for longest, where there are ``most``."""

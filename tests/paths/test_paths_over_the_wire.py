@@ -86,13 +86,13 @@ def test_M5_a_renewed_intermediate_is_served_without_a_restart(
     style: str, server: Callable[..., Server]
 ) -> None:
     """The same leaf comes with the old intermediate until that is over, then with the new one."""
-    old = authority("root", until=100)
+    old = authority("root", until=3600)
     new = authority("root", key="mid", subject="mid")
     pki = Pki({"mid": old, "new": new}, ZERO)
     running = server(Row("renewed"), pki, style)
     before = running.channel("leaf", ["mid"])
     assert _code(before) is OK
-    running.now = ZERO + 101
+    running.now = ZERO + 3601
     assert _code(before) is UNAUTHENTICATED
     after = running.channel("leaf", ["new"])
     both = running.channel("leaf", ["mid", "new"])

@@ -17,6 +17,7 @@ from h2.events import RemoteSettingsChanged
 
 from secure_server.throttle import Throttle
 from support.raw import context_from_files, frame, raw_client
+from support.door import wait_until
 from support.running import running_server
 
 GOAWAY = 0x7
@@ -33,6 +34,7 @@ def test_a_client_that_makes_grpc_write_lines_fills_no_log(tmp_path: Path) -> No
                 client = open_ones.enter_context(raw_client(running.address, context))
                 client.wait_for(RemoteSettingsChanged)
                 client.send(goodbye * 5)
+            wait_until(lambda: running.server.log.lower().count("goaway") >= 5)
             running.admin_token()
         running.server.stop()
         lines = [json.loads(line) for line in running.server.log.splitlines()]  # all of it is JSON
