@@ -16,8 +16,8 @@ import pytest
 from h2.events import RemoteSettingsChanged
 
 from secure_server.throttle import Throttle
-from support.raw import context_from_files, frame, raw_client
 from support.door import wait_until
+from support.raw import context_from_files, frame, raw_client
 from support.running import running_server
 
 GOAWAY = 0x7
