@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class Streams:
         """Serve this many streams at once."""
         self._free = threading.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="stream")
+        self._senders = ThreadPoolExecutor(threads, thread_name_prefix="send")
         self._groups: set[StreamGroup] = set()
 
     def __len__(self) -> int:
@@ -58,9 +60,15 @@ class Streams:
         finally:
             self._free.release()
 
+    def run_later(self, send: Callable[[], None]) -> None:
+        """Run a function on a thread that is for sending alone, when one is free."""
+        with contextlib.suppress(RuntimeError):  # closed: the calls are over too
+            self._senders.submit(send)
+
     def close(self) -> None:
         """Let the threads go once they are idle; wait for none."""
         self._executor.shutdown(wait=False)
+        self._senders.shutdown(wait=False)
 
 
 class StreamGroup:
@@ -86,6 +94,10 @@ class StreamGroup:
         if not closed(lambda: self._open.discard(stream)):
             self._open.discard(stream)  # the caller has hung up already
         return True
+
+    def run_later(self, send: Callable[[], None]) -> None:
+        """As ``Streams.run_later``."""
+        self._streams.run_later(send)
 
     def end_all(self) -> None:
         """End what is open now."""

@@ -22,6 +22,7 @@ from secure_server.bounded import Bounded
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
 from secure_server.guard.core import Core
+from secure_server.guard.outbox import Outbox
 from secure_server.guard.patience import Patience
 from secure_server.guard.refusal import Answer, Refusal
 from secure_server.guard.status import (
@@ -168,7 +169,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
                 send(_call(method, behavior, argument, context))
 
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
-            stream = _Stream(lambda: respond(requests, context, stream.send), context, send)
+            stream = _Stream(lambda: respond(requests, context, stream.say), context, send)
+            if sends_itself:
+                stream.say = Outbox(stream.send, self.streams.run_later, context.cancel).put
             # Off the serving thread too: what is told of ended calls may be the host's.
             ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
@@ -232,6 +235,8 @@ class _Stream:
         self._is_complete = False
         self._one_at_a_time = threading.Lock()
         self.unattended = False
+        self.say: Send = self.send
+        """What the servicer, and the end of its function, send by."""
 
     @property
     def status(self) -> str:
@@ -246,14 +251,13 @@ class _Stream:
         except Exception:  # noqa: BLE001 - its status is set; what follows sends it
             self.unattended = False
         if not self.unattended and self._context.is_active():
-            self.send(None)
+            self.say(None)
 
     def send(self, response: Any) -> None:
         """Send a response, or the status for None. Never on the serving thread: a message waits
         for that thread.
         """
-        # A servicer that sends by itself may do so from several threads: grpcio loses a message
-        # beside another one, and waits for it for ever.
+        # Beside another one on its way grpcio loses a message, and waits for it for ever.
         with self._one_at_a_time:
             if response is None:
                 if not self._context.is_active():
