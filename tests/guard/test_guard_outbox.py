@@ -23,7 +23,7 @@ OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 SERVING, NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
 
 
-def test_grpcios_own_health_service_is_not_stopped_by_watchers_who_take_nothing(
+def test_M9_grpcios_own_health_service_is_not_stopped_by_watchers_who_take_nothing(
     tmp_path: Path,
 ) -> None:
     """It sends while it holds the lock that ``Check`` and the graceful shutdown need."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("server", ["service", "servicer"])
-def test_streams_that_are_opened_and_cancelled_freeze_no_server(server: str) -> None:
+def test_M9_streams_that_are_opened_and_cancelled_freeze_no_server(server: str) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "stress.health_watch", "--json"),
