@@ -63,10 +63,6 @@ class Verdict:
     since: float
     until: float
 
-    def holds_at(self, now: float) -> bool:
-        """Whether the answer would be the same at ``now``, seconds since the epoch."""
-        return self.since <= now <= self.until
-
 
 def judge_client(leaf: bytes, sent: bytes, trust: Trust, now: float) -> Verdict:
     """Judge a client's certificate as its TLS connection presented it.

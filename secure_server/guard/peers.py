@@ -46,7 +46,10 @@ class Peers:
     def knows(self, transport: Transport, now: float) -> bool:
         """Whether ``identify`` would parse and verify nothing."""
         certificates = transport.get("x509_pem_cert")
-        return not certificates or self._known(certificates[0], transport, now) is not None
+        if not certificates:
+            return True
+        verdict = self._known(certificates[0], transport)
+        return verdict is not None and verdict.since <= now <= verdict.until
 
     def identify(self, transport: Transport, now: float) -> Peer | None:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
@@ -58,17 +61,20 @@ class Peers:
         if not certificates:
             return None
         leaf = certificates[0]
-        verdict = self._known(leaf, transport, now) or self._judge(leaf, transport, now)
+        verdict = self._known(leaf, transport)
+        if verdict is None or not verdict.since <= now <= verdict.until:
+            verdict = self._judge(leaf, transport, now)
         if verdict.code:
             raise _refused(verdict.code, verdict.reason, verdict.peer)
         return verdict.peer
 
-    def _known(self, leaf: bytes, transport: Transport, now: float) -> Verdict | None:
+    def _known(self, leaf: bytes, transport: Transport) -> Verdict | None:
         judged = self._judged.get(leaf)
         if judged is None or judged.trust is not self.trust:
             return None
-        verdict = judged.verdicts.get(_digest(transport))
-        return verdict if verdict is not None and verdict.holds_at(now) else None
+        sent = transport.get("x509_pem_cert_chain")
+        # Where a client sends nothing beside its leaf, gRPC hands over an empty text.
+        return judged.verdicts.get(_digest(sent) if sent and sent[0] else b"")
 
     def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
         trust = self.trust
@@ -76,16 +82,15 @@ class Peers:
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)
             self._judged.put(leaf, judged)
-        sent = b"".join(transport.get("x509_pem_cert_chain", ()))
-        verdict = judge_client(leaf, sent, trust, now)
-        judged.verdicts.put(_digest(transport), verdict)
+        sent = transport.get("x509_pem_cert_chain", ())
+        verdict = judge_client(leaf, b"".join(sent), trust, now)
+        judged.verdicts.put(_digest(sent) if sent and sent[0] else b"", verdict)
         return verdict
 
 
-def _digest(transport: Transport) -> bytes:
+def _digest(sent: Sequence[bytes]) -> bytes:
     """What tells chains apart; a client may send a hundred kilobytes, so they are not kept."""
-    sent = transport.get("x509_pem_cert_chain")
-    return hashlib.sha256(b"".join(sent)).digest() if sent else b""
+    return hashlib.sha256(b"".join(sent)).digest()
 
 
 def _refused(code: str, detail: str, peer: Peer | None = None) -> Refusal:
