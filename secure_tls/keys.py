@@ -19,6 +19,9 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 # NIST SP 800-131A, revision 2: the least that may be used.
 _MIN_RSA_BITS = 2048
 _MIN_RSA_EXPONENT = 65537  # NIST SP 800-56B, revision 2, section 6.2
+# What BoringSSL, gRPC's TLS, has as its bounds.
+_MAX_RSA_BITS = 16384
+_MAX_RSA_EXPONENT_BITS = 33
 
 
 class KeyType(StrEnum):
@@ -58,6 +61,14 @@ def weakness(public_key: PublicKeyTypes) -> str:
     ):
         return ""
     return f"{kind_of(public_key)} is none that gRPC can use"
+
+
+def is_slow(public_key: PublicKeyTypes) -> bool:
+    """Whether it takes long to verify with this key, and only an attacker makes such a one."""
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        return False
+    exponent = public_key.public_numbers().e
+    return public_key.key_size > _MAX_RSA_BITS or exponent.bit_length() > _MAX_RSA_EXPONENT_BITS
 
 
 def is_servable(public_key: PublicKeyTypes) -> bool:

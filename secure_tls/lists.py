@@ -136,7 +136,8 @@ class RevocationLists:
 
     def __iter__(self) -> Iterator[IssuerList]:
         """The lists whose authorities are known."""
-        return iter([each for each in self._by_key.values() if each is not None])
+        # At once: calls add to it meanwhile.
+        return iter([each for each in tuple(self._by_key.values()) if each is not None])
 
     def warnings(self, now: float) -> list[str]:
         """What an operator should see to, in sentences; ``now`` is seconds since the epoch."""
@@ -172,8 +173,10 @@ def _read(
         else:
             matched.append((spki(issuer.public_key()), IssuerList.of(parsed)))
     # Whom the file spoke for it must go on speaking for: a stranger's list in the place of ours
-    # would let in all that we revoked.
-    if unmatched and last is not None and {k for k, _ in last.matched} - {k for k, _ in matched}:
+    # would let in all that we revoked. But an authority may have left its bundle.
+    trusted = {spki(each.public_key()) for each in authorities}
+    before = set() if last is None else {key for key, _ in last.matched} & trusted
+    if unmatched and before - {key for key, _ in matched}:
         raise RevocationListError(
             "foreign",
             f"{path} has a list of {unmatched[0].crl.issuer.rfc4514_string()!a}, which is no "

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from secure_tls import links, pem
 from secure_tls.errors import PathError, PeerError
-from secure_tls.keys import weakness
+from secure_tls.keys import is_slow, weakness
 from secure_tls.links import Links
 from secure_tls.lists import IssuerList, RevocationLists
 from secure_tls.peer import Peer, parse_peer
@@ -158,7 +158,9 @@ def _parse_sent(sent: bytes) -> list[x509.Certificate]:
             _ = certificate.issuer, certificate.signature_hash_algorithm
         except pem.MALFORMED:
             continue  # of an algorithm of the future, say: no path leads over it
-        certificates.append(certificate)
+        # TLS here has no use for such a key, and each signature that is tried with it takes 10 ms.
+        if not is_slow(certificate.public_key()):
+            certificates.append(certificate)
     return certificates
 
 

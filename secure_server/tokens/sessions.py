@@ -271,6 +271,7 @@ class Sessions:
         if connection.execute(select(c.session_id).where(*which, begun).limit(1)).first():
             cut = Revocation(self._issuer, Kind.USER, _SUBJECT + name)
             self._cut(connection, cut, except_session)
+        self._end_later(connection, which)
         self._end_some(connection, which)
         self._sweep()
         return alive
@@ -300,6 +301,7 @@ class Sessions:
             if not self._are_many(connection, [which]):
                 return self._end_some(connection, [which])
             alive = self._alive(connection, [which])
+            self._end_later(connection, [which])
         self._sweep()
         return alive
 
@@ -348,6 +350,14 @@ class Sessions:
             )
             connection.execute(delete(sessions).where(c.session_id.in_(ids)))
         return sum(row.expire_time > now for row in found)
+
+    def _end_later(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> None:
+        """End by their IDs those which a cut does not reach: after a cut of their user, a session
+        begins in the seconds to come, and one of their client now is about less; and the reverse.
+        """
+        later = sessions.c.create_time >= math.floor(self._clock()) + 1
+        while self._end_some(connection, [*which, later]):
+            pass
 
     def _are_many(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> bool:
         beyond = select(sessions.c.session_id).where(*which).offset(BATCH).limit(1)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from paths_pki import DAY, Pki, authority, client
 from paths_row import Row
 from paths_table import ROWS, ZERO
 
+from secure_tls import links
 from secure_tls.lists import RevocationLists
 from secure_tls.paths import Verdict, judge_client
 from secure_tls.trust import Trust
@@ -192,6 +195,28 @@ def test_M4_eight_certificates_that_all_vouch_for_each_other_cost_less_than_a_se
     verdict = judge_client(leaf, sent, trust, ZERO)
     assert time.thread_time() - begin < 1.0
     assert verdict.code
+
+
+def test_M4_keys_that_are_slow_to_verify_with_cost_nothing(tmp_path: Path) -> None:
+    """Anybody can make an authority of our name with an exponent of 2048 bits; TLS here cannot use
+    it, and a signature that is tried with it takes a hundred times as long.
+    """
+    row = Row("slow", sent=("mid",), pki={"mid": authority("root", kind="rsa2048")})
+    pki = row.build(ZERO)
+    mid = pki.certificate("mid")
+    slow = rsa.RSAPublicNumbers(2**2047 - 1, 2**2047 + 2**2000 + 1).public_key()
+    template = x509.CertificateBuilder(
+        mid.issuer, mid.subject, slow, 1, mid.not_valid_before_utc, mid.not_valid_after_utc
+    ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    made = template.sign(pki.key("spare"), hashes.SHA256()).public_bytes(Encoding.PEM)
+    trust = _trust(row, pki, tmp_path, ZERO)
+    with pytest.MonkeyPatch.context() as patch:
+        tried: list[x509.Certificate] = []
+        signed = links._signed
+        patch.setattr(links, "_signed", lambda one, other: tried.append(one) or signed(one, other))
+        assert judge_client(pki.pem("leaf"), made + pki.pem("mid"), trust, ZERO).code == ""
+    assert mid in tried
+    assert x509.load_pem_x509_certificate(made) not in tried
 
 
 def test_M4_thousands_of_certificates_are_refused_before_they_are_read() -> None:

@@ -228,3 +228,21 @@ def test_a_process_that_dies_after_the_cut_has_ended_all_and_the_next_deletes_th
         assert time.monotonic() < end
         threading.Event().wait(0.01)
     sweeper.close()
+
+
+@pytest.mark.parametrize("how", ["client", "user"])
+def test_a_session_that_begins_in_a_second_to_come_is_ended_too(sessions, database, clock, how):
+    """Its user's cut made it begin later than a cut of its client now reaches, and the reverse."""
+    add(database, clock, "u2" if how == "client" else "u1", GATEWAY)
+    if how == "client":
+        for _ in range(5):
+            sessions.revoke_user("u1", USER)
+    else:
+        sessions.revoke_client(MINE)
+    later = sessions.open("u1", GATEWAY if how == "client" else MINE)
+    assert later.issued_at > clock.now + (4 if how == "client" else 0)
+    assert everybody_out(sessions, database, how, None) == MANY + 1
+    assert sessions.find(later.session_id) is None
+    clock.now += 20
+    with pytest.raises(RefreshRefusedError):
+        sessions.rotate(later.refresh_token, GATEWAY if how == "client" else MINE)

@@ -190,6 +190,17 @@ def test_T16_a_list_of_a_foreign_authority_revokes_nothing_and_is_warned_of(auth
     assert "no authority of the trust bundle" in crl.warnings(NOW)[0]
 
 
+def test_M6_a_partner_that_is_no_longer_trusted_does_not_hold_up_our_own_list(authority, write):
+    other = Authority.create("example.net")
+    both = (authority.certificate, other.certificate)
+    theirs = pem(other.crl([], number=1))
+    before = RevocationLists.load(write(pem(authority.crl([], number=1)) + theirs), both, now=NOW)
+    path = write(pem(authority.crl([7], number=2)) + theirs)
+    after = RevocationLists.load(path, both[:1], now=NOW, last=before)
+    assert after.problems == ()
+    assert after.of(authority.certificate).serials == {7}
+
+
 def test_a_leaf_cannot_sign_lists(authority, write):
     leaf = authority.issue_client("c")
     impostor = Authority(leaf.certificate, leaf.private_key, "example.org")
