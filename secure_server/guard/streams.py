@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+
+from secure_server.guard.pool import Pool
 
 
 class OpenStream(Protocol):
@@ -29,7 +30,7 @@ class Streams:
     def __init__(self, threads: int) -> None:
         """Serve this many streams at once."""
         self._free = threading.Semaphore(threads)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="stream")
+        self._executor = Pool(threads, name="stream")
         self._groups: set[StreamGroup] = set()
 
     def __len__(self) -> int:
