@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 
 import grpc
@@ -27,6 +26,7 @@ from secure_server.guard import AuditEvent, Guard, log_audit
 from secure_server.guard.chain import build_chain, grants
 from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
+from secure_server.guard.pool import Pool
 from secure_server.http import HTTPServer, json_page
 from secure_server.limits import channel_arguments
 from secure_server.services.cursors import Cursors
@@ -158,7 +158,7 @@ class Server:
             "How often the serving thread has not moved for 5 seconds, since the start.",
             lambda: self._guard.watchdog.stalls,
         )
-        self._door = ThreadPoolExecutor(config.server.door_threads, thread_name_prefix="door")
+        self._door = Pool(config.server.door_threads, name="door")
         self._undo.append(lambda: self._door.shutdown(wait=False))
         self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:

@@ -40,7 +40,9 @@ class Throttle:
         self._most = most
         self._seconds = seconds
         self._clock = clock
-        self._lock = threading.Lock()
+        # Reentrant, and every step under it complete in itself: the garbage collector may run
+        # there, and what it finds may want to log (``sys.unraisablehook``).
+        self._lock = threading.RLock()
         self._kinds: dict[Hashable, _Kind] = {}
         self._timer: threading.Timer | None = None
 
@@ -70,14 +72,15 @@ class Throttle:
         with self._lock:
             self._timer = None
             over = self._take_over(float("inf") if at_once else self._clock())
-            waiting = [one.ends_at for one in self._kinds.values() if one.held_back]
+            waiting = [one.ends_at for one in tuple(self._kinds.values()) if one.held_back]
             if waiting:
                 self._tell_later(min(waiting) - self._clock())
         _tell(over)
 
     def _take_over(self, now: float) -> list[_Kind]:
-        over = [kind for kind, one in self._kinds.items() if one.ends_at <= now]
-        return [self._kinds.pop(kind) for kind in over]
+        over = [kind for kind, one in tuple(self._kinds.items()) if one.ends_at <= now]
+        taken = (self._kinds.pop(kind, None) for kind in over)
+        return [one for one in taken if one is not None]
 
     def _tell_later(self, seconds: float) -> None:
         if self._timer is None:

@@ -36,7 +36,16 @@ _SLOW = 5.0
 class CallCallbacks:
     """The callbacks of one call, which run one after the other, in the order they were added."""
 
-    __slots__ = ("_callbacks", "_ended", "_lock", "_runner", "name", "started_at", "thread")
+    __slots__ = (
+        "_callbacks",
+        "_ended",
+        "_lock",
+        "_names",
+        "_runner",
+        "name",
+        "started_at",
+        "thread",
+    )
 
     def __init__(self, runner: Callbacks) -> None:
         self.name = ""
@@ -44,6 +53,7 @@ class CallCallbacks:
         self.thread = 0
         self.started_at = 0.0
         self._runner = runner
+        self._names: set[str] = set()
         self._lock = threading.Lock()
         self._callbacks: list[tuple[contextvars.Context, Callback]] | None = []
         self._ended: list[tuple[contextvars.Context, Callback]] = []
@@ -56,7 +66,11 @@ class CallCallbacks:
             if self._callbacks is None:
                 return False
             self._callbacks.append((contextvars.copy_context(), callback))
-            self.name += f", {_name(callback)}" if self.name else _name(callback)
+            # Each once: how often one is added may be the caller's choice, and would make kinds.
+            name = _name(callback)
+            if name not in self._names:
+                self._names.add(name)
+                self.name += f", {name}" if self.name else name
             return True
 
     def end(self) -> None:

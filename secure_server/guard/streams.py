@@ -6,8 +6,9 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+
+from secure_server.guard.pool import Pool
 
 
 class OpenStream(Protocol):
@@ -30,8 +31,8 @@ class Streams:
     def __init__(self, threads: int) -> None:
         """Serve this many streams at once."""
         self._free = threading.Semaphore(threads)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="stream")
-        self._senders = ThreadPoolExecutor(threads, thread_name_prefix="send")
+        self._executor = Pool(threads, name="stream")
+        self._senders = Pool(threads, name="send")
         self._groups: set[StreamGroup] = set()
 
     def __len__(self) -> int:

@@ -141,8 +141,13 @@ class Watchdog:
         with self._lock:
             if self._thread is not None or self._over.is_set():
                 return
-            self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._thread.start()
+            thread_of_ours = threading.Thread(target=self._run, name="watchdog", daemon=True)
+            try:
+                thread_of_ours.start()
+            except RuntimeError:  # the system has no more: a later call tries again
+                del self.threads[thread]
+                return
+            self._thread = thread_of_ours
 
     def _run(self) -> None:
         while not self._over.wait(LOOK_EVERY):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -23,6 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 WRITE_PATIENCE = 0.8
 """Seconds that the writes of a call wait for the store's write lock: the caller of a store that is
 locked learns it within a second."""
+
+_LAST_WORD = 0.1
+"""Seconds before the caller's deadline in which it is told; less of a deadline that is near."""
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     users.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -100,8 +104,11 @@ _OURS = (
 def waiting(context: Any) -> Iterator[None]:
     """Have writes give up while the caller can still be told."""
     remaining = context.time_remaining()
-    patience = WRITE_PATIENCE if remaining is None else min(WRITE_PATIENCE, 0.8 * remaining)
-    with waiting_at_most(patience):
+    if remaining is None:
+        until = float("inf")
+    else:
+        until = time.monotonic() + remaining - min(_LAST_WORD, 0.2 * remaining)
+    with waiting_at_most(WRITE_PATIENCE, until=until):
         yield
 
 

@@ -23,7 +23,7 @@ from secure_server.store.errors import (
     StoreUnusableError,
     from_sqlite,
 )
-from secure_server.store.patience import waits_until
+from secure_server.store.patience import waited, waits_until
 from secure_server.store.tailer import Tailer
 
 __all__ = ["Database"]
@@ -98,13 +98,18 @@ class Database:
         # Threads that wait are threads that no read gets.
         if not self._waiting.acquire(blocking=False):
             raise _locked()
+        begin, has_begun = time.monotonic(), False
         try:
             with self._turn() as until, _pool_errors(), self._engine.connect() as connection:
                 connection.execution_options(write_until=until)
                 with connection.begin():
+                    has_begun = True
+                    waited(time.monotonic() - begin)
                     yield connection
         finally:
             self._waiting.release()
+            if not has_begun:
+                waited(time.monotonic() - begin)
         self.tailer.wake()
 
     @contextmanager

@@ -7,22 +7,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_UNTIL: ContextVar[float] = ContextVar("secure_server_store_until", default=float("inf"))
+_FOREVER = float("inf")
+
+
+class _Patience:
+    """What a block, and the one around it, may still wait."""
+
+    __slots__ = ("left", "outer", "until")
+
+    def __init__(self, seconds: float, until: float, outer: _Patience | None) -> None:
+        self.left = seconds
+        self.until = until
+        self.outer = outer
+
+
+_PATIENCE: ContextVar[_Patience | None] = ContextVar("secure_server_store_patience", default=None)
 
 
 @contextmanager
-def waiting_at_most(seconds: float) -> Iterator[None]:
-    """Have writes of the block wait no longer than that for the write lock, all together.
+def waiting_at_most(seconds: float, *, until: float = _FOREVER) -> Iterator[None]:
+    """Have writes of the block wait no longer than that for the write lock, all together, and not
+    beyond ``until`` (``time.monotonic()``).
 
-    A block inside another cannot wait for longer than that one.
+    Only waiting counts: a log-in whose password was long in a queue has not waited for the store. A
+    block inside another cannot wait for longer than that one.
     """
-    token = _UNTIL.set(min(_UNTIL.get(), time.monotonic() + max(0.0, seconds)))
+    outer = _PATIENCE.get()
+    if outer is not None:
+        seconds, until = min(seconds, outer.left), min(until, outer.until)
+    token = _PATIENCE.set(_Patience(seconds, until, outer))
     try:
         yield
     finally:
-        _UNTIL.reset(token)
+        _PATIENCE.reset(token)
 
 
 def waits_until(seconds: float) -> float:
     """Until when (``time.monotonic()``) a write that begins now waits, ``seconds`` at the most."""
-    return min(_UNTIL.get(), time.monotonic() + seconds)
+    now, patience = time.monotonic(), _PATIENCE.get()
+    if patience is None:
+        return now + seconds
+    return min(now + max(0.0, min(seconds, patience.left)), patience.until)
+
+
+def waited(seconds: float) -> None:
+    """Count what a write has waited."""
+    patience = _PATIENCE.get()
+    while patience is not None:
+        patience.left -= seconds
+        patience = patience.outer

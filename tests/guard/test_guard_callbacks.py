@@ -117,6 +117,24 @@ def test_those_that_never_return_keep_their_share_of_the_threads_and_are_told_of
     wait_until(lambda: len(ran) == 5)
 
 
+def test_how_many_a_call_has_makes_no_kind_of_its_own() -> None:
+    """A servicer may add one a message: then their number is the caller's choice."""
+    over, ran = threading.Event(), threading.Event()
+    runner = Callbacks()
+    for count in range(1, 18):
+        for _ in range(16):
+            call = runner.of_call()
+            for _ in range(count):
+                call.add(over.wait)
+            call.end()
+    other = runner.of_call()
+    other.add(ran.set)
+    other.end()
+    assert ran.wait(10)
+    over.set()
+    runner.close(10)
+
+
 def test_a_stream_s_are_run_when_its_caller_hangs_up(door: Door) -> None:
     over = threading.Event()
     ran: list[str] = []

@@ -171,6 +171,25 @@ def test_however_many_kinds_there_are_the_lines_are_bounded() -> None:
     assert admitted + sum(counted) == 10_000
 
 
+def test_a_line_may_come_while_another_one_is_counted() -> None:
+    """The garbage collector runs where it likes, and what it finds may want to log."""
+    import threading
+
+    admitted: list[bool | None] = []
+
+    def now() -> float:
+        if not admitted:
+            admitted.append(None)
+            admitted.append(throttle.admit("found", lambda _: None))
+        return 0.0
+
+    throttle = Throttle(clock=now)
+    thread = threading.Thread(target=throttle.tell, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert admitted == [None, True]
+
+
 def test_what_was_held_back_is_told_although_no_line_follows() -> None:
     import threading
 

@@ -43,6 +43,22 @@ def test_a_block_waits_no_longer_than_it_may_and_one_inside_it_neither(database,
     assert waits_until(5) > time.monotonic() + 4
 
 
+def test_only_waiting_counts_not_what_is_done_before(database, held):
+    """A log-in whose password waited to be hashed has as much time for the lock as any other."""
+    with waiting_at_most(0.3):
+        time.sleep(0.4)
+        assert 0.25 < refused_after(database) < 2
+        assert refused_after(database) < 0.1
+    with waiting_at_most(60, until=time.monotonic() + 0.2):  # the deadline of a call
+        time.sleep(0.1)
+        assert refused_after(database) < 0.15
+        held.set()
+    with waiting_at_most(0.3):
+        time.sleep(0.4)
+        with database.write():
+            pass
+
+
 def test_it_holds_for_the_lock_of_another_process_too(database, url):
     import sqlite3
 

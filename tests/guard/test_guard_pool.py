@@ -1,0 +1,42 @@
+"""Where the system starts no more threads."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from secure_server.guard.callbacks import Callbacks
+from secure_server.guard.pool import Pool
+from secure_server.guard.watchdog import Watchdog
+
+
+def _refuse(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_pool_goes_on_with_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(8, name="few")
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
+    begun, over = threading.Event(), threading.Event()
+    first = pool.submit(lambda: begun.set() or over.wait(10))
+    assert begun.wait(10)
+    rest = [pool.submit(int) for _ in range(20)]  # not one of them raises
+    over.set()
+    assert first.result(10)
+    assert [one.result(10) for one in rest] == [0] * 20
+    pool.shutdown()
+
+
+def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watchdog = Watchdog(Callbacks())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _refuse)
+        watchdog.add_serving_thread()  # does not raise: the call that comes with it goes on
+    assert not watchdog.threads  # so that the next call adds it
+    watchdog.add_serving_thread()
+    assert watchdog.threads
+    assert "watchdog" in {thread.name for thread in threading.enumerate()}
+    watchdog.close()
