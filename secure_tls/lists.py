@@ -60,13 +60,20 @@ class RevocationLists:
     only once a client has sent that authority's certificate: ``of`` remembers what came of it.
     """
 
-    def __init__(self, files: Mapping[Path, FileLists], problems: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        files: Mapping[Path, FileLists],
+        problems: tuple[str, ...],
+        gone: Mapping[bytes, IssuerList],
+    ) -> None:
         """Made by ``load``."""
         self.files = files
         """What each file holds, or held when it could last be used."""
-        self._by_key: dict[bytes, IssuerList | None] = {}
+        self._by_key: dict[bytes, tuple[IssuerList, ...]] = {}
         for key, found in (each for file in files.values() for each in file.matched):
-            self._by_key[key] = _newer(self._by_key.get(key), found)
+            self._by_key[key] = _newest(*self._by_key.get(key, ()), found)
+        self.gone = {key: each for key, each in gone.items() if key not in self._by_key}
+        """Lists of authorities that no file speaks for any more, by the authority's key."""
         self._unmatched = tuple(each for file in files.values() for each in file.unmatched)
         self._claimed: set[int] = set()
         self.problems = problems
@@ -93,8 +100,8 @@ class RevocationLists:
         at all, raises ``RevocationListError``, whose ``code`` is one of ``missing``,
         ``unreadable``, ``malformed``, ``forged`` (the signature is not that of the authority that
         it names), ``unsupported`` (delta, indirect or partial lists), ``no_next_update``,
-        ``not_yet_valid``; with ``last``, ``foreign`` is another problem: a stranger's list in the
-        place of one that was there.
+        ``not_yet_valid``. With ``last`` there are two other problems: ``foreign``, a stranger's
+        list in the place of one that was there, and ``older``, that authority's own of before.
         """
         known = tuple(authorities)
         before: Mapping[Path, FileLists] = {} if last is None else last.files
@@ -104,6 +111,7 @@ class RevocationLists:
             for one in _files(Path(path)):
                 try:
                     files[one] = _read(one, known, now, before.get(one))
+                    _check_newer(files[one], last)
                 except RevocationListError as error:
                     errors.append(error)
                     if one in before:
@@ -115,29 +123,47 @@ class RevocationLists:
                 raise errors[0]
             files.update(before)
         problems = tuple(error.message for error in errors)
-        if last is not None and (files, problems) == (last.files, last.problems):
-            return last
-        return cls(files, problems)
+        if last is None:
+            return cls(files, problems, {})
+        trusted = {spki(each.public_key()) for each in known}
+        earlier = {**last.in_force, **last.gone}
+        present = cls(files, problems, {key: earlier[key] for key in earlier.keys() & trusted})
+        return last if present._is_like(last) else present
+
+    def _is_like(self, other: RevocationLists) -> bool:
+        """Whether both were read from the same."""
+        mine, theirs = ((each.files, each.problems, each.gone) for each in (self, other))
+        return mine == theirs
 
     def of(self, issuer: x509.Certificate) -> IssuerList | None:
-        """The list of the authority with this certificate's key, None where there is none."""
+        """The list of the authority with this certificate's key, None where there is none; where
+        it has one of all certificates and one of leaves alone, the first.
+        """
+        return next(iter(self.all_of(issuer)), None)
+
+    def all_of(self, issuer: x509.Certificate) -> tuple[IssuerList, ...]:
+        """All lists that count of the authority with this certificate's key."""
         key = spki(issuer.public_key())
-        if key not in self._by_key:
-            found: IssuerList | None = None
+        found = self._by_key.get(key, ())
+        if not found:
             for number, parsed in enumerate(self._unmatched):
                 if is_signed_by(parsed.crl, issuer):
-                    found = _newer(found, IssuerList.of(parsed))
+                    found = _newest(*found, IssuerList.of(parsed))
                     self._claimed.add(number)
             # Bounded: only what lists were there for is remembered, the rest is soon found again.
-            if found is not None:
+            if found:
                 self._by_key[key] = found
-            return found
-        return self._by_key[key]
+        return found
+
+    @property
+    def in_force(self) -> Mapping[bytes, IssuerList]:
+        """One list of each authority that is known, by the authority's key."""
+        return {key: found[0] for key, found in tuple(self._by_key.items())}
 
     def __iter__(self) -> Iterator[IssuerList]:
         """The lists whose authorities are known."""
         # At once: calls add to it meanwhile.
-        return iter([each for each in tuple(self._by_key.values()) if each is not None])
+        return iter([each for found in tuple(self._by_key.values()) for each in found])
 
     def warnings(self, now: float) -> list[str]:
         """What an operator should see to, in sentences; ``now`` is seconds since the epoch."""
@@ -154,11 +180,41 @@ class RevocationLists:
             for number, each in enumerate(self._unmatched)
             if number not in self._claimed
         ]
-        return [*stale, *waiting]
+        gone = [
+            f"The revocation list of {each.issuer!a}, which was in {each.path}, is gone: what it "
+            "revoked is let in. Put it back, or take that authority out of its bundle."
+            for each in self.gone.values()
+        ]
+        return [*stale, *waiting, *gone]
 
 
-def _newer(one: IssuerList | None, other: IssuerList) -> IssuerList:
-    return other if one is None or other.age > one.age else one
+def _newest(*lists: IssuerList) -> tuple[IssuerList, ...]:
+    """The newest list of all certificates, then the newest of leaves alone: what the second does
+    not speak of, the first still does.
+    """
+    kinds = ([each for each in lists if each.leaves_only is only] for only in (False, True))
+    return tuple(max(kind, key=lambda each: each.age) for kind in kinds if kind)
+
+
+def _check_newer(file: FileLists, last: RevocationLists | None) -> None:
+    """Refuse an authority's older list in the place of a newer one: it lets in again what was
+    revoked in between.
+    """
+    in_force = {} if last is None else last.in_force
+    for key, found in file.matched:
+        before = in_force.get(key)
+        if (
+            before is not None
+            and before.path == found.path
+            and before.leaves_only is found.leaves_only
+            and found.age < before.age
+        ):
+            raise RevocationListError(
+                "older",
+                f"{found.path} has an older list of {found.issuer!a} than the one that was there: "
+                "fetch the newest one. Restart the server if the older one is meant.",
+                found.path,
+            )
 
 
 def _read(

@@ -261,7 +261,7 @@ class _Inspector:
 
     def listed_until(self, certificate: x509.Certificate) -> float:
         """Until when the list that says that this certificate is not revoked is fresh."""
-        return max((each.next_update for each in self._lists_about(certificate)), default=math.inf)
+        return max((each.next_update for each in self._covering(certificate)), default=math.inf)
 
     def _strength(self, certificate: x509.Certificate, about: str) -> PathError | None:
         if weak := weakness(certificate.public_key()):
@@ -294,15 +294,21 @@ class _Inspector:
             return None
         if not self._graph.issuers[certificate]:
             return None  # no path leads over it
-        found = [each for each in found if is_leaf or not each.leaves_only]
+        found = self._covering(certificate)
         if not found:
             return PathError("crl_missing", f"There is no revocation list for the {about}.")
         if all(self.now > each.next_update for each in found):
             return PathError("crl_stale", f"The revocation list for the {about} is stale.")
         return None
 
+    def _covering(self, certificate: x509.Certificate) -> list[IssuerList]:
+        """The lists that would name this certificate if it were revoked."""
+        is_leaf = certificate is self._graph.leaf
+        found = self._lists_about(certificate)
+        return [each for each in found if is_leaf or not each.leaves_only]
+
     def _lists_about(self, certificate: x509.Certificate) -> list[IssuerList]:
         if self._lists is None:
             return []
-        found = [self._lists.of(issuer) for issuer in self._graph.issuers[certificate]]
-        return [each for each in found if each is not None]
+        issuers = self._graph.issuers[certificate]
+        return [each for issuer in issuers for each in self._lists.all_of(issuer)]

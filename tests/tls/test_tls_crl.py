@@ -134,6 +134,50 @@ def test_M6_a_file_of_a_folder_that_cannot_be_used_leaves_the_others(authority, 
     assert_refused("missing", folder, known)
 
 
+def test_an_older_list_does_not_let_in_again_what_a_newer_one_revoked(authority, write):
+    known = [authority.certificate]
+    newer = Authority(
+        authority.certificate, authority.private_key, "example.org", clock=lambda: NOW - 600
+    ).crl([1, 2], number=7)
+    first = RevocationLists.load(write(pem(newer)), known, now=NOW)
+    path = write(pem(authority.crl([1], number=3)))
+    second = RevocationLists.load(path, known, now=NOW, last=first)
+    assert second.of(known[0]).serials == {1, 2}
+    assert "has an older list" in second.problems[0]
+    assert RevocationLists.load(path, known, now=NOW).of(known[0]).serials == {1}
+
+
+def test_a_list_that_is_gone_from_a_folder_is_told_of(authority, tmp_path):
+    other = Authority.create("example.net")
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    known = [authority.certificate, other.certificate]
+    for name, each in (("ours", authority), ("theirs", other)):
+        (folder / f"{name}.pem").write_bytes(pem(each.crl([1], number=1)))
+    first = RevocationLists.load(folder, known, now=NOW)
+    (folder / "ours.pem").unlink()
+    for _ in range(2):
+        first = RevocationLists.load(folder, known, now=NOW, last=first)
+        (warning,) = first.warnings(NOW)
+        assert f"which was in {folder / 'ours.pem'}, is gone" in warning
+    (folder / "elsewhere.pem").write_bytes(pem(authority.crl([1], number=2)))
+    assert RevocationLists.load(folder, known, now=NOW, last=first).warnings(NOW) == []
+    (folder / "elsewhere.pem").unlink()
+    assert RevocationLists.load(folder, known[1:], now=NOW, last=first).warnings(NOW) == []
+
+
+def test_M3_a_newer_list_of_leaves_does_not_hide_which_authorities_are_revoked(authority, write):
+    point = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+    leaves = sign(authority, point)
+    for text in (
+        pem(authority.crl([4], number=1)) + pem(leaves),
+        pem(leaves) + pem(authority.crl([4], number=1)),
+    ):
+        lists = RevocationLists.load(write(text), [authority.certificate], now=NOW)
+        assert [each.leaves_only for each in lists.all_of(authority.certificate)] == [False, True]
+        assert lists.of(authority.certificate).serials == {4}
+
+
 def test_a_list_of_an_authority_that_is_only_sent_waits_for_it(authority, write):
     template = authority.client_template("between").having(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
