@@ -76,10 +76,11 @@ def _tls(config: Config) -> Iterator[Finding]:
         yield Finding("certificate", good=False, text=str(error))
         return
     yield Finding("certificate", good=True, text=_leaf(found.files))
+    # What a start would only warn of, so it is good.
+    if found.problems:
+        yield Finding("trust", good=True, text=" ".join(found.problems))
     if (revoked := found.trust.revoked) is not None:
-        # What a start would only warn of, so it is good.
-        said = [*revoked.problems, *revoked.warnings(now)]
-        yield Finding("revocation list", good=True, text=" ".join(said) or "fresh")
+        yield Finding("revocation list", good=True, text=" ".join(revoked.warnings(now)) or "fresh")
 
 
 def _leaf(files: TLSFiles) -> str:

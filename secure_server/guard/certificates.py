@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from secure_server import logs
 from secure_server.config import TLSSection
 from secure_server.watch import Watch
 from secure_tls import pem
-from secure_tls.errors import TLSError
+from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
 from secure_tls.trust import Trust
@@ -20,6 +22,7 @@ _DAY = 86400.0
 _EARLY = 30 * _DAY
 _LATE = 7 * _DAY
 _STRIKES = 3  # looks
+_ENDED = frozenset({"expired", "not_yet_valid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class TLSSet:
     files: TLSFiles
     trust: Trust
     handshake_bundle: bytes
+    problems: tuple[str, ...] = ()
+    """Why files of one trust domain, or lists, are not used, in sentences: the others are."""
 
     @property
     def serving(self) -> tuple[bytes, bytes, bytes]:
@@ -52,7 +57,7 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         allow_readable_key=tls.allow_readable_private_key,
         now=now,
     )
-    bundles = {domain: read_bundle(path, now)[1] for domain, path in tls.trust_bundles.items()}
+    bundles, problems = _read_bundles(tls, now, last)
     everybody = (*files.authorities, *(one for each in bundles.values() for one in each))
     revoked = None
     if tls.crl is not None:
@@ -69,7 +74,29 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
     # of the same name.
     lasting = [each for each in everybody if now <= each.not_valid_after_utc.timestamp()]
     handshake_bundle = b"".join(map(pem.encode, lasting))
-    return TLSSet(files, last if last == trust else trust, handshake_bundle)
+    if revoked is not None:
+        problems += revoked.problems
+    return TLSSet(files, last if last == trust else trust, handshake_bundle, tuple(problems))
+
+
+def _read_bundles(
+    tls: TLSSection, now: float, last: Trust | None
+) -> tuple[dict[str, tuple[x509.Certificate, ...]], list[str]]:
+    """Read ``trust_bundles``, and say which cannot be used: what becomes of a partner's concerns
+    that partner's clients alone. They go by the last good one, or are refused.
+    """
+    bundles: dict[str, tuple[x509.Certificate, ...]] = {}
+    problems = []
+    for domain, path in tls.trust_bundles.items():
+        try:
+            _, bundles[domain] = read_bundle(path, now)
+        except TLSFileError as error:
+            # At the start a name that leads to no bundle is a mistake; one that has ended is not.
+            if last is None and error.code not in _ENDED:
+                raise
+            problems.append(error.message)
+            bundles[domain] = () if last is None else last.bundles.get(domain, ())
+    return bundles, problems
 
 
 class Certificates:
@@ -95,9 +122,9 @@ class Certificates:
         self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
         self._set = read_tls(tls, now=clock())
         self._warn_of_ca_key()
-        if (revoked := self.trust.revoked) is not None and revoked.problems:
+        if self._set.problems:
             self._strikes = _STRIKES - 1
-            self._fail(" ".join(revoked.problems))
+            self._fail(" ".join(self._set.problems))
         self._warn()
 
     @property
@@ -172,8 +199,8 @@ class Certificates:
             told(trust)
         for tell in self._on_serving if after.serving != before.serving else ():
             tell()
-        if trust.revoked is not None and trust.revoked.problems:
-            return self._fail(" ".join(trust.revoked.problems))
+        if after.problems:
+            return self._fail(" ".join(after.problems))
         self._log.info("TLS files taken up", ends=after.files.leaf.not_valid_after_utc.isoformat())
         self._strikes, self.failure = 0, ""
         self._said.clear()

@@ -80,7 +80,18 @@ def _check_issuers(config: Config, own: OwnTokens | None) -> None:
                 f"The authenticator {section.name!r} has the issuer of {other}, {issuer!r}: its "
                 "callers would be taken for that one's. Give it an issuer of its own."
             )
+        if (near := next((one for one in sources if _are_nested(one, issuer)), None)) is not None:
+            raise AuthenticatorError(
+                f"The authenticator {section.name!r} has the issuer {issuer!r}, {sources[near]} "
+                f"has {near!r}: policies name callers ISSUER/SUBJECT, so one could give a "
+                "subject that reads as the other's caller. Trust one of them alone."
+            )
         sources[issuer] = f"the authenticator {section.name!r}"
+
+
+def _are_nested(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return shorter != longer and longer.startswith(f"{shorter}/")
 
 
 def grants(config: Config) -> dict[str, Grant]:

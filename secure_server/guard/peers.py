@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from secure_server.bounded import Bounded
@@ -12,7 +11,10 @@ from secure_tls.peer import Peer
 from secure_tls.trust import Trust
 
 _MOST_PEERS = 10_000
-_MOST_CHAINS = 4  # of one leaf: a client that varies what it sends pushes out its own alone
+_MOST_CHAINS = 16  # of one leaf: a client that varies what it sends pushes out its own alone
+_MOST_JUDGED = 32  # chains of one leaf in a minute: a judgement takes milliseconds
+_MINUTE = 60.0
+_MOST_BYTES = 32 * 1024  # of a chain in PEM: they are kept, to be known again
 _SECURE_TRANSPORTS = (b"ssl", b"tls")  # gRPC is about to rename the one to the other
 _VERSIONS = {"1.2": (b"TLSv1.2", b"TLSv1.3"), "1.3": (b"TLSv1.3",)}
 
@@ -22,11 +24,20 @@ Transport = Mapping[str, Sequence[bytes]]
 class _Judged:
     """What one snapshot of trust says about a leaf, by the chain that came with it."""
 
-    __slots__ = ("trust", "verdicts")
+    __slots__ = ("_count", "_since", "trust", "verdicts")
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.verdicts: Bounded[bytes, Verdict] = Bounded(_MOST_CHAINS)
+        self._since = float("-inf")
+        self._count = 0
+
+    def may_judge(self, now: float) -> bool:
+        """Whether another chain of this leaf may be judged within this minute."""
+        if not self._since <= now < self._since + _MINUTE:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= _MOST_JUDGED
 
 
 class Peers:
@@ -72,9 +83,7 @@ class Peers:
         judged = self._judged.get(leaf)
         if judged is None or judged.trust is not self.trust:
             return None
-        sent = transport.get("x509_pem_cert_chain")
-        # Where a client sends nothing beside its leaf, gRPC hands over an empty text.
-        return judged.verdicts.get(_digest(sent) if sent and sent[0] else b"")
+        return judged.verdicts.get(_sent(transport))
 
     def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
         trust = self.trust
@@ -82,15 +91,18 @@ class Peers:
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)
             self._judged.put(leaf, judged)
-        sent = transport.get("x509_pem_cert_chain", ())
-        verdict = judge_client(leaf, b"".join(sent), trust, now)
-        judged.verdicts.put(_digest(sent) if sent and sent[0] else b"", verdict)
+        sent = _sent(transport)
+        if len(sent) > _MOST_BYTES or not judged.may_judge(now):
+            raise _refused("path", "The client sends too much, or too many things, in its chain.")
+        verdict = judge_client(leaf, sent, trust, now)
+        judged.verdicts.put(sent, verdict)
         return verdict
 
 
-def _digest(sent: Sequence[bytes]) -> bytes:
-    """What tells chains apart; a client may send a hundred kilobytes, so they are not kept."""
-    return hashlib.sha256(b"".join(sent)).digest()
+def _sent(transport: Transport) -> bytes:
+    """What the client sent beside its leaf. gRPC hands it over as one text, or none."""
+    sent = transport.get("x509_pem_cert_chain")
+    return sent[0] if sent else b""
 
 
 def _refused(code: str, detail: str, peer: Peer | None = None) -> Refusal:

@@ -88,6 +88,8 @@ class RevocationMethods(TokenServiceServicer):
             raise InvalidRequestError(
                 "issuer", "`issuer` goes with `token_id` alone: a token names its own."
             )
+        if (session := self._sessions.of_refresh_token(request.token)) is not None:
+            return self._end_session(session)
         principal = current_principal()
         token = self._revocable.verified(request.token)
         if token is None:
@@ -97,6 +99,17 @@ class RevocationMethods(TokenServiceServicer):
         ends = self._revocable.end_of(token)
         self._revocations.revoke_token(token.issuer, token.token_id, ends)
         audit("token revoked", subject=token.identity, jti=token.token_id)
+        return Empty()
+
+    def _end_session(self, session: OpenSession) -> Empty:
+        """End what a refresh token belongs to (RFC 7009, section 2.1)."""
+        principal = current_principal()
+        owner = self._accounts.get_by_uid(session.user_uid).name
+        if owner != self._user_name(principal) and not _is_admin(principal):
+            raise NotAllowedError
+        self._sessions.end(session.session_id)
+        self._revocations.refresh()
+        audit("session revoked", user=owner, session=session.session_id)
         return Empty()
 
     def _revoke_token_id(self, issuer: str, token_id: str) -> Empty:

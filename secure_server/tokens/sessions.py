@@ -234,6 +234,15 @@ class Sessions:
         found = self._list(sessions.c.session_id == session_id, limit=1)
         return found[0] if found else None
 
+    def of_refresh_token(self, text: str) -> OpenSession | None:
+        """The session that a refresh token belongs to, this one or one before it; else None."""
+        try:
+            family = decode(text)[:FAMILY_BYTES]
+        except RefreshRefusedError:
+            return None
+        found = self._list(sessions.c.family_hash == hashed(family), limit=1)
+        return found[0] if found else None
+
     def of_user(
         self, user_uid: str, *, after: tuple[float, str] = (0.0, ""), limit: int
     ) -> Sequence[OpenSession]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +175,38 @@ def test_M1_an_issuer_has_one_source(tables: list[dict[str, object]], of: str) -
     config = Config(tokens=tokens, authenticators=[read_authenticator(table) for table in tables])
     with pytest.raises(AuthenticatorError, match=re.escape(f"has the issuer of {of}")):
         build_chain(config, clock=time.time, find_key={}.get)
+
+
+def test_M1_an_issuer_whose_name_begins_like_another_s_is_refused() -> None:
+    """The first could give the subject ``realms/b/alice``, and policies say ISSUER/SUBJECT."""
+    names = ("https://a.example", "https://a.example/realms/b")
+    settings = {"type": "oidc", "audience": "a", "profile": "rfc9068"}
+    for one, other in (names, names[::-1]):
+        tables = [settings | {"name": name, "issuer": name} for name in (one, other)]
+        config = Config(authenticators=[read_authenticator(table) for table in tables])
+        with pytest.raises(AuthenticatorError, match="reads as the other's caller"):
+            build_chain(config, clock=time.time)
+    ours = Config(
+        tokens=TokensSection(issuer=names[0]),
+        authenticators=[read_authenticator(settings | {"issuer": names[1]})],
+    )
+    with pytest.raises(AuthenticatorError, match="reads as the other's caller"):
+        build_chain(ours, clock=time.time, find_key={}.get)
+
+
+def test_issuers_that_only_look_alike_stand_beside_each_other(tmp_path: Path) -> None:
+    issuer = Issuer()
+    (tmp_path / "keys.json").write_text(issuer.jwks())
+    settings = {
+        "type": "oidc",
+        "audience": "a",
+        "profile": "rfc9068",
+        "key_set": tmp_path / "keys.json",
+    }
+    names = ("https://a.example/realms/a", "https://a.example/realms/ab", "https://a.example/")
+    config = Config(
+        authenticators=[
+            read_authenticator(settings | {"name": name, "issuer": name}) for name in names
+        ]
+    )
+    build_chain(config, clock=time.time).close()

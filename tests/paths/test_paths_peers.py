@@ -117,7 +117,35 @@ def test_a_client_that_varies_its_chain_is_remembered_a_few_times_only(
     peers: Peers, judged: list[float]
 ) -> None:
     chains = [("mid", *("acme",) * number) for number in range(8)]
-    for chain in chains:
-        assert code_of(peers, chain, ZERO) == ""
-    assert len(judged) == 8
-    assert [peers.knows(transport(*chain), ZERO) for chain in chains] == [False] * 4 + [True] * 4
+    varied = [PKI.pem(*chain) + b"\n" * number for chain in chains for number in range(3)]
+    for sent in varied:
+        assert peers.identify(transport() | {"x509_pem_cert_chain": [sent]}, ZERO) is not None
+    assert len(judged) == 24
+    known = [peers.knows(transport() | {"x509_pem_cert_chain": [sent]}, ZERO) for sent in varied]
+    assert known == [False] * 8 + [True] * 16
+
+
+def test_a_client_that_varies_its_chain_is_judged_so_often_a_minute(
+    peers: Peers, judged: list[float]
+) -> None:
+    def code(number: int, now: float) -> str:
+        try:
+            peers.identify(
+                transport() | {"x509_pem_cert_chain": [PKI.pem("mid") + b"\n" * number]}, now
+            )
+        except Refusal as refusal:
+            return refusal.code
+        return ""
+
+    assert {code(number, ZERO) for number in range(32)} == {""}
+    assert {code(number, ZERO) for number in range(32, 40)} == {"path"}
+    assert code(31, ZERO) == "", "one that is known is served all the same"
+    assert len(judged) == 32
+    assert code(40, ZERO + 60) == ""
+
+
+def test_a_chain_that_is_too_large_is_not_looked_at(peers: Peers, judged: list[float]) -> None:
+    big = PKI.pem("mid") + b"#" * 32 * 1024
+    with pytest.raises(Refusal) as refused:
+        peers.identify(transport() | {"x509_pem_cert_chain": [big]}, ZERO)
+    assert (refused.value.code, judged) == ("path", [])

@@ -11,7 +11,16 @@ from typing import Any
 
 import grpc
 import pytest
-from services.people import Person, Refused, administrator, fresh, newcomer, outcome, rows
+from services.people import (
+    Person,
+    Refused,
+    administrator,
+    fresh,
+    newcomer,
+    outcome,
+    refused,
+    rows,
+)
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
@@ -256,6 +265,22 @@ def test_a_revoked_client_loses_what_it_has_and_may_come_again(
         assert not workload.is_known(old)
     assert workload.is_known(workload.do("IssueToken", issue, "").access_token)
     assert alice.is_known(alice.tokens.access_token)
+
+
+def test_M14_a_refresh_token_that_is_revoked_ends_its_session(admin: Person, alice: Person) -> None:
+    """Also one that was used already. An OK that leaves it good would be hollow (RFC 7009, 2.1)."""
+    for who, old in ((alice, False), (alice, True), (admin, False)):
+        tokens = alice.log_in()
+        given = tokens.refresh_token
+        newest = alice.refresh(tokens) if old else tokens
+        who.do("RevokeToken", pb.RevokeTokenRequest(token=given))
+        assert not alice.is_known(newest.access_token)
+        assert refused(alice.refresh, newest).told[0] == "UNAUTHENTICATED"
+        who.do("RevokeToken", pb.RevokeTokenRequest(token=given))  # no live token any more
+    other = admin.log_in()
+    told = alice.refused("RevokeToken", pb.RevokeTokenRequest(token=other.refresh_token))
+    assert told.told == ("PERMISSION_DENIED", "NOT_ALLOWED", "")
+    assert admin.is_known(admin.refresh(other).access_token)
 
 
 def test_a_token_is_revoked_by_its_id_alone(admin: Person, alice: Person) -> None:

@@ -166,7 +166,7 @@ class TokenServiceServicer:
     def RevokeToken(self, request, context):
         """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` anybody's; of
         this server, or of another issuer that it trusts, whose token is refused here from now on. A
-        text that is no live token is no error (section 2.2).
+        refresh token ends its session. A text that is no live token is no error (section 2.2).
 
         What this and the methods below revoke is refused from now on, and by every process of this
         server within a second; so long it may also take until open streams end, with UNAUTHENTICATED
