@@ -16,7 +16,7 @@ from secure_server.guard.refusal import Answer
 from secure_server.guard.status import answer_of, trailers
 from secure_server.store.errors import StoreError
 from secure_server.store.patience import waiting_at_most
-from secure_server.tokens.sessions import SessionError
+from secure_server.tokens.errors import RevokedTooOftenError, SessionError
 from secure_server.users import errors as users
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +70,8 @@ def abort(context: Any, error: Exception) -> NoReturn:
             # Which of the reasons it was would help a thief more than an owner.
             code, reason = grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_REFUSED"
             text = "The refresh token was refused: log in again."
+        case RevokedTooOftenError():
+            code, text, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), error.code
         case AuthenticatorUnavailable():
             code, reason = grpc.StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE"
             text = "The token cannot be verified now: try again later."
@@ -96,6 +98,7 @@ _OURS = (
     SessionError,
     StoreError,
     NotAllowedError,
+    RevokedTooOftenError,
     AuthenticatorUnavailable,
 )
 

@@ -9,6 +9,7 @@ __all__ = [
     "RefreshRefusedError",
     "RefreshReusedError",
     "RefreshStolenError",
+    "RevokedTooOftenError",
     "SessionError",
     "SessionRefusedError",
 ]
@@ -53,3 +54,11 @@ class RefreshStolenError(MisusedError):
     """The refresh token came from another SPIFFE ID. The session has been ended."""
 
     code = "REFRESH_TOKEN_STOLEN"
+
+
+class RevokedTooOftenError(Exception):
+    """A user's or a client's tokens have been revoked more often than once a second for so long
+    that what is issued to them next would be from too far in the future.
+    """
+
+    code = "REVOKED_TOO_OFTEN"

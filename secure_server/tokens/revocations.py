@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, delete, func, insert, select
 
 from secure_server.auth.identity import Identity
-from secure_server.auth.own import MAX_TOKEN_LIFETIME
+from secure_server.auth.own import LEEWAY, MAX_TOKEN_LIFETIME
 from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
+from secure_server.tokens.errors import RevokedTooOftenError
 from secure_server.tokens.revoked import UNNAMED, Entries, Kind, Revocation, Snapshot
 
 __all__ = ["LEEWAY_SECONDS", "Kind", "Revocation", "Revocations", "Snapshot", "append"]
@@ -24,6 +25,10 @@ LEEWAY_SECONDS = 60.0
 """How much longer than the token a revocation is kept: clocks differ."""
 
 _PRUNE_SECONDS = 30.0
+
+_MOST_AHEAD = LEEWAY - 2
+"""Seconds by which what is issued next to a user or a client may be of the future: less than what
+the door lets pass."""
 _FORGET = 1000  # lines at a time, so that the write lock is not held for long
 
 
@@ -45,7 +50,7 @@ def append(
     thousand at a time; users and clients by ``Sweeper``.
 
     Raises ``ValueError`` for what has no issuer or no name: that would be refused of everybody, or
-    of nobody.
+    of nobody; and ``RevokedTooOftenError``.
     """
     issuer, kind, value = revocation
     if not issuer or not value:
@@ -61,6 +66,12 @@ def append(
     ).all()
     if issued_until is not None:
         issued_until = max([issued_until, *(row.issued_until + 1 for row in present)])
+        # Tokens of the next log-in begin after that, and a door refuses those of the future.
+        if issued_until > now + _MOST_AHEAD:
+            raise RevokedTooOftenError(
+                "These tokens have been revoked many times within seconds. Wait "
+                f"{_MOST_AHEAD:.0f} seconds, and revoke again what was issued meanwhile."
+            )
     elif any(row.expire_time >= expire_time for row in present):
         return
     for row in present:

@@ -336,6 +336,46 @@ def test_T12_each_trust_domain_is_verified_by_its_own_authorities_alone(tmp_path
         assert not healthy(ask(house, issued=impostor.issue_client("them")))
 
 
+@pytest.mark.parametrize("becomes", ["malformed", "ended", "missing"])
+def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
+    tmp_path: Path, becomes: str
+) -> None:
+    """Its last good one stays, and what is new of ours is taken all the same."""
+    partner = Authority.create("partner.example")
+    (tmp_path / "partner.pem").write_bytes(partner.certificate_pem)
+    bundles = '"partner.example" = "partner.pem"'
+    with quick(tmp_path, crl="crl.pem", bundles=bundles) as house:
+        gone, theirs = house.client("gone"), partner.issue_client("them")
+        channel = house.channel(gone)
+        assert healthy(ask(house, channel))
+        if becomes == "ended":
+            old = Authority.create("partner.example", clock=lambda: 1e9)
+            house.write("partner.pem", old.certificate_pem)
+        elif becomes == "malformed":
+            house.write("partner.pem", partner.certificate_pem[:200])
+        else:
+            (tmp_path / "partner.pem").unlink()
+        certificates = house.server._guard.certificates
+        wait_until(lambda: "partner.pem" in certificates.failure)
+        write_crl(house, 2, gone.issued)
+        wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
+        assert healthy(ask(house, issued=theirs))
+        assert "partner.pem" in certificates.warnings[0]
+        house.write("partner.pem", partner.certificate_pem)
+        wait_until(lambda: certificates.failure == "")
+
+
+def test_M6_a_server_starts_beside_a_partners_bundle_that_has_ended(tmp_path: Path) -> None:
+    old = Authority.create("partner.example", clock=lambda: 1e9)
+    (tmp_path / "partner.pem").write_bytes(old.certificate_pem)
+    with quick(tmp_path, bundles='"partner.example" = "partner.pem"') as house:
+        assert healthy(ask(house))
+        assert "partner.pem expired" in house.server._guard.certificates.warnings[0]
+        # Of that domain nobody is let in, by our authority least of all.
+        forged = issue_as(house.authority, "spiffe://partner.example/client/them")
+        assert ask(house, issued=forged).code is grpc.StatusCode.UNAUTHENTICATED
+
+
 def issue_as(authority: Authority, spiffe_id: str) -> Issued:
     """What an authority must not issue, and could."""
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])

@@ -11,7 +11,9 @@ from sessions.principals import ISSUER, NOW, token
 from sqlalchemy import event
 
 from secure_server.auth import Identity
+from secure_server.auth.own import LEEWAY
 from secure_server.store import Database, StoreError
+from secure_server.tokens.errors import RevokedTooOftenError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
 from secure_server.tokens.revoked import Entries, Kind, Snapshot
 
@@ -263,6 +265,19 @@ def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocati
         token("t", subject="users/u1", issuer="https://elsewhere"),
     ):
         assert not revocations.is_revoked(good)
+
+
+def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(sessions, revocations, clock):
+    """What is issued after each time is of the next second: more than that no door lets pass."""
+    for _ in range(9):  # of this second, and of eight to come
+        sessions.revoke_client("spiffe://x/y")
+    with pytest.raises(RevokedTooOftenError, match="Wait 8 seconds"):
+        sessions.revoke_client("spiffe://x/y")
+    revocations.refresh()
+    ahead = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y") + 1 - clock.now
+    assert 0 < ahead < LEEWAY
+    clock.now += 8
+    sessions.revoke_client("spiffe://x/y")
 
 
 def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions, revocations):
