@@ -30,6 +30,8 @@ not apply it before the client has acknowledged the server's settings."""
 
 _MOST_KNOWN = 100_000
 _MOST_LOOKED_AT = 10_000
+_MOST_OF_A_METHOD = 512
+"""Characters that are written down of a refused path: a caller may send kilobytes of it."""
 _FOREVER = float("inf")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -300,7 +302,7 @@ class Core:
     ) -> None:
         self._write(
             AuditEvent(
-                method=method,
+                method=method[:_MOST_OF_A_METHOD],
                 allowed=False,
                 rule=refusal.rule,
                 peer=peer,

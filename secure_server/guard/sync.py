@@ -119,7 +119,13 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
         def refuse(_requests: Iterator[bytes], context: Context) -> None:
             if error is not None:  # logged here: where a log is written, the serving thread waits
-                logs.logger(__name__).error("no handler was found", method=method, exc_info=error)
+                logs.library_line(
+                    __name__,
+                    "no handler was found",
+                    kind=type(error),
+                    method=method,
+                    exc_info=error,
+                )
             try:
                 self._admit(method, context, served=False)
                 context.abort(*answer)
@@ -175,7 +181,8 @@ class GuardInterceptor(grpc.ServerInterceptor):
             # Off the serving thread too: what is told of ended calls may be the host's.
             ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
-            context.add_callback(ended.end)
+            if not context.add_callback(ended.end):
+                ended.end()  # the caller has hung up already
             metadata, transport = context.invocation_metadata(), context.auth_context()
             stream.caller = self._decide(method, context, metadata, transport)
             stream.unattended = sends_itself
@@ -320,7 +327,7 @@ def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return behavior(*arguments)
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: the call would have no status at all
         context: Context = next(a for a in arguments if isinstance(a, grpc.ServicerContext))
         code = context.code()
         if type(error) is Exception and not error.args and code is not None:

@@ -378,3 +378,24 @@ def sending(folder: Path, behavior: Any) -> Iterator[tuple[Door, Iterator[bytes]
         door.probe.others[METHOD] = grpc.unary_stream_rpc_method_handler(behavior)
         metadata = (("authorization", bearer(door)),)
         yield door, door.channel().unary_stream(METHOD)(b"!", metadata=metadata, timeout=10)
+
+
+def test_a_servicer_that_leaves_the_interpreter_answers_all_the_same(tmp_path: Path) -> None:
+    """``SystemExit`` in a thread of a pool is nobody's: the call would end with its deadline."""
+
+    def behavior(_request: bytes, _context: Any) -> bytes:
+        raise SystemExit(3)
+
+    with open_door(tmp_path) as door:
+        door.probe.others[METHOD] = grpc.unary_unary_rpc_method_handler(behavior)
+        metadata = (("authorization", bearer(door)),)
+        with pytest.raises(grpc.RpcError) as ended:
+            door.channel().unary_unary(METHOD)(b"!", metadata=metadata, timeout=10)
+        assert ended.value.code() is grpc.StatusCode.INTERNAL
+
+
+def test_a_refused_path_is_written_down_in_part(tmp_path: Path) -> None:
+    with open_door(tmp_path) as door:
+        path = "/probe.Probe/" + "x" * 5000
+        assert ask(door.channel(), "unary_unary", path=path).code is UA
+        assert [len(event.method) for event in door.events] == [512]
