@@ -122,7 +122,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
                 logs.library_line(
                     __name__,
                     "no handler was found",
-                    kind=type(error),
+                    kind=type(error).__name__,
                     method=method,
                     exc_info=error,
                 )
