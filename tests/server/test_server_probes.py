@@ -132,6 +132,53 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
 
 
+# grpcio's serving thread ends by the exception of a pool that takes no more work.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_serving_thread_that_has_ended_is_503_for_good(
+    house: House, log: list[dict[str, object]]
+) -> None:
+    with probed(house) as at:
+        at.server.start()
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+            at.server._door.shutdown()
+            unanswered = channel.unary_unary(CHECK).future(b"", timeout=60)
+            wait_until(lambda: at.page("/livez")[0] == 503, 20)
+            status, page = at.page("/livez")
+            assert (status, page["status"]) == (503, "STALLED")
+            (reason,) = page["reasons"]
+            assert reason == (
+                "The serving thread has ended: no call is answered. Restart the server; its log "
+                "has the exception that ended the thread."
+            )
+            assert at.page("/readyz")[1]["reasons"] == page["reasons"]
+            assert at.sample("secure_grpc_serving_thread_stalled_seconds") >= 5
+            assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
+            unanswered.cancel()
+            begun = time.monotonic()
+            at.server.stop()
+            assert time.monotonic() - begun < 5
+    assert len([line for line in log if "was not stopped" in str(line["event"])]) == 1
+
+
+def test_a_server_that_is_replaced_by_a_new_certificate_is_not_missed(
+    house: House, log: list[dict[str, object]]
+) -> None:
+    with probed(house, server={"grace": 1.0, "retire": 0.2}) as at:
+        at.server.start()
+        watchdog = at.server._guard.watchdog
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+        (before,) = watchdog.threads
+        at.server._generations.rotate()
+        wait_until(lambda: before not in watchdog.threads, 20)
+        assert at.page("/livez") == (200, {"status": "ALIVE"})
+        assert (watchdog.stalls, watchdog.has_ended) == (0, False)
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+    assert [line for line in log if "was not stopped" in str(line["event"])] == []
+
+
 def test_readyz_says_why_it_is_not_ready(house: House) -> None:
     with probed(house) as at:
         at.server._http.start()  # it answers while the server does not serve yet
