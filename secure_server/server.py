@@ -26,7 +26,6 @@ from secure_server.guard import AuditEvent, Guard, log_audit
 from secure_server.guard.chain import build_chain, grants
 from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.pool import Pool
 from secure_server.guard.watchdog import Watchdog
 from secure_server.http import HTTPServer, json_page
 from secure_server.limits import channel_arguments
@@ -97,7 +96,7 @@ class Server:
             publishing=tokens.signing_key_publishing,
             clock=self._clock,
         )
-        database = Database.open(config.store.url)
+        database = self._database = Database.open(config.store.url)
         self._undo.append(database.close)
         revocations = Revocations(
             database,
@@ -159,7 +158,7 @@ class Server:
             "How often the serving thread has not moved for 5 seconds, since the start.",
             lambda: self._guard.watchdog.stalls,
         )
-        self._door = Pool(config.server.door_threads, name="door")
+        self._door = self._guard.thread_pool()
         self._undo.append(lambda: self._door.shutdown(wait=False))
         self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:
@@ -340,6 +339,12 @@ class Server:
             reasons.append(
                 "What was revoked is not known any more: the store could not be read for longer "
                 "than [store] max_feed_staleness. Calls with tokens are refused until it can."
+            )
+        if not self._database.is_in_place:
+            reasons.append(
+                "The file of the store is gone, or another is in its place: what is written now "
+                "is lost with the next start. Put the file back, or stop the server, restore the "
+                "store and start it again."
             )
         if self._guard.watchdog.stalled_seconds:
             reasons.append(_stands(self._guard.watchdog))

@@ -21,9 +21,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from secure_server.server import Server
+from stress.revoke_client import store_of
 from support.door import wait_until
 from support.house import House, call
-from support.running import Installation, ServerProcess
+from support.running import Installation, ServerProcess, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = "/a.Stuck/Method"
@@ -200,6 +201,28 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert status == 503
         assert "max_feed_staleness" in page["reasons"][0]
         assert at.page("/livez") == (200, {"status": "ALIVE"})
+
+
+def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Path) -> None:
+    with running_server(tmp_path, settings='\n[http]\nlisten = "127.0.0.1:0"\n') as running:
+        found = re.search(r'"http": ?"([^"]+)"', running.server.log)
+        assert found is not None
+
+        def ready() -> tuple[int, Any]:
+            reply = httpx.get(f"http://{found[1]}/readyz", trust_env=False)
+            return reply.status_code, reply.json()
+
+        assert ready() == (200, {"status": "READY"})
+        store = store_of(running.installation)
+        away = store.rename(store.with_name("away.db"))
+        status, page = ready()
+        (reason,) = page["reasons"]
+        assert status == 503
+        assert reason.startswith("The file of the store is gone, or another is in its place")
+        store.write_bytes(away.read_bytes())  # another file, with what the first one had
+        assert ready() == (status, page)
+        away.replace(store)
+        assert ready() == (200, {"status": "READY"})
 
 
 def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> None:
