@@ -14,6 +14,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from secure_server.standard_files import open_missing
+
+if None in (sys.stdin, sys.stdout, sys.stderr):
+    open_missing()
+
 try:
     from secure_server import descriptors
     from secure_server.audit.errors import AuditLoggerError

@@ -31,9 +31,17 @@ def limit() -> int:
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one, for this process."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """Raise the soft limit to the hard one, for this process; log where that is not allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        logs.logger(__name__).warning(
+            "the limit of file descriptors could not be raised: set the soft limit to the hard one "
+            "before the start (`ulimit -n`)",
+            descriptors=soft,
+            reason=str(error),
+        )
 
 
 def log_limit() -> None:

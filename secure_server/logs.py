@@ -205,7 +205,7 @@ _SHARED: list[Any] = [
 _TEXT: list[Any] = [
     _escape,
     structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(),
+        colors=sys.stderr is not None and sys.stderr.isatty(),
         repr_native_str=True,
         # No other formatter: they print what variables hold, tokens among them.
         exception_formatter=structlog.dev.plain_traceback,
@@ -221,5 +221,7 @@ def logger(name: str) -> Any:
     """
     if structlog.is_configured():
         return structlog.get_logger().bind(logger=name)
-    own = structlog.wrap_logger(structlog.PrintLogger(sys.stderr), [*_SHARED, *_TEXT])
+    # None in a process that has no standard error: PrintLogger would take standard output then.
+    stream: Any = sys.stderr or io.StringIO()
+    own = structlog.wrap_logger(structlog.PrintLogger(stream), [*_SHARED, *_TEXT])
     return own.bind(logger=name)

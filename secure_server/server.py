@@ -26,7 +26,7 @@ from secure_server.guard import AuditEvent, Guard, log_audit
 from secure_server.guard.chain import build_chain, grants
 from secure_server.guard.generations import Built, Generations, ListenError
 from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.pool import Pool
+from secure_server.guard.watchdog import Watchdog
 from secure_server.http import HTTPServer, json_page
 from secure_server.limits import channel_arguments
 from secure_server.services.cursors import Cursors
@@ -96,7 +96,7 @@ class Server:
             publishing=tokens.signing_key_publishing,
             clock=self._clock,
         )
-        database = Database.open(config.store.url)
+        database = self._database = Database.open(config.store.url)
         self._undo.append(database.close)
         revocations = Revocations(
             database,
@@ -158,7 +158,7 @@ class Server:
             "How often the serving thread has not moved for 5 seconds, since the start.",
             lambda: self._guard.watchdog.stalls,
         )
-        self._door = Pool(config.server.door_threads, name="door")
+        self._door = self._guard.thread_pool()
         self._undo.append(lambda: self._door.shutdown(wait=False))
         self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:
@@ -320,9 +320,11 @@ class Server:
 
     def _livez(self) -> tuple[str, str, bytes]:
         """Ask nothing but the watchdog: a restart mends no store and no certificate."""
-        if stalled := self._guard.watchdog.stalled_seconds:
+        watchdog = self._guard.watchdog
+        if stalled := watchdog.stalled_seconds:
+            reasons = [_stands(watchdog)]
             return json_page(
-                {"status": "STALLED", "stalled_seconds": stalled, "reasons": [_stands(stalled)]},
+                {"status": "STALLED", "stalled_seconds": stalled, "reasons": reasons},
                 "503 Service Unavailable",
             )
         return json_page({"status": "ALIVE"})
@@ -338,8 +340,14 @@ class Server:
                 "What was revoked is not known any more: the store could not be read for longer "
                 "than [store] max_feed_staleness. Calls with tokens are refused until it can."
             )
-        if stalled := self._guard.watchdog.stalled_seconds:
-            reasons.append(_stands(stalled))
+        if not self._database.is_in_place:
+            reasons.append(
+                "The file of the store is gone, or another is in its place: what is written now "
+                "is lost with the next start. Put the file back, or stop the server, restore the "
+                "store and start it again."
+            )
+        if self._guard.watchdog.stalled_seconds:
+            reasons.append(_stands(self._guard.watchdog))
         if reasons:
             return json_page({"status": "NOT_READY", "reasons": reasons}, "503 Service Unavailable")
         return json_page({"status": "READY"})
@@ -379,10 +387,15 @@ class Server:
             self._undo.pop()()
 
 
-def _stands(seconds: float) -> str:
+def _stands(watchdog: Watchdog) -> str:
+    if watchdog.has_ended:
+        return (
+            "The serving thread has ended: no call is answered. Restart the server; its log has "
+            "the exception that ended the thread."
+        )
     return (
-        f"The serving thread has not moved for {seconds:.0f} seconds: no call is answered. Restart "
-        "the server; its log has the stack of every thread."
+        f"The serving thread has not moved for {watchdog.stalled_seconds:.0f} seconds: no call is "
+        "answered. Restart the server; its log has the stack of every thread."
     )
 
 

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def main(config: str, ready_file: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     guard = secure_server.Guard.from_config(config)
     server = grpc.server(
-        ThreadPoolExecutor(32), interceptors=[guard.interceptor()], options=guard.options()
+        guard.thread_pool(), interceptors=[guard.interceptor()], options=guard.options()
     )
     Misbehaving().add_to(server)
     port = server.add_secure_port("127.0.0.1:0", guard.server_credentials())

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -43,7 +42,7 @@ class Greeter(GreeterServiceServicer):
 def main(address: str) -> None:
     guard = secure_server.Guard.from_config("greeter.toml")
     server = grpc.server(
-        ThreadPoolExecutor(32), interceptors=[guard.interceptor()], options=guard.options()
+        guard.thread_pool(), interceptors=[guard.interceptor()], options=guard.options()
     )
     add_GreeterServiceServicer_to_server(Greeter(), server)
     port = server.add_secure_port(address, guard.server_credentials())

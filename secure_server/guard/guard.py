@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from secure_server.guard.core import Core
 from secure_server.guard.patience import Patience
 from secure_server.guard.peers import Peers
 from secure_server.guard.policy_file import PolicyFile
+from secure_server.guard.pool import Pool
 from secure_server.guard.status import CallEnded
 from secure_server.guard.stream_watch import StreamWatch
 from secure_server.guard.streams import Streams
@@ -110,6 +112,14 @@ class Guard:
             guard = cls(config, authenticators=chain, policy=policy)
             undo.pop_all()
         return guard
+
+    def thread_pool(self) -> ThreadPoolExecutor:
+        """For ``grpc.server``: a new pool of ``[server] door_threads``, one of them started.
+
+        Where the system starts no more threads it goes on with those that it has; with another
+        pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
+        """
+        return Pool(self._config.server.door_threads, name="door")
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""

@@ -4,7 +4,8 @@
 of the core, handles it, and waits for the next. What is measured is for how long it has been
 handling one event: it waits for a lock or an answer, or for code that does not come to an end. An
 idle server waits in ``_serve`` itself, and that is no stall. Not seen are a core that delivers no
-events, and a thread that holds the interpreter's lock.
+events, and a thread that holds the interpreter's lock. A thread that has ended (an exception that
+grpcio does not catch) while its server was not stopped is a stall that nothing ends but a stop.
 
 **asyncio.** The loop is asked to call a function; what is measured is for how long it has not done
 so. The loop is the host's: the watchdog only says so.
@@ -16,8 +17,10 @@ missed them all, and nothing is said of it.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
+import weakref
 from types import CodeType, FrameType
 from typing import Protocol
 
@@ -35,6 +38,7 @@ STALLED_AFTER = 5.0
 
 # Private: where a later grpcio has it no more, nothing is ever called a stall. A test says so.
 _SERVE: CodeType | None = getattr(getattr(grpc._server, "_serve", None), "__code__", None)  # noqa: SLF001
+_STARTED: object = getattr(getattr(grpc._server, "_ServerStage", None), "STARTED", None)  # noqa: SLF001
 
 
 class _Watched(Protocol):
@@ -46,16 +50,31 @@ class _Watched(Protocol):
     def has_moved(self) -> bool | None:
         """Whether it has moved since the last look; None if it has ended."""
 
+    def is_missed(self) -> bool:
+        """Whether it has ended, but should not have."""
+
 
 class _ServingThread:
-    """grpcio's thread of one server."""
+    """grpcio's thread of one server: the one that builds this."""
 
     name = "serving thread"
 
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        # An ident is soon that of another thread.
+        self._thread = threading.current_thread()
+        state = _server_state()
+        # Weak: a server that its host has let go of is missed by no client of its own.
+        self._state = (lambda: None) if state is None else weakref.ref(state)
+
+    def is_missed(self) -> bool:
+        stage: object = getattr(self._state(), "stage", None)
+        # A stop leaves this stage before the thread ends.
+        return stage is not None and stage is _STARTED
 
     def has_moved(self) -> bool | None:
+        if not self._thread.is_alive():
+            return None
         handling: FrameType | None = None
         frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - a documented function
         while frame is not None and frame.f_code is not _SERVE:
@@ -72,6 +91,16 @@ class _ServingThread:
         return not was_marked
 
 
+def _server_state() -> object | None:
+    """Return grpcio's state of the server whose serving thread calls this."""
+    handling: FrameType | None = None
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - a documented function
+    while frame is not None and frame.f_code is not _SERVE:
+        handling, frame = frame, frame.f_back
+    # Not from the frame of ``_serve``: that one would keep what is read here, the event with it.
+    return None if frame is None or handling is None else handling.f_locals.get("state")
+
+
 class _Loop:
     """The event loop that an asyncio server runs on."""
 
@@ -81,6 +110,9 @@ class _Loop:
         self.thread = threading.get_ident()
         self._loop = loop
         self._answered = True
+
+    def is_missed(self) -> bool:
+        return False  # its host has closed it
 
     def has_moved(self) -> bool | None:
         if self._loop.is_closed():
@@ -113,6 +145,7 @@ class Watchdog:
         """What is watched, by the ``threading.get_ident()`` of its thread."""
         self._callbacks = callbacks
         self._looks: dict[int, int] = {}  # for which it has not moved
+        self._ended: dict[_Watched, int] = {}  # and for how many looks it is missed
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -120,13 +153,17 @@ class Watchdog:
     @property
     def stalled_seconds(self) -> float:
         """For how long the one has not moved that stands still the longest; 0 without a stall."""
-        longest = max(tuple(self._looks.values()), default=0) * LOOK_EVERY
+        longest = max(0, *self._looks.copy().values(), *self._ended.copy().values(), 0) * LOOK_EVERY
         return longest if longest >= STALLED_AFTER else 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a serving thread has ended whose server was not stopped: a stall for good."""
+        return bool(self._ended)
 
     def add_serving_thread(self) -> None:
         """Watch the thread that calls this, which is a server's serving thread."""
-        thread = threading.get_ident()
-        self._add(thread, _ServingThread(thread))
+        self._add(threading.get_ident(), _ServingThread())
 
     def add_loop(self) -> None:
         """Watch the event loop that calls this."""
@@ -154,6 +191,8 @@ class Watchdog:
             try:
                 for thread, watched in tuple(self.threads.items()):
                     self._look(thread, watched)
+                for ended in tuple(self._ended):
+                    self._look_after(ended)
                 self._callbacks.look()
             except Exception:  # noqa: BLE001 - one failed look must not end the watch
                 logs.logger(__name__).exception("the watchdog could not look")
@@ -173,8 +212,23 @@ class Watchdog:
         if moved is None and self.threads.get(thread) is watched:
             del self.threads[thread]
         looks = self._looks.pop(thread, 0)
+        if moved is None and watched.is_missed():
+            # No need to wait for it to move.
+            self._ended[watched] = max(looks, math.ceil(STALLED_AFTER / LOOK_EVERY))
+            self.stalls += looks * LOOK_EVERY < STALLED_AFTER
+            logs.logger(__name__).error(
+                f"the {watched.name} has ended and its server was not stopped: no call is answered."
+                " Restart the process; the log has the exception that ended the thread"
+            )
+            return
         if looks * LOOK_EVERY >= STALLED_AFTER:
             logs.logger(__name__).warning(
                 f"the {watched.name} {'has ended' if moved is None else 'moves again'}",
                 seconds=round(looks * LOOK_EVERY, 1),
             )
+
+    def _look_after(self, ended: _Watched) -> None:
+        if ended.is_missed():
+            self._ended[ended] += 1
+        else:  # its server was stopped since
+            del self._ended[ended]

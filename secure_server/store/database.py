@@ -48,6 +48,7 @@ class Database:
         self._engine = engine
         self._path = path
         self._busy_timeout = busy_timeout
+        self._file = _identity(path)
         # SQLite has one writer at a time. Threads queue here, fairly, instead of polling its lock.
         self._writing = threading.Lock()
         self._waiting = threading.BoundedSemaphore(_MOST_WRITERS)
@@ -143,6 +144,11 @@ class Database:
                 raise from_sqlite(error) from error
             return self._watches, int(row[0])
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that was opened is still the one at its path."""
+        return self._file is not None and _identity(self._path) == self._file
+
     def close(self) -> None:
         """Close every connection and end the tailer. Calling it again does nothing."""
         self._closed = True
@@ -177,6 +183,15 @@ def _path_of(url: str) -> Path:
             "UNSUPPORTED", "The database must be a plain file. Write sqlite:///path/to/file.db."
         )
     return Path(name)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    # Not opened: closing it again would drop SQLite's locks.
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _create(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ import grpc
 from secure_server.auth.authenticators import Authenticator
 from secure_server.guard.audit import AuditEvent
 from secure_server.guard.guard import Guard
-from secure_server.testing.guarded import CHANNEL_OPTIONS, GRACE, HOST, THREADS, Guarded, guarding
+from secure_server.testing.guarded import CHANNEL_OPTIONS, GRACE, HOST, Guarded, guarding
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -89,7 +88,7 @@ def guarded_server(
     issuer = issuer or Issuer()
     audit: list[AuditEvent] = []
     with guarding(authority, issuer, policy, authenticators, audit) as guard:
-        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="door")
+        pool = guard.thread_pool()
         server = grpc.server(pool, interceptors=[guard.interceptor()], options=guard.options())
         add_servicers(server)
         port = server.add_secure_port(f"{HOST}:0", guard.server_credentials())

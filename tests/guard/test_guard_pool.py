@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 
+import grpc
 import pytest
 
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.pool import Pool
 from secure_server.guard.watchdog import Watchdog
+from secure_server.testing import guarded_server
 
 
 def _refuse(_thread: threading.Thread) -> None:
@@ -40,3 +42,26 @@ def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(
     assert watchdog.threads
     assert "watchdog" in {thread.name for thread in threading.enumerate()}
     watchdog.close()
+
+
+def test_a_server_of_one_s_own_goes_on_where_no_more_threads_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("door"):
+            _refuse(thread)
+        started(thread)
+
+    echo = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+    handler = grpc.method_handlers_generic_handler("a.Service", {"Echo": echo})
+    policy = {"name": "open", "allow_rules": [{"name": "all"}]}
+    with guarded_server(
+        lambda server: server.add_generic_rpc_handlers((handler,)), policy=policy
+    ) as server:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with server.channel("alice") as channel:
+            calls = [channel.unary_unary("/a.Service/Echo").future(b"x") for _ in range(20)]
+            assert [each.result(timeout=20) for each in calls] == [b"x"] * 20
+        assert sum(each.name.startswith("door") for each in threading.enumerate()) == 1

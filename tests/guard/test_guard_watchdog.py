@@ -67,6 +67,7 @@ def lines(log: list[dict[str, object]], word: str) -> list[dict[str, object]]:
 
 def test_grpcio_still_has_what_is_looked_at() -> None:
     assert watchdog._SERVE is not None
+    assert watchdog._STARTED is not None
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -114,6 +115,35 @@ def test_an_idle_server_a_busy_one_and_one_that_has_stopped_are_no_stall(
         wait_until(lambda: not dog.threads)
         assert (dog.stalls, dog.stalled_seconds) == (0, 0)
     assert lines(log, "stands still") == []
+
+
+# grpcio's serving thread ends by the exception of a pool that takes no more work.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
+    tmp_path: Path, log: list[dict[str, object]]
+) -> None:
+    with open_door(tmp_path, policy=OPEN) as door:
+        dog, channel = door.stack.watchdog, door.channel()
+        token = f"Bearer {door.token()}"
+        assert ask(channel, "unary_unary", token).code is grpc.StatusCode.OK
+        assert not dog.has_ended
+        door.stack._pool.shutdown()  # type: ignore[attr-defined]
+        unanswered = channel.unary_unary("/probe.Probe/unary_unary").future(b"", timeout=60)
+        wait_until(lambda: dog.has_ended)
+        assert dog.stalled_seconds >= 0.5
+        wait_until(lambda: dog.stalled_seconds >= 1.0)  # and it goes on
+        assert dog.stalls == 1
+        (line,) = lines(log, "has ended")
+        assert line["log_level"] == "error"
+        assert "Restart the process" in str(line["event"])
+        assert not dog.threads
+        unanswered.cancel()
+        server: Any = door.stack.server  # type: ignore[attr-defined]
+        server.stop(0)
+        wait_until(lambda: not dog.has_ended)
+        assert dog.stalled_seconds == 0
+        # No thread is left that would say that it has stopped: the door would wait for that.
+        server._state.stage = grpc._server._ServerStage.STOPPED
 
 
 def test_two_servers_that_take_turns_in_being_slow_are_no_stall(tmp_path: Path) -> None:

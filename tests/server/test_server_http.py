@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +165,99 @@ def test_silent_connections_do_not_keep_the_pages_from_others(
     finally:
         for one in silent:
             one.close()
+
+
+HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"G",
+        HEAD + b"X: ",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n",
+    ],
+    ids=["line", "header", "body", "chunk"],
+)
+def test_requests_that_come_a_byte_at_a_time_do_not_keep_the_pages_from_others(
+    server: Server, http: httpx.Client, log: list[dict[str, object]], head: bytes
+) -> None:
+    """Each of 48 threads opens the next connection when the one before is hung up on."""
+    over = threading.Event()
+    longest = []
+
+    def dribble() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError), dial(server.http_address, 10) as slow:
+                begun = time.monotonic()
+                try:
+                    slow.sendall(head)
+                    while not over.wait(0.2):
+                        slow.sendall(b"a")
+                finally:
+                    longest.append(time.monotonic() - begun)
+
+    threads = [threading.Thread(target=dribble) for _ in range(48)]
+    for thread in threads:
+        thread.start()
+    try:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            reply = httpx.get(f"http://{server.http_address}/livez", trust_env=False, timeout=3)
+            assert reply.status_code == 200
+            over.wait(0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert http.get("/healthz").status_code == 200
+    assert max(longest) < 4  # two seconds, and the look and the byte that notice it
+    assert [line for line in log if line.get("logger") == "cheroot"] == []
+
+
+def test_a_request_whose_head_does_not_end_is_hung_up_on_after_two_seconds(
+    server: Server,
+) -> None:
+    with dial(server.http_address, 10) as slow:
+        slow.sendall(HEAD)
+        begun = time.monotonic()
+        slow.settimeout(0.3)
+        while True:
+            try:
+                assert slow.recv(1) == b""
+            except TimeoutError:
+                slow.sendall(b"a")
+                assert time.monotonic() - begun < 8
+            except ConnectionResetError:
+                break
+            else:
+                break
+        assert 1.9 < time.monotonic() - begun < 8
+
+
+def test_a_stop_does_not_wait_for_requests_that_are_on_the_way(house: House) -> None:
+    with (
+        contextlib.ExitStack() as sockets,
+        second_server(house, http={"listen": "127.0.0.1:0"}) as stopped,
+    ):
+        for _ in range(5):
+            sockets.enter_context(dial(stopped.http_address, 10)).sendall(HEAD)
+        assert httpx.get(f"http://{stopped.http_address}/livez").status_code == 200
+        begun = time.monotonic()
+        stopped._http.stop()
+        assert time.monotonic() - begun < 1.9
+
+
+@pytest.mark.parametrize("body", [b"x", b"x" * 100])
+def test_a_body_is_refused_unread_and_the_connection_closed(server: Server, body: bytes) -> None:
+    with dial(server.http_address, 10) as plain:
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        plain.sendall(HEAD + length + body[:1])
+        reply = b""
+        while more := plain.recv(65536):
+            reply += more
+    assert reply.startswith(b"HTTP/1.1 413 ")
 
 
 # cheroot lets its socket go to the garbage collector when binding it fails.

@@ -21,9 +21,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from secure_server.server import Server
+from stress.revoke_client import store_of
 from support.door import wait_until
 from support.house import House, call
-from support.running import Installation, ServerProcess
+from support.running import Installation, ServerProcess, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = "/a.Stuck/Method"
@@ -132,6 +133,53 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
 
 
+# grpcio's serving thread ends by the exception of a pool that takes no more work.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_serving_thread_that_has_ended_is_503_for_good(
+    house: House, log: list[dict[str, object]]
+) -> None:
+    with probed(house) as at:
+        at.server.start()
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+            at.server._door.shutdown()
+            unanswered = channel.unary_unary(CHECK).future(b"", timeout=60)
+            wait_until(lambda: at.page("/livez")[0] == 503, 20)
+            status, page = at.page("/livez")
+            assert (status, page["status"]) == (503, "STALLED")
+            (reason,) = page["reasons"]
+            assert reason == (
+                "The serving thread has ended: no call is answered. Restart the server; its log "
+                "has the exception that ended the thread."
+            )
+            assert at.page("/readyz")[1]["reasons"] == page["reasons"]
+            assert at.sample("secure_grpc_serving_thread_stalled_seconds") >= 5
+            assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
+            unanswered.cancel()
+            begun = time.monotonic()
+            at.server.stop()
+            assert time.monotonic() - begun < 5
+    assert len([line for line in log if "was not stopped" in str(line["event"])]) == 1
+
+
+def test_a_server_that_is_replaced_by_a_new_certificate_is_not_missed(
+    house: House, log: list[dict[str, object]]
+) -> None:
+    with probed(house, server={"grace": 1.0, "retire": 0.2}) as at:
+        at.server.start()
+        watchdog = at.server._guard.watchdog
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+        (before,) = watchdog.threads
+        at.server._generations.rotate()
+        wait_until(lambda: before not in watchdog.threads, 20)
+        assert at.page("/livez") == (200, {"status": "ALIVE"})
+        assert (watchdog.stalls, watchdog.has_ended) == (0, False)
+        with at.channel() as channel:
+            assert call(channel, method=CHECK).code is grpc.StatusCode.OK
+    assert [line for line in log if "was not stopped" in str(line["event"])] == []
+
+
 def test_readyz_says_why_it_is_not_ready(house: House) -> None:
     with probed(house) as at:
         at.server._http.start()  # it answers while the server does not serve yet
@@ -153,6 +201,28 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert status == 503
         assert "max_feed_staleness" in page["reasons"][0]
         assert at.page("/livez") == (200, {"status": "ALIVE"})
+
+
+def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Path) -> None:
+    with running_server(tmp_path, settings='\n[http]\nlisten = "127.0.0.1:0"\n') as running:
+        found = re.search(r'"http": ?"([^"]+)"', running.server.log)
+        assert found is not None
+
+        def ready() -> tuple[int, Any]:
+            reply = httpx.get(f"http://{found[1]}/readyz", trust_env=False)
+            return reply.status_code, reply.json()
+
+        assert ready() == (200, {"status": "READY"})
+        store = store_of(running.installation)
+        away = store.rename(store.with_name("away.db"))
+        status, page = ready()
+        (reason,) = page["reasons"]
+        assert status == 503
+        assert reason.startswith("The file of the store is gone, or another is in its place")
+        store.write_bytes(away.read_bytes())  # another file, with what the first one had
+        assert ready() == (status, page)
+        away.replace(store)
+        assert ready() == (200, {"status": "READY"})
 
 
 def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> None:

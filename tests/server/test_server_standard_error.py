@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 from h2.events import RemoteSettingsChanged
 
+from secure_server import descriptors
 from secure_server.throttle import Throttle
 from support.door import wait_until
 from support.raw import context_from_files, frame, raw_client
-from support.running import running_server
+from support.running import Installation, running_server
 
 GOAWAY = 0x7
 
@@ -198,3 +200,54 @@ def test_what_was_held_back_is_told_although_no_line_follows() -> None:
     assert throttle.admit("a", lambda _: told.set())
     assert not throttle.admit("a", lambda _: told.set())
     assert told.wait(10)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_server_without_standard_error_serves(tmp_path: Path, closed: str) -> None:
+    installation = Installation(tmp_path)
+    installation.bootstrap()
+    ready = tmp_path / "ready"
+    command = [sys.executable, "-m", "secure_server", "serve", "--config", installation.config]
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command, "--ready-file", ready]
+    )
+    try:
+        wait_until(lambda: ready.exists() or process.poll() is not None, 30)
+        assert process.poll() is None
+        files = Path(f"/proc/{process.pid}/fd")
+        if files.exists():  # and no file or connection of the server is standard error
+            assert (files / "2").readlink().name != "server.db"
+            assert not str((files / "2").readlink()).startswith(("socket:", "anon_inode:"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_host_without_standard_error_imports_the_guard(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    code = (
+        "import sys, secure_server; secure_server.Guard; from secure_server import logs; "
+        f"logs.logger('x').warning('said'); open({str(told)!r}, 'w').write(str(sys.stderr))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code],
+        timeout=60,
+        check=False,
+        stdout=subprocess.PIPE,
+    )
+    assert (done.returncode, done.stdout, told.read_text()) == (0, b"", "None")
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "not permitted"), ValueError("too much")])
+def test_a_limit_that_cannot_be_raised_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, log: list[dict[str, object]], error: Exception
+) -> None:
+    def refuse(_which: int, _limits: tuple[int, int]) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    descriptors.raise_limit()
+    (line,) = log
+    assert (line["log_level"], line["reason"]) == ("warning", str(error))
