@@ -24,13 +24,26 @@ Transport = Mapping[str, Sequence[bytes]]
 class _Judged:
     """What one snapshot of trust says about a leaf, by the chain that came with it."""
 
-    __slots__ = ("_count", "_since", "trust", "verdicts")
+    __slots__ = ("_count", "_since", "_verdicts", "last", "trust")
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
-        self.verdicts: Bounded[bytes, Verdict] = Bounded(_MOST_CHAINS)
+        self.last: tuple[bytes, Verdict | None] = (b"", None)
+        """The chain that came last, and what was found: comparing costs less than hashing."""
+        self._verdicts: Bounded[bytes, Verdict] = Bounded(_MOST_CHAINS)
         self._since = float("-inf")
         self._count = 0
+
+    def find(self, sent: bytes) -> Verdict | None:
+        """What was found about this chain before."""
+        verdict = self._verdicts.get(sent)
+        if verdict is not None:
+            self.last = (sent, verdict)
+        return verdict
+
+    def add(self, sent: bytes, verdict: Verdict) -> None:
+        self._verdicts.put(sent, verdict)
+        self.last = (sent, verdict)
 
     def may_judge(self, now: float) -> bool:
         """Whether another chain of this leaf may be judged within this minute."""
@@ -83,7 +96,10 @@ class Peers:
         judged = self._judged.get(leaf)
         if judged is None or judged.trust is not self.trust:
             return None
-        return judged.verdicts.get(_sent(transport))
+        sent = transport.get("x509_pem_cert_chain")
+        chain = sent[0] if sent else b""
+        last, verdict = judged.last
+        return verdict if last == chain else judged.find(chain)
 
     def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
         trust = self.trust
@@ -91,18 +107,13 @@ class Peers:
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)
             self._judged.put(leaf, judged)
-        sent = _sent(transport)
+        # gRPC hands over what the client sent beside its leaf as one text, or none.
+        sent = b"".join(transport.get("x509_pem_cert_chain", ()))
         if len(sent) > _MOST_BYTES or not judged.may_judge(now):
             raise _refused("path", "The client sends too much, or too many things, in its chain.")
         verdict = judge_client(leaf, sent, trust, now)
-        judged.verdicts.put(sent, verdict)
+        judged.add(sent, verdict)
         return verdict
-
-
-def _sent(transport: Transport) -> bytes:
-    """What the client sent beside its leaf. gRPC hands it over as one text, or none."""
-    sent = transport.get("x509_pem_cert_chain")
-    return sent[0] if sent else b""
 
 
 def _refused(code: str, detail: str, peer: Peer | None = None) -> Refusal:
