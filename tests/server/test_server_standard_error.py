@@ -25,6 +25,12 @@ from support.running import Installation, running_server
 GOAWAY = 0x7
 
 
+@pytest.fixture(autouse=True)
+def silent_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's command line has gRPC say nothing in its process: not in the servers here."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+
+
 def test_a_client_that_makes_grpc_write_lines_fills_no_log(tmp_path: Path) -> None:
     """GOAWAY with words of the client's own: gRPC's core writes them to standard error."""
     with running_server(tmp_path) as running:

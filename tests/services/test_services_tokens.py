@@ -181,7 +181,7 @@ def test_revoking_what_is_no_live_token_is_no_error(house: House, alice: Person)
         "",
         "garbage",
         "a.b.c",
-        alice.tokens.refresh_token,
+        "AAAA" + alice.tokens.refresh_token[4:],
         alice.tokens.access_token[:-4] + "AAAA",
         house.forge.token("x", iat=now - 700, exp=now - 100),
     ):
