@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from paths_pki import BASE, DAY, Pki, authority
@@ -12,6 +13,9 @@ from secure_server.guard import Peers
 from secure_server.guard import peers as module
 from secure_server.guard.refusal import Refusal
 from secure_tls.trust import Trust
+from support.door import open_door
+
+_OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 
 ZERO = int(time.time())
 PKI = Pki(
@@ -149,3 +153,19 @@ def test_a_chain_that_is_too_large_is_not_looked_at(peers: Peers, judged: list[f
     with pytest.raises(Refusal) as refused:
         peers.identify(transport() | {"x509_pem_cert_chain": [big]}, ZERO)
     assert (refused.value.code, judged) == ("path", [])
+
+
+def test_a_cold_certificate_is_not_judged_on_an_event_loop(
+    tmp_path: Path, judged: list[float]
+) -> None:
+    """``recall`` is for loops that nothing may hold up: it says None, and nothing is parsed."""
+    with open_door(tmp_path, policy=_OPEN) as door:
+        theirs = door.authority.issue_client("cold")
+        facts = transport() | {"x509_pem_cert": [theirs.certificate_pem]}
+        metadata = [("user-agent", "test")]
+        assert door.core.recall("/probe.Probe/unary_unary", metadata, facts) is None
+        assert judged == []
+        door.core.admit("/probe.Probe/unary_unary", metadata, facts)
+        assert len(judged) == 1
+        assert door.core.recall("/probe.Probe/unary_unary", metadata, facts) is not None
+        assert len(judged) == 1
