@@ -65,8 +65,12 @@ class RevocationLists:
         files: Mapping[Path, FileLists],
         problems: tuple[str, ...],
         gone: Mapping[bytes, IssuerList],
+        read_for: tuple[x509.Certificate, ...],
+        signatures: Mapping[Path, tuple[int, ...]],
     ) -> None:
         """Made by ``load``."""
+        self.read_for = read_for
+        self.signatures = signatures
         self.files = files
         """What each file holds, or held when it could last be used."""
         self._by_key: dict[bytes, tuple[IssuerList, ...]] = {}
@@ -106,12 +110,18 @@ class RevocationLists:
         known = tuple(authorities)
         before: Mapping[Path, FileLists] = {} if last is None else last.files
         files: dict[Path, FileLists] = {}
+        signatures: dict[Path, tuple[int, ...]] = {}
         errors: list[RevocationListError] = []
         try:
             for one in _files(Path(path)):
+                signature = _signature(one)  # before the look into it: a later change is another
                 try:
-                    files[one] = _read(one, known, now, before.get(one))
-                    _check_newer(files[one], last)
+                    if last is not None and last.is_as_read(one, signature, known):
+                        files[one] = before[one]
+                    else:
+                        files[one] = _read(one, known, now, before.get(one))
+                        _check_newer(files[one], last)
+                    signatures[one] = signature
                 except RevocationListError as error:
                     errors.append(error)
                     if one in before:
@@ -123,17 +133,31 @@ class RevocationLists:
                 raise errors[0]
             files.update(before)
         problems = tuple(error.message for error in errors)
-        if last is None:
-            return cls(files, problems, {})
-        trusted = {spki(each.public_key()) for each in known}
-        earlier = {**last.in_force, **last.gone}
-        present = cls(files, problems, {key: earlier[key] for key in earlier.keys() & trusted})
-        return last if present._is_like(last) else present
+        gone: dict[bytes, IssuerList] = {}
+        if last is not None:
+            trusted = {spki(each.public_key()) for each in known}
+            earlier = {key: found[0] for key, found in last.in_force.items()} | last.gone
+            gone = {key: earlier[key] for key in earlier.keys() & trusted}
+        present = cls(files, problems, gone, known, signatures)
+        if last is None or not present.says_as(last):
+            return present
+        last.signatures = signatures
+        return last
 
-    def _is_like(self, other: RevocationLists) -> bool:
-        """Whether both were read from the same."""
-        mine, theirs = ((each.files, each.problems, each.gone) for each in (self, other))
+    def says_as(self, other: RevocationLists) -> bool:
+        """Whether both say the same about every authority, from the same files."""
+        mine, theirs = (
+            (each.files, each.problems, each.gone, each.read_for) for each in (self, other)
+        )
         return mine == theirs
+
+    def is_as_read(
+        self, path: Path, signature: tuple[int, ...], authorities: tuple[x509.Certificate, ...]
+    ) -> bool:
+        """Whether a file need not be read again: a list may have a million lines, and is not to be
+        parsed at every look because another one cannot be used.
+        """
+        return self.signatures.get(path) == signature and self.read_for == authorities
 
     def of(self, issuer: x509.Certificate) -> IssuerList | None:
         """The list of the authority with this certificate's key, None where there is none; where
@@ -156,9 +180,9 @@ class RevocationLists:
         return found
 
     @property
-    def in_force(self) -> Mapping[bytes, IssuerList]:
-        """One list of each authority that is known, by the authority's key."""
-        return {key: found[0] for key, found in tuple(self._by_key.items())}
+    def in_force(self) -> Mapping[bytes, tuple[IssuerList, ...]]:
+        """The lists that count, by the authority's key."""
+        return dict(tuple(self._by_key.items()))
 
     def __iter__(self) -> Iterator[IssuerList]:
         """The lists whose authorities are known."""
@@ -202,12 +226,11 @@ def _check_newer(file: FileLists, last: RevocationLists | None) -> None:
     """
     in_force = {} if last is None else last.in_force
     for key, found in file.matched:
-        before = in_force.get(key)
-        if (
-            before is not None
-            and before.path == found.path
+        if any(
+            before.path == found.path
             and before.leaves_only is found.leaves_only
             and found.age < before.age
+            for before in in_force.get(key, ())
         ):
             raise RevocationListError(
                 "older",
@@ -240,6 +263,14 @@ def _read(
             path,
         )
     return FileLists(tuple(matched), tuple(unmatched))
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _files(path: Path) -> list[Path]:

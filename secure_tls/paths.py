@@ -133,7 +133,8 @@ def judge_path(
     since = max(each.not_valid_before_utc.timestamp() for each in path)
     until = min(each.not_valid_after_utc.timestamp() for each in path)
     if refuse_stale_lists:
-        until = min(until, *(inspector.listed_until(each) for each in path))
+        # Not of the anchor: no list need speak of it, and one that does may be stale.
+        until = min(until, *(inspector.listed_until(each) for each in path[:-1]))
     return Verdict("", "", None, path, since, until)
 
 

@@ -152,7 +152,7 @@ class Certificates:
         """What an operator should see to, in sentences."""
         found = []
         if self.failure:
-            found.append(f"The new TLS files are not used: {self.failure}")
+            found.append(f"TLS files are not used: {self.failure}")
         left = self.expires_at - self._clock()
         if left < self._early:
             found.append(f"The server certificate ends in {max(0.0, left) / _DAY:.1f} days.")

@@ -66,10 +66,17 @@ def _check_issuers(config: Config, own: OwnTokens | None) -> None:
     """Refuse two sources of one issuer's name: the principals of one would be the other's.
 
     A token and an introspection endpoint may be of one issuer, which is then behind both. Ours is
-    behind its own tokens alone, and the names of API keys are not an issuer's.
+    behind its own tokens alone, and the names of API keys are neither an issuer's nor those of
+    certificates.
     """
     ours = "[tokens]"
-    sources = {} if own is None else {own.issuer: ours}
+    tls = config.tls
+    sources = {
+        f"spiffe://{domain}": "the certificates of that trust domain"
+        for domain in (*tls.trust_domains, *tls.trust_bundles)
+    }
+    if own is not None:
+        sources[own.issuer] = ours
     for section in sorted(config.authenticators, key=lambda section: section.kind is API_KEYS):
         issuer = getattr(section.settings, "issuer", None)
         if not isinstance(issuer, str):

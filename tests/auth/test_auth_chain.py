@@ -157,6 +157,10 @@ def test_two_of_one_name_do_not_start() -> None:
     [
         ([{"type": "api_key", "file": "k", "issuer": "https://ours"}], "[tokens]"),
         (
+            [{"type": "api_key", "file": "k", "issuer": "spiffe://example.org"}],
+            "the certificates of that trust domain",
+        ),
+        (
             [{"type": "oidc", "issuer": "https://ours", "audience": "a", "profile": "rfc9068"}],
             "[tokens]",
         ),

@@ -155,6 +155,13 @@ LISTS = (
         lists=(Crl(by="root"), Crl(by="mid", signer="acme")),
     ),
     Row(
+        "M3 an intermediate as anchor, the list of its root is stale",
+        trusted=("mid", "root"),
+        lists=(Crl(by="root", since=-2 * DAY, until=-DAY), Crl(by="mid")),
+        refuse_stale=True,
+        openssl="it looks up the anchor too",
+    ),
+    Row(
         "M3 an intermediate as anchor needs no list of its root's",
         refuse_stale=True,
         sent=("mid", "root"),

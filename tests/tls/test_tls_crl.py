@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from secure_tls import Authority, RevocationListError, RevocationLists, parse_peer
+from secure_tls import lists as lists_module
 
 # Later than this process may make its lists, however long it has been at other tests.
 NOW = time.time() + 3600
@@ -145,6 +146,55 @@ def test_an_older_list_does_not_let_in_again_what_a_newer_one_revoked(authority,
     assert second.of(known[0]).serials == {1, 2}
     assert "has an older list" in second.problems[0]
     assert RevocationLists.load(path, known, now=NOW).of(known[0]).serials == {1}
+
+
+def test_M6_a_list_that_cannot_be_used_has_no_other_file_parsed_again(
+    authority, tmp_path, monkeypatch
+):
+    """While it is so, all files are looked at again and again, and ours may be very long."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "ours.pem").write_bytes(pem(authority.crl([1], number=1)))
+    (folder / "theirs.pem").write_bytes(b"<html>")
+    known = [authority.certificate]
+    parsed, parse = [], lists_module.parse_file
+    monkeypatch.setattr(
+        lists_module,
+        "parse_file",
+        lambda path, now: parsed.append(path.name) or parse(path, now=now),
+    )
+    lists = None
+    for _ in range(3):
+        lists = RevocationLists.load(folder, known, now=NOW, last=lists)
+    assert parsed == ["ours.pem", *["theirs.pem"] * 3]
+    (folder / "ours.pem").write_bytes(pem(authority.crl([1, 2], number=2)))
+    lists = RevocationLists.load(folder, known, now=NOW, last=lists)
+    assert lists.of(authority.certificate).serials == {1, 2}
+    # Other authorities may make another list of it.
+    both = [*known, Authority.create("example.net").certificate]
+    del parsed[:]
+    RevocationLists.load(folder, both, now=NOW, last=lists)
+    assert "ours.pem" in parsed
+
+
+def test_an_older_list_of_leaves_is_refused_beside_a_complete_one(authority, write):
+    point = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+    complete = pem(authority.crl([4], number=1))
+    first = RevocationLists.load(
+        write(complete + pem(sign(authority, point))), [authority.certificate], now=NOW
+    )
+    start = datetime.fromtimestamp(NOW - 7200, UTC)
+    older = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(start)
+        .next_update(start + timedelta(days=1))
+        .add_extension(point, critical=True)
+        .sign(authority.private_key, hashes.SHA256())
+    )
+    path = write(complete + pem(older))
+    second = RevocationLists.load(path, [authority.certificate], now=NOW, last=first)
+    assert "has an older list" in second.problems[0]
 
 
 def test_a_list_that_is_gone_from_a_folder_is_told_of(authority, tmp_path):
