@@ -34,8 +34,8 @@ def set_up_logging(form: str, level: str) -> None:
     """Log to standard error, as ``json`` or ``text``; ``auto`` is text on a terminal only.
 
     In both forms a control character in a value is escaped: nobody's name breaks a line. As text,
-    the lines of a traceback or a stack are indented; no other line is. Nobody waits for standard
-    error: who logs while nothing reads it goes on, and what there is no room for is lost.
+    the lines of a traceback or a stack are indented; no other line is. Logging never waits for
+    standard error: where nothing reads it, lines that there is no room for are lost and counted.
     """
     # structlog asks for no more of a TextIO than to write and to flush.
     stream: Any = _unblocked() if _is_standard_error(sys.stderr) else sys.stderr

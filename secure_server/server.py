@@ -56,10 +56,6 @@ _MOMENT = 1.0
 """Seconds for audit events to be written where calls in flight took the whole grace."""
 
 
-_TOLD = 1.0
-"""Seconds that those who watch the health get to hear of the stop."""
-
-
 class ServerError(Exception):
     """The server cannot start; the message says why and what to do."""
 
@@ -373,7 +369,7 @@ class Server:
         if not self._stopping.is_set():
             over = time.monotonic() + self._config.server.grace
             self._stopping.set()
-            self._health.enter_shutdown(min(_TOLD, self._config.server.grace / 3))
+            self._health.enter_shutdown()
             self._guard.certificates.close()
             self._changes.close()
             self._generations.stop()

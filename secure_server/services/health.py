@@ -1,14 +1,13 @@
 """``grpc.health.v1.Health``: whether the services are served (gRPC's "Health Checking Protocol").
 
-Not the servicer of grpcio-health-checking: that one sends while it holds the lock that every other
-call of it needs. One watcher who takes no message (a flow control window of zero suffices) stops
-``Check`` and ``Watch`` for everybody, and hangs the graceful shutdown.
+Not the servicer of grpcio-health-checking: that one's ``Watch`` cannot do without the function that
+sends, which an interceptor around the handler may not hand on, and it sends while it holds the lock
+that every other call of it needs. This one holds none.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any
@@ -25,9 +24,6 @@ _SERVING = pb.HealthCheckResponse.SERVING
 _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
-_SENDERS = 8
-"""Threads that tell watchers of the end; one who takes no message keeps one of them."""
-
 
 class _Watcher:
     """One ``Watch`` call. What is sent is the present status, and nothing while it is the same."""
@@ -39,7 +35,7 @@ class _Watcher:
         self._sending = threading.Lock()  # only ever tried: who sends sees to later changes too
 
     def tell(self) -> None:
-        """Send the status if it has changed; waits until the caller takes the message."""
+        """Send the status if it has changed. What sends does not wait: the guard queues it."""
         while (status := self._status()) != self._sent and self._sending.acquire(blocking=False):
             try:
                 self._send(pb.HealthCheckResponse(status=status))
@@ -70,19 +66,14 @@ class Health(HealthServicer):  # type: ignore[misc] # the generated class has no
     # The guard hands over what sends, and does not keep a thread for the stream.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
-    def enter_shutdown(self, seconds: float) -> None:
-        """Say NOT_SERVING from now on; wait until watchers have been told, so long at the most."""
+    def enter_shutdown(self) -> None:
+        """Say NOT_SERVING from now on, and tell those who watch."""
         self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
-        left = list(self._watchers)  # their number is bounded by that of open streams
-        threads = [
-            threading.Thread(target=self._tell, args=(left,), name="health", daemon=True)
-            for _ in range(min(_SENDERS, len(left)))
-        ]
-        end = time.monotonic() + seconds
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        for watcher in tuple(self._watchers):
+            try:
+                watcher.tell()
+            except Exception:  # noqa: BLE001 - one watcher must not keep the others from hearing it
+                logs.logger(__name__).exception("a watcher of the health could not be told")
 
     def _statuses_until_the_end(self, service: str, context: Any) -> Iterator[Any]:
         """Behind an interceptor whose wrapper of handlers has no way to hand over what sends."""
@@ -101,12 +92,3 @@ class Health(HealthServicer):  # type: ignore[misc] # the generated class has no
 
     def _status(self, service: str) -> int:
         return int(self._statuses.get(service, _UNKNOWN))
-
-    def _tell(self, watchers: list[_Watcher]) -> None:
-        while watchers:
-            try:
-                watchers.pop().tell()
-            except IndexError:
-                return  # another thread has taken the last one
-            except Exception:  # noqa: BLE001 - one watcher must not keep the others from hearing it
-                logs.logger(__name__).exception("a watcher of the health could not be told")

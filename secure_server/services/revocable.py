@@ -1,8 +1,8 @@
 """What this server can revoke, of its own tokens and of other issuers'.
 
 A revocation is kept under the issuer and the ID of the token, until the token has ended. Where one
-of these is not known, or where the credential does not end by it, an OK would promise what nobody
-keeps: then the answer is an error that says who can end it.
+of these is not known, or where the credential does not end by it, an OK would be a false promise:
+then the answer is an error that says who can end it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from secure_server.auth.principal import Principal
 from secure_server.users.errors import FailedPreconditionError
 
 _NOT_YET = frozenset({"clock", "kid"})
-"""Of a token that is refused so, nobody knows that it will be. But our own keys are all known."""
+"""A token that is refused so may become good: it has not begun, or its key is not known yet. Our own
+keys are all known."""
 
 
 class NotRevocableError(FailedPreconditionError):
@@ -36,7 +37,7 @@ class Revocable:
     """
 
     def __init__(self, own: OwnAuthenticator, chain: Authenticators) -> None:
-        """``own`` recognises our own tokens, also where ``chain`` lets nobody in by them."""
+        """``own`` recognises our own tokens, also where ``chain`` admits no caller by them."""
         self._own = own
         self._chain = chain
 

@@ -89,7 +89,7 @@ class RevocationMethods(TokenServiceServicer):
                 "issuer", "`issuer` goes with `token_id` alone: a token names its own."
             )
         if (session := self._sessions.of_refresh_token(request.token)) is not None:
-            return self._end_session(session)
+            return self._end_session_of(session)
         principal = current_principal()
         token = self._revocable.verified(request.token)
         if token is None:
@@ -101,15 +101,18 @@ class RevocationMethods(TokenServiceServicer):
         audit("token revoked", subject=token.identity, jti=token.token_id)
         return Empty()
 
-    def _end_session(self, session: OpenSession) -> Empty:
+    def _end_session_of(self, session: OpenSession) -> Empty:
         """End what a refresh token belongs to (RFC 7009, section 2.1)."""
         principal = current_principal()
         owner = self._accounts.get_by_uid(session.user_uid).name
         if owner != self._user_name(principal) and not _is_admin(principal):
             raise NotAllowedError
-        self._sessions.end(session.session_id)
+        return self._end(session.session_id, owner)
+
+    def _end(self, session_id: str, owner: str) -> Empty:
+        self._sessions.end(session_id)
         self._revocations.refresh()
-        audit("session revoked", user=owner, session=session.session_id)
+        audit("session revoked", user=owner, session=session_id)
         return Empty()
 
     def _revoke_token_id(self, issuer: str, token_id: str) -> Empty:
@@ -172,10 +175,7 @@ class RevocationMethods(TokenServiceServicer):
         # The same answer for another's session as for one that there is not.
         if owner is None or user not in {_ANYBODY, owner} or not (is_admin or owner == me):
             raise SessionNotFoundError("There is no such session. List the sessions of the user.")
-        self._sessions.end(session_id)
-        self._revocations.refresh()
-        audit("session revoked", user=owner, session=session_id)
-        return Empty()
+        return self._end(session_id, owner)
 
     @answers
     def RevokeOtherSessions(

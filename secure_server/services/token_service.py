@@ -47,7 +47,7 @@ class TokenService(RevocationMethods):
         cursors: Cursors,
         clock: Callable[[], float],
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``, ``authenticators`` whoever calls;
+        """``verifier`` recognises the tokens of ``issuer``, ``authenticators`` the callers;
         ``workloads`` are by SPIFFE ID; ``clock`` gives seconds since the epoch.
         """
         super().__init__(

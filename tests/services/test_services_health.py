@@ -108,6 +108,6 @@ def test_it_works_behind_an_interceptor_that_hands_over_no_sender(
             wait_until(lambda: door.stack.open_streams == 0 and not servicer._watchers)
         watch = stub.Watch(pb.HealthCheckRequest(service="a"), timeout=30)
         assert next(watch).status == SERVING
-        servicer.enter_shutdown(5)
+        servicer.enter_shutdown()
         assert next(watch).status == NOT_SERVING
         watch.cancel()

@@ -172,7 +172,7 @@ class TokenServiceServicer:
         server within a second; so long it may also take until open streams end, with UNAUTHENTICATED
         and reason SESSION_ENDED.
 
-        Errors: PERMISSION_DENIED (somebody else's token; by `token_id`, any but that of the call),
+        Errors: PERMISSION_DENIED (another caller's token; by `token_id`, any but that of the call),
         FAILED_PRECONDITION with reason NOT_REVOCABLE (a token of an issuer that is not known here, one
         without an end, or an API key; by `token_id`, of an issuer whose tokens live no limited time;
         the text says who can revoke it), UNAVAILABLE (its issuer cannot be asked now), INVALID_ARGUMENT.
