@@ -20,8 +20,8 @@ from secure_server.auth.principal import Principal
 from secure_server.users.errors import FailedPreconditionError
 
 _NOT_YET = frozenset({"clock", "kid"})
-"""A token that is refused so may become good: it has not begun, or its key is not known yet. Our own
-keys are all known."""
+"""A token that is refused so may become good: it has not begun, or its key is not known yet. Our
+own keys are all known."""
 
 
 class NotRevocableError(FailedPreconditionError):
