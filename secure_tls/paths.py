@@ -94,7 +94,7 @@ def judge_client(leaf: bytes, sent: bytes, trust: Trust, now: float) -> Verdict:
         lists=trust.revoked,
         refuse_stale_lists=trust.refuse_stale_lists,
     )
-    return replace(verdict, peer=peer)
+    return replace(verdict, peer=replace(peer, trusted_until=verdict.until))
 
 
 def judge_path(

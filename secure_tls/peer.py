@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -26,7 +27,8 @@ class Peer:
 
     ``thumbprint`` is the base64url SHA-256 of the DER certificate (RFC 8705, section 3.1,
     ``x5t#S256``). ``not_before`` and ``not_after`` are seconds since the epoch. ``subject`` is the
-    RFC 4514 text, ``issuer`` the DER bytes of the issuer's name.
+    RFC 4514 text, ``issuer`` the DER bytes of the issuer's name. ``trusted_until``, seconds since
+    the epoch, is when the path must be judged again by which it was found good.
     """
 
     spiffe_id: str | None
@@ -39,6 +41,7 @@ class Peer:
     serial: int
     not_before: float
     not_after: float
+    trusted_until: float = field(default=math.inf, repr=False, compare=False)
 
     def is_valid_at(self, now: float) -> bool:
         """Whether ``now``, seconds since the epoch, is in the validity period (both ends are).
@@ -52,8 +55,7 @@ def parse_peer(certificate_pem: bytes) -> Peer:
     """Read the one identity that a client's leaf certificate states.
 
     The TLS stack has verified the chain; what it lets through and a guard must not is refused
-    here. Neither dates nor revocation are looked at: they change while a result is cached, so the
-    caller asks ``Peer.is_valid_at`` and the revocation list at each call.
+    here. Neither dates nor revocation nor the path are looked at: ``judge_client`` does.
 
     Raises ``PeerError``, whose ``code`` is one of
 

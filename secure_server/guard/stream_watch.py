@@ -192,5 +192,6 @@ def _try(entry: _Entry, end: Callable[[], None]) -> None:
 
 def _due(caller: Caller) -> float:
     principal = caller.principal
-    peer_ends = _FOREVER if caller.peer is None else caller.peer.not_after
+    # Its path may end before the certificate itself, and so may the lists on the way.
+    peer_ends = _FOREVER if caller.peer is None else caller.peer.trusted_until
     return min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER, peer_ends)

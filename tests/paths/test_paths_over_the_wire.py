@@ -82,6 +82,35 @@ def test_M3_an_intermediate_that_is_revoked_ends_open_connections_and_streams(
 
 
 @both_stacks
+@pytest.mark.parametrize("ends", ["intermediate", "list"])
+def test_M4_a_stream_ends_with_the_path_of_its_caller(
+    style: str, ends: str, server: Callable[..., Server]
+) -> None:
+    """Before the leaf does, by the clock alone: nothing is written anew."""
+    if ends == "intermediate":
+        row = Row("ends")
+        pki = Pki({"mid": authority("root", until=3600)}, ZERO)
+    else:
+        row = Row("ends", lists=(Crl(by="root", until=3600), Crl(by="mid")), refuse_stale=True)
+        pki = Pki({}, ZERO)
+    running = server(row, pki, style)
+    with ExitStack() as stack:
+        channel = running.channel("leaf", ["mid"])
+        stack.callback(hold(running))
+        streams = [Open(channel, kind, stack, None) for kind in STREAMS]
+        watched = running.guard.watch._open
+        # Each was looked at once: what comes then must come by the clock.
+        wait_until(lambda: len(watched) == len(streams))
+        wait_until(lambda: all(entry.state is not None for entry in watched.copy().values()))
+        ended = time.monotonic()
+        running.now = ZERO + 3601
+        for stream in streams:
+            stream.assert_ended("SESSION_ENDED", since=ended)
+    code = "issuer_dates" if ends == "intermediate" else "crl_stale"
+    assert {event.code for event in running.audit if not event.allowed} == {code}
+
+
+@both_stacks
 def test_M5_a_renewed_intermediate_is_served_without_a_restart(
     style: str, server: Callable[..., Server]
 ) -> None:
