@@ -28,11 +28,11 @@ from benchmarks.http2 import Client, Tally
 from benchmarks.machine import cores, cpu_seconds, move_to, server_core, stay_away_from
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_server.auth.own import MAX_TOKEN_LIFETIME
+from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
 from secure_server.config import TokensSection
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
-from secure_server.tokens.revoked import Kind
+from secure_server.tokens.revoked import RevocationKind
 from tests.support.running import DEADLINE, Installation, ServerProcess, bearer
 
 GOAL = 1.05
@@ -217,7 +217,7 @@ class Million:
 def _fill(path: Path, count: int) -> None:
     database = Database.open(f"sqlite:///{path}")
     now, last = time.time(), MAX_TOKEN_LIFETIME
-    kinds = (Kind.JTI, Kind.SESSION)
+    kinds = (RevocationKind.JTI, RevocationKind.SESSION)
     try:
         with database.write() as connection:
             for start in range(0, count, _BATCH):

@@ -21,21 +21,21 @@ from secure_server.audit.options import configured_loggers
 from secure_server.auth import Authenticators, Credentials, Principal
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.keys import FindKey
-from secure_server.auth.signs import Scheme, Sign
+from secure_server.auth.matchers import CredentialMatcher, Scheme
 from secure_server.authz import Policy
 from secure_server.config import ServerSection
 from secure_server.guard import (
     AuditEvent,
     Core,
     GuardInterceptor,
-    Patience,
     Peers,
-    Streams,
-    log_audit,
+    RequestTimeouts,
+    StreamPool,
+    log_refusal,
 )
-from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 from secure_server.telemetry import Metrics
@@ -163,8 +163,8 @@ def _interceptors(
         return [
             GuardInterceptor(
                 core := _core(front, folder, metrics),
-                Streams(section.stream_threads).group(),
-                Patience(MESSAGE_TIMEOUT, threads=section.door_threads),
+                StreamPool(section.stream_threads).group(),
+                RequestTimeouts(MESSAGE_TIMEOUT, threads=section.door_threads),
                 StreamWatch(core),
                 metrics.call_ended,
                 callbacks=(callbacks := Callbacks()),
@@ -189,7 +189,7 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
     def audit(event: AuditEvent) -> None:
         loggers.write(event)
         metrics.count_audit(event)
-        log_audit(event)
+        log_refusal(event)
 
     core = Core(
         peers=Peers(
@@ -267,7 +267,7 @@ class _Seen:
     """
 
     name = "seen"
-    signs: Collection[Sign] = (Scheme(SEEN),)
+    matchers: Collection[CredentialMatcher] = (Scheme(SEEN),)
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
         assert credentials is not None

@@ -22,7 +22,7 @@ from cryptography import x509
 from benchmarks import streams
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client import Connection, WorkloadTokenSource, connect
+from secure_client import ConnectionSettings, WorkloadTokenSource, connect
 from secure_tls.authority import Authority
 from secure_tls.folder import CertificateFolder, Order
 from tests.support.running import Installation, ServerProcess
@@ -77,7 +77,9 @@ class Soak:
 
     def _channel(self) -> grpc.Channel:
         files = self._installation.client("steady")
-        own = Connection(self._server.address, files.ca, files.certificate, files.private_key)
+        own = ConnectionSettings(
+            self._server.address, files.ca, files.certificate, files.private_key
+        )
         return connect(
             self._server.address,
             ca=files.ca,

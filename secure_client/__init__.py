@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from secure_client import aio
     from secure_client.channel import connect
-    from secure_client.connection import Connection, find_connection
+    from secure_client.connection_settings import ConnectionSettings, find_connection
     from secure_client.errors import (
         CallError,
         ClientError,
@@ -30,7 +30,7 @@ __all__ = [
     "CallError",
     "ClientError",
     "ConfigurationError",
-    "Connection",
+    "ConnectionSettings",
     "FileTokenSource",
     "NotLoggedInError",
     "ProfileError",
@@ -50,8 +50,8 @@ __all__ = [
 _HOMES = {
     "aio": "aio",
     "connect": "channel",
-    "Connection": "connection",
-    "find_connection": "connection",
+    "ConnectionSettings": "connection_settings",
+    "find_connection": "connection_settings",
     "FileTokenSource": "tokens.file",
     "SessionTokenSource": "tokens.session",
     "AccessToken": "tokens.source",

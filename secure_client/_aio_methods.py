@@ -12,10 +12,10 @@ import grpc
 import grpc.aio
 
 from secure_client._credentials import NO_TOKEN
-from secure_client._lines import BoundMethod
+from secure_client._rotation import RotatingMethod
 
 if TYPE_CHECKING:
-    from secure_client._lines import Line
+    from secure_client._rotation import CountedChannel
     from secure_client.aio import RotatingChannel
 
 # What gRPC sends (PROTOCOL-HTTP2, "Custom-Metadata"); keys that end in -bin may have any value.
@@ -26,7 +26,7 @@ _Metadata = tuple[tuple[str, str | bytes], ...]
 _Call = grpc.aio.UnaryUnaryCall[Any, Any]
 
 
-class Streaming(BoundMethod):
+class Streaming(RotatingMethod):
     """A method of any kind with a stream."""
 
     _owner: RotatingChannel
@@ -45,7 +45,7 @@ class Streaming(BoundMethod):
         return call
 
 
-class UnaryUnary(BoundMethod):
+class UnaryUnary(RotatingMethod):
     _owner: RotatingChannel
 
     def __call__(
@@ -68,7 +68,7 @@ class _RenewedCall(_Call):
     """
 
     def __init__(
-        self, owner: RotatingChannel, send: Callable[[Line, float], _Call], timeout: float
+        self, owner: RotatingChannel, send: Callable[[CountedChannel, float], _Call], timeout: float
     ) -> None:
         self._owner = owner
         self._send = send
@@ -84,7 +84,7 @@ class _RenewedCall(_Call):
         self._outcome = asyncio.create_task(self._settle(line, before))
         self._outcome.add_done_callback(lambda _: line.leave())
 
-    async def _settle(self, line: Line, before: Any) -> _Call:
+    async def _settle(self, line: CountedChannel, before: Any) -> _Call:
         """The attempt that counts, which has ended."""
         first = self._attempt
         error = await _failure(first)

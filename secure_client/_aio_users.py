@@ -15,8 +15,8 @@ from secure_client.errors import TokenError
 
 if TYPE_CHECKING:
     from secure_api.users.v1.user_service_pb2 import WatchUsersResponse
-    from secure_client._lines import Line
     from secure_client._resuming import Resuming
+    from secure_client._rotation import CountedChannel
     from secure_client.aio import RotatingChannel
 
 
@@ -64,7 +64,7 @@ async def _streams(
         await channel.wait(pause or 0.0)
 
 
-async def _prepared(channel: RotatingChannel) -> Line:
+async def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The line for the next call, with the files as they are now and a token that is good."""
     await channel.look()
     line = channel.line()

@@ -14,7 +14,7 @@ from secure_client.tokens.source import BindingTokenSource
 from secure_tls import read_client_files
 
 if TYPE_CHECKING:
-    from secure_client._lines import Line
+    from secure_client._rotation import CountedChannel
     from secure_client.tokens.source import AccessToken, TokenSource
 
 # Servers count a ping within five minutes of the last as abuse unless told otherwise (gRFC A8);
@@ -77,7 +77,7 @@ class Endpoint:
         files = read_client_files(self.certificate, self._private_key, self._ca)
         return Identity(self.target, tuple(self.options), files)
 
-    def plugin(self, identity: Identity, before: Line | None) -> TokenPlugin | None:
+    def plugin(self, identity: Identity, before: CountedChannel | None) -> TokenPlugin | None:
         """What gives tokens to a line with this identity, which follows ``before``."""
         if self._tokens is None:
             return None
@@ -86,7 +86,7 @@ class Endpoint:
         return TokenPlugin(self._tokens, identity, _outdated(identity, before))
 
 
-def _outdated(identity: Identity, before: Line | None) -> AccessToken | None:
+def _outdated(identity: Identity, before: CountedChannel | None) -> AccessToken | None:
     """The token of the line before, unless it is as good on a line with this identity."""
     token = before.token() if before is not None else None
     if before is None or token is None or before.identity.thumbprint() == identity.thumbprint():

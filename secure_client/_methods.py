@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from secure_client._credentials import NO_TOKEN
-from secure_client._lines import BoundMethod
+from secure_client._rotation import RotatingMethod
 
 if TYPE_CHECKING:
-    from secure_client._lines import Line
+    from secure_client._rotation import CountedChannel
     from secure_client.channel import RotatingChannel
 
 
-class _Method(BoundMethod):
+class _Method(RotatingMethod):
     _owner: RotatingChannel
 
     @contextmanager
-    def _line(self) -> Iterator[Line]:
+    def _line(self) -> Iterator[CountedChannel]:
         line = self._owner.line()
         try:
             yield line

@@ -15,8 +15,15 @@ from secure_client._aio_methods import Streaming, UnaryUnary
 from secure_client._aio_users import watch
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
-from secure_client._lines import PATIENCE, SETTLED, UNREACHABLE, Line, Lines, Methods
 from secure_client._resuming import NOT_OURS, Resuming
+from secure_client._rotation import (
+    PATIENCE,
+    SETTLED,
+    UNREACHABLE,
+    ChannelRotation,
+    CountedChannel,
+    Methods,
+)
 from secure_client._watch import WATCH
 from secure_client.errors import ClientError, ConfigurationError
 from secure_tls import TLSError
@@ -90,7 +97,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         self._loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
         self._files = Files(endpoint)
-        self._lines = Lines(
+        self._lines = ChannelRotation(
             endpoint,
             self._files.identity,
             lambda credentials: grpc.aio.secure_channel(
@@ -103,7 +110,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         self._closed = asyncio.Event()
         WATCH.add(self)
 
-    def line(self) -> Line:
+    def line(self) -> CountedChannel:
         """The line for one call, which is counted on it."""
         line = self._lines.current
         if not line.enter():
@@ -148,7 +155,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
             self._files.refuse(type(error).__name__)
 
-    async def _take(self, identity: Identity, line: Line) -> None:
+    async def _take(self, identity: Identity, line: CountedChannel) -> None:
         try:
             if not self._files.is_pressing():
                 await _connect(line.channel)

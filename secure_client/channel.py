@@ -12,8 +12,15 @@ import grpc
 
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
-from secure_client._lines import PATIENCE, SETTLED, UNREACHABLE, Line, Lines, Methods
 from secure_client._methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from secure_client._rotation import (
+    PATIENCE,
+    SETTLED,
+    UNREACHABLE,
+    ChannelRotation,
+    CountedChannel,
+    Methods,
+)
 from secure_client._watch import WATCH
 from secure_client.errors import ClientError
 from secure_tls import TLSError
@@ -86,7 +93,7 @@ class RotatingChannel(Methods, grpc.Channel):
     def __init__(self, endpoint: Endpoint) -> None:
         self.timeout = endpoint.timeout
         self._files = Files(endpoint)
-        self._lines = Lines(
+        self._lines = ChannelRotation(
             endpoint,
             self._files.identity,
             lambda credentials: grpc.secure_channel(endpoint.target, credentials, endpoint.options),
@@ -98,7 +105,7 @@ class RotatingChannel(Methods, grpc.Channel):
         self._closed = False
         WATCH.add(self)
 
-    def line(self) -> Line:
+    def line(self) -> CountedChannel:
         """The line for one call, which is counted on it."""
         while not (line := self._lines.current).enter():
             if self._closed:
@@ -143,7 +150,7 @@ class RotatingChannel(Methods, grpc.Channel):
         except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
             self._files.refuse(type(error).__name__)
 
-    def _take(self, identity: Identity, line: Line) -> None:
+    def _take(self, identity: Identity, line: CountedChannel) -> None:
         taken = False
         try:
             if not self._files.is_pressing():

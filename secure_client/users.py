@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_client._lines import PATIENCE
 from secure_client._resuming import NOT_OURS, Resuming, is_refusal
+from secure_client._rotation import PATIENCE
 from secure_client.channel import RotatingChannel
 from secure_client.errors import ConfigurationError, TokenError
 
 if TYPE_CHECKING:
     from secure_api.users.v1.user_service_pb2 import WatchUsersResponse
-    from secure_client._lines import Line
+    from secure_client._rotation import CountedChannel
 
 
 def watch_users(
@@ -78,7 +78,7 @@ def _streams(
         channel.wait(pause or 0.0)
 
 
-def _prepared(channel: RotatingChannel) -> Line:
+def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The line for the next call, with the files as they are now and a token that is good."""
     channel.look(PATIENCE)
     line = channel.line()

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from secure_server.auth.principal import ANONYMOUS, Principal
     from secure_server.authz import PolicyError
     from secure_server.config import ConfigError
-    from secure_server.guard.audit import AuditEvent, AuditLogger
     from secure_server.guard.caller import Caller, current_caller, current_principal
     from secure_server.guard.guard import Guard
+    from secure_server.guard.refusal_log import AuditCallback, AuditEvent
     from secure_tls.peer import Peer
 
 __all__ = [
     "ANONYMOUS",
+    "AuditCallback",
     "AuditEvent",
-    "AuditLogger",
     "AuthenticationError",
     "Authenticator",
     "AuthenticatorError",
@@ -45,7 +45,7 @@ __all__ = [
 _HOMES = {
     "ANONYMOUS": "secure_server.auth",
     "AuditEvent": "secure_server.guard",
-    "AuditLogger": "secure_server.guard",
+    "AuditCallback": "secure_server.guard",
     "AuthenticationError": "secure_server.auth",
     "Authenticator": "secure_server.auth",
     "AuthenticatorError": "secure_server.auth.errors",

@@ -31,7 +31,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from secure_server.auth.own import OWN_TOKENS, OwnSettings
+from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
 from secure_server.auth.plugin import AuthenticatorType, find_type
 from secure_server.config_errors import ENVIRONMENT, explain
 from secure_server.fields import (
@@ -180,7 +180,7 @@ def read_authenticator(table: object) -> AuthenticatorSection:
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_OWN_TOKENS = AuthenticatorSection("jwt", OWN_TOKENS, OwnSettings())
+_OWN_TOKENS = AuthenticatorSection("jwt", LOCAL_ISSUER, LocalIssuerSettings())
 
 
 class StoreSection(Section):

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from secure_server.queued import Queued
+from secure_base.batching import BatchingWriter
 from secure_server.throttle import Throttle
 
 _STANDARD_ERROR = 2
@@ -137,7 +137,7 @@ class _Unblocked(io.TextIOBase):
         self.lost = 0
         self.descriptor = _STANDARD_ERROR
         self._lock = threading.Lock()
-        self._queue: Queued[str] = Queued(
+        self._queue: BatchingWriter[str] = BatchingWriter(
             "log", self._write, most=10_000, at_once=256, linger=0, dropped=self._lose
         )
         atexit.register(self.finish)

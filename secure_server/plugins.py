@@ -11,9 +11,16 @@ from secure_server.auth.errors import (
     AuthenticatorError,
     AuthenticatorUnavailable,
 )
+from secure_server.auth.matchers import (
+    BareCertificate,
+    CredentialMatcher,
+    IssuedBy,
+    Opaque,
+    Prefix,
+    Scheme,
+)
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.principal import Principal
-from secure_server.auth.signs import BareCertificate, IssuedBy, Opaque, Prefix, Scheme, Sign
 from secure_server.fields import File
 from secure_server.fields import Section as Settings
 from secure_tls.peer import Peer
@@ -26,6 +33,7 @@ __all__ = [
     "AuthenticatorType",
     "AuthenticatorUnavailable",
     "BareCertificate",
+    "CredentialMatcher",
     "Credentials",
     "File",
     "IssuedBy",
@@ -35,5 +43,4 @@ __all__ = [
     "Principal",
     "Scheme",
     "Settings",
-    "Sign",
 ]

@@ -18,13 +18,13 @@ from secure_api.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to
 from secure_server import logs
 from secure_server.audit.loggers import FLUSH
 from secure_server.auth.authenticators import Authenticators
-from secure_server.auth.own import MAX_TOKEN_LIFETIME, OwnAuthenticator
-from secure_server.auth.plugin import OwnTokens
+from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME, LocalIssuerAuthenticator
+from secure_server.auth.plugin import LocalIssuer
 from secure_server.authz import Policy
 from secure_server.config import Config
-from secure_server.guard import AuditEvent, Guard, log_audit
+from secure_server.guard import AuditEvent, Guard, log_refusal
 from secure_server.guard.chain import build_chain, grants
-from secure_server.guard.generations import Built, Generations, ListenError
+from secure_server.guard.listener.rotation import Built, ListenError, ListenerRotation
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.watchdog import Watchdog
 from secure_server.http import HTTPServer, json_page
@@ -103,11 +103,11 @@ class Server:
         revocations.start()
         self._revocations = revocations
         self._undo.append(revocations.close)
-        own = OwnTokens(tokens.issuer, tokens.audience, keys.find)
-        verifier = OwnAuthenticator("jwt", own, self._clock)
+        own = LocalIssuer(tokens.issuer, tokens.audience, keys.find)
+        verifier = LocalIssuerAuthenticator("jwt", own, self._clock)
         chain = build_chain(config, clock=self._clock, find_key=own.keys)
         self._undo.append(chain.close)
-        keys.start(withdrawn=chain.generation.advance)
+        keys.start(withdrawn=chain.cache_epoch.advance)
         self._undo.append(keys.close)
         self._guard = Guard(
             config,
@@ -158,7 +158,7 @@ class Server:
         self._undo.append(lambda: self._door.shutdown(wait=False))
         self._add_servicers(database, keys.ring, verifier, chain, revocations)
         try:
-            self._generations = Generations(
+            self._generations = ListenerRotation(
                 self._build_generation,
                 self._guard.server_credentials,
                 config.server.listen,
@@ -213,7 +213,7 @@ class Server:
         self,
         database: Database,
         key_ring: Callable[[], KeyRing],
-        verifier: OwnAuthenticator,
+        verifier: LocalIssuerAuthenticator,
         chain: Authenticators,
         revocations: Revocations,
     ) -> None:
@@ -350,7 +350,7 @@ class Server:
 
     def _audit(self, event: AuditEvent) -> None:
         self._metrics.count_audit(event)
-        log_audit(event)
+        log_refusal(event)
 
     def start(self) -> None:
         """Begin to serve. Raises ``StoreError``."""
@@ -364,7 +364,7 @@ class Server:
     def stop(self) -> None:
         """Take no new call, let those in flight finish within the grace, and let go of everything.
 
-        Streams are told as ``Generations.stop`` says.
+        Streams are told as ``ListenerRotation.stop`` says.
         """
         if not self._stopping.is_set():
             over = time.monotonic() + self._config.server.grace

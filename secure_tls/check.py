@@ -49,7 +49,7 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FileFinding:
     """One file, or one certificate of ``replaced.pem``; ``problems`` are sentences.
 
     ``since`` and ``until`` are seconds since the epoch. ``who``, ``kind`` (``CA``, ``server``,
@@ -70,7 +70,7 @@ class Finding:
     problems: tuple[str, ...] = ()
 
 
-def describe(path: Path) -> Finding:
+def describe(path: Path) -> FileFinding:
     """What a file's first certificate, or its revocation lists, say, without judging it.
 
     Raises ``TLSFileError``.
@@ -81,7 +81,7 @@ def describe(path: Path) -> Finding:
     return describe_certificate(path, pem.load_certificates(data, path)[0])
 
 
-def check_folder(folder: Path, *, now: float) -> list[Finding]:
+def check_folder(folder: Path, *, now: float) -> list[FileFinding]:
     """Check all that lies in the folder and below; ``now`` is seconds since the epoch.
 
     Raises ``TLSFileError`` where there is no such folder or nothing in it to check.
@@ -104,9 +104,9 @@ def check_folder(folder: Path, *, now: float) -> list[Finding]:
     findings = [finding for path in certificates for finding in checker.check(path)]
     if not (folder / _AUTHORITY).exists():
         problem = "is missing: without it nothing can be verified"
-        findings.insert(0, Finding(folder / _AUTHORITY, kind="CA", problems=(problem,)))
+        findings.insert(0, FileFinding(folder / _AUTHORITY, kind="CA", problems=(problem,)))
     findings += [
-        Finding(path, kind="key", problems=("has no certificate: run secure-certs again",))
+        FileFinding(path, kind="key", problems=("has no certificate: run secure-certs again",))
         for path in paths
         if path.suffix == ".key" and not any(path.with_suffix(s).exists() for s in _CERTIFICATES)
     ]
@@ -147,13 +147,13 @@ class _Checker:
         except TLSFileError:
             self._lists = None
 
-    def check(self, path: Path) -> list[Finding]:
+    def check(self, path: Path) -> list[FileFinding]:
         try:
             if path == self._folder / _REVOCATIONS:
                 return [self._check_crl(path)]
             certificate, *others = pem.load_certificates(pem.read(path), path)
         except TLSFileError as error:
-            return [Finding(path, problems=(error.message,))]
+            return [FileFinding(path, problems=(error.message,))]
         if path == self._folder / _REPLACED:
             # Kept to be revoked: nothing can be wrong with them but that they are somebody else's.
             return [self._check_replaced(path, c) for c in (certificate, *others)]
@@ -166,7 +166,7 @@ class _Checker:
         ]
         return [dataclasses.replace(finding, problems=tuple(problems))]
 
-    def _check_crl(self, path: Path) -> Finding:
+    def _check_crl(self, path: Path) -> FileFinding:
         lists = RevocationLists.load(path, self._authorities, now=self._now)
         finding = _describe_lists(path, parse_lists(pem.read(path), path))
         problems = lists.warnings(self._now)
@@ -174,19 +174,19 @@ class _Checker:
             problems = ["is stale: run secure-certs to renew it"]
         return dataclasses.replace(finding, problems=tuple(problems))
 
-    def _check_replaced(self, path: Path, certificate: x509.Certificate) -> Finding:
+    def _check_replaced(self, path: Path, certificate: x509.Certificate) -> FileFinding:
         finding = describe_certificate(path, certificate)
         if any(pem.is_issued_by(certificate, authority) for authority in self._authorities):
             return finding
         return dataclasses.replace(finding, problems=("is not signed by ca.pem",))
 
-    def _authority(self, finding: Finding) -> list[str]:
+    def _authority(self, finding: FileFinding) -> list[str]:
         if finding.path == self._folder / _AUTHORITY:
             return []
         return ["is the certificate of an authority, where a leaf belongs"]
 
     def _leaf(
-        self, certificate: x509.Certificate, others: list[x509.Certificate], finding: Finding
+        self, certificate: x509.Certificate, others: list[x509.Certificate], finding: FileFinding
     ) -> list[str]:
         path = finding.path
         if path == self._folder / _AUTHORITY:
@@ -241,12 +241,12 @@ def _collect(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def describe_certificate(path: Path, certificate: x509.Certificate) -> Finding:
+def describe_certificate(path: Path, certificate: x509.Certificate) -> FileFinding:
     """What a certificate, which lies at ``path``, says of itself."""
     usages = _usages(certificate)
     kinds = [kind for usage, kind in _KINDS.items() if usage in usages]
     kind = "CA" if pem.is_ca(certificate) else ", ".join(kinds)
-    return Finding(
+    return FileFinding(
         path,
         who=_who(certificate),
         kind=kind,
@@ -258,11 +258,11 @@ def describe_certificate(path: Path, certificate: x509.Certificate) -> Finding:
     )
 
 
-def _describe_lists(path: Path, lists: Sequence[x509.CertificateRevocationList]) -> Finding:
+def _describe_lists(path: Path, lists: Sequence[x509.CertificateRevocationList]) -> FileFinding:
     entries = [_describe_entry(entry) for crl in lists for entry in crl]
     numbers = ", ".join(f"number {number_of(crl)}" for crl in lists)
     ends = [crl.next_update_utc for crl in lists if crl.next_update_utc is not None]
-    return Finding(
+    return FileFinding(
         path,
         who=f"{numbers}, {len(entries)} revoked",
         kind="CRL",

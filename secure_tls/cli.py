@@ -15,7 +15,7 @@ from secure_tls.check import check_folder
 from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError
 from secure_tls.folder import CertificateFolder, Order
 from secure_tls.keys import KeyType
-from secure_tls.outcome import State
+from secure_tls.outcome import FileState
 from secure_tls.printing import complain, print_all, print_check, print_outcomes
 from secure_tls.revocation import Reason
 
@@ -184,7 +184,7 @@ def renew(
         names or (), within=None if within is None else timedelta(days=within)
     )
     print_outcomes(folder, outcomes, as_json=shared.as_json)
-    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
+    failed = [outcome for outcome in outcomes if outcome.state is FileState.FAILED]
     if failed:
         complain(
             f"{len(failed)} of the certificates in {folder} could not be renewed: see the notes."

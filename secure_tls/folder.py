@@ -22,7 +22,7 @@ from secure_tls.errors import AuthorityError, TLSFileError
 from secure_tls.keys import KeyType, PrivateKey, private_pem
 from secure_tls.layout import Layout, Leaf, is_there
 from secure_tls.names import IPAddress, check_name, split_server_names
-from secure_tls.outcome import Outcome, State
+from secure_tls.outcome import FileState, Outcome
 from secure_tls.pairs import sole_run
 from secure_tls.revocation import Reason
 from secure_tls.spiffe import check_trust_domain
@@ -107,7 +107,7 @@ class CertificateFolder:
             )
             crl = self._layout.crl
             if crl in self._created:
-                return [*repaired, *outcomes, Outcome.of(crl, State.CREATED)]
+                return [*repaired, *outcomes, Outcome.of(crl, FileState.CREATED)]
             return [*repaired, *outcomes, own_list.keep_fresh(self._layout, locked=locked)]
 
     def add(
@@ -122,7 +122,7 @@ class CertificateFolder:
             if is_there(self._layout.crl):
                 crl = own_list.keep_fresh(self._layout, locked=locked)
                 # Not asked for: it is worth a line only when there is something to say.
-                outcomes += [crl] if crl.note or crl.state is not State.KEPT else []
+                outcomes += [crl] if crl.note or crl.state is not FileState.KEPT else []
         return outcomes
 
     def renew(self, names: Sequence[str] = (), *, within: timedelta | None = None) -> list[Outcome]:
@@ -231,9 +231,9 @@ class CertificateFolder:
 
     def _outcome(self, path: Path) -> Outcome:
         if path in self._created:
-            return Outcome.of(path, State.CREATED)
-        outcome = Outcome.of(path, State.KEPT)
+            return Outcome.of(path, FileState.CREATED)
+        outcome = Outcome.of(path, FileState.KEPT)
         if outcome.until is None or outcome.until >= self._layout.clock():
             return outcome
         note = "" if path == self._layout.ca else "run secure-certs renew"
-        return dataclasses.replace(outcome, state=State.EXPIRED, note=note)
+        return dataclasses.replace(outcome, state=FileState.EXPIRED, note=note)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class State(StrEnum):
+class FileState(StrEnum):
     """What became of a file or of a certificate."""
 
     CREATED = "created"
@@ -35,13 +35,13 @@ class Outcome:
     """
 
     path: Path
-    state: State
+    state: FileState
     who: str = ""
     until: float | None = None
     note: str = ""
 
     @classmethod
-    def of(cls, path: Path, state: State, note: str = "") -> Self:
+    def of(cls, path: Path, state: FileState, note: str = "") -> Self:
         """The outcome for a file, with who and until as it says now."""
         if path.suffix == ".key":
             return cls(path, state, note=note)
@@ -54,4 +54,4 @@ class Outcome:
 
     @property
     def created(self) -> bool:
-        return self.state is State.CREATED
+        return self.state is FileState.CREATED

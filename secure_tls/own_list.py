@@ -14,7 +14,7 @@ from secure_tls import writing
 from secure_tls.crl import ParsedList, parse_file
 from secure_tls.errors import RevocationListError, TLSFileError
 from secure_tls.layout import Layout, is_there
-from secure_tls.outcome import Outcome, State
+from secure_tls.outcome import FileState, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,17 +58,17 @@ def keep_fresh(layout: Layout, *, locked: bool) -> Outcome:
     try:
         current = load(layout)
     except TLSFileError as error:
-        return Outcome.of(layout.crl, State.KEPT, error.message)
+        return Outcome.of(layout.crl, FileState.KEPT, error.message)
     start = current.crl.last_update_utc.timestamp()
     if layout.clock() < (start + current.next_update) / 2:
-        return Outcome.of(layout.crl, State.KEPT)
+        return Outcome.of(layout.crl, FileState.KEPT)
     note = ""
     if not is_there(layout.ca_key):
         note = "half of its life is over: run secure-certs where ca.key is"
     elif not locked:
         note = "half of its life is over, and a file system without locks keeps it from renewal"
     if note:
-        return Outcome.of(layout.crl, State.KEPT, note)
+        return Outcome.of(layout.crl, FileState.KEPT, note)
     return sign(layout, layout.authority(), current)
 
 
@@ -84,4 +84,4 @@ def sign(
     """
     crl = authority.crl([*current.crl, *new], number=current.number + 1)
     writing.replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False)
-    return Outcome.of(layout.crl, State.RENEWED)
+    return Outcome.of(layout.crl, FileState.RENEWED)

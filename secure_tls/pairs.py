@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from secure_tls import files, pem, writing
 from secure_tls.errors import TLSFileError
 from secure_tls.layout import LEAF_FOLDERS
-from secure_tls.outcome import Outcome, State
+from secure_tls.outcome import FileState, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def _complete(folder: Path) -> list[Outcome]:
         if _belong_together(*pair):
             _put_in_place({path: draft})
             note = "a run was stopped between replacing its key and its certificate"
-            completed.append(Outcome.of(certificate, State.REPAIRED, note))
+            completed.append(Outcome.of(certificate, FileState.REPAIRED, note))
         else:
             draft.unlink(missing_ok=True)
     return completed

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from secure_tls.check import Finding, Revoked
+    from secure_tls.check import FileFinding, Revoked
     from secure_tls.outcome import Outcome
 
 _Row = tuple[str, ...]
@@ -42,7 +42,7 @@ def print_outcomes(folder: Path, outcomes: Sequence[Outcome], *, as_json: bool) 
     _print_table(header, rows)
 
 
-def print_check(folder: Path, findings: Sequence[Finding], *, as_json: bool) -> None:
+def print_check(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -> None:
     """Print a line for each file: who it is for, until when, and what is wrong."""
     if as_json:
         _print_json({"files": [_finding_object(folder, finding) for finding in findings]})
@@ -51,7 +51,7 @@ def print_check(folder: Path, findings: Sequence[Finding], *, as_json: bool) -> 
     _print_table(header, [_finding_row(folder, finding) for finding in findings])
 
 
-def print_all(folder: Path, findings: Sequence[Finding], *, as_json: bool) -> None:
+def print_all(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -> None:
     """Print what ``print_check`` does, with numbers, keys and dates, and all that is revoked."""
     entries = [entry for finding in findings for entry in finding.revoked]
     owners = {f.serial: f.who for f in findings if f.serial is not None}
@@ -100,7 +100,7 @@ def _outcome_object(folder: Path, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _finding_object(folder: Path, finding: Finding) -> dict[str, object]:
+def _finding_object(folder: Path, finding: FileFinding) -> dict[str, object]:
     return {
         "file": _name(folder, finding.path),
         "who": finding.who,
@@ -120,7 +120,7 @@ def _revoked_object(entry: Revoked, owners: dict[int, str]) -> dict[str, object]
     }
 
 
-def _finding_row(folder: Path, finding: Finding) -> _Row:
+def _finding_row(folder: Path, finding: FileFinding) -> _Row:
     return (
         _name(folder, finding.path),
         finding.who,
@@ -131,7 +131,7 @@ def _finding_row(folder: Path, finding: Finding) -> _Row:
     )
 
 
-def _serial(finding: Finding) -> str | None:
+def _serial(finding: FileFinding) -> str | None:
     return None if finding.serial is None else serial_text(finding.serial)
 
 

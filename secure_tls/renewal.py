@@ -13,7 +13,7 @@ from secure_tls.authority import BACKDATE, MAX_LEAF_LIFETIME, Authority, Issued
 from secure_tls.check import describe_certificate
 from secure_tls.errors import TLSFileError
 from secure_tls.keys import generate_like, is_servable
-from secure_tls.outcome import Outcome, State
+from secure_tls.outcome import FileState, Outcome
 from secure_tls.pairs import replace_pair, sole_run
 from secure_tls.template import Template
 
@@ -54,7 +54,7 @@ def renew(
     mended = {outcome.path for outcome in repaired}
     outcomes = [plan.outcome() for plan in plans]
     # Completed a moment ago and not due: one line is enough.
-    outcomes = [o for o in outcomes if o.path not in mended or o.state is not State.KEPT]
+    outcomes = [o for o in outcomes if o.path not in mended or o.state is not FileState.KEPT]
     return [*repaired, *outcomes, crl]
 
 
@@ -86,7 +86,7 @@ class _Plan:
     """What shall become of a leaf: with a ``chain``, what its file holds, it is renewed."""
 
     leaf: Leaf
-    state: State
+    state: FileState
     note: str = ""
     chain: tuple[x509.Certificate, ...] = ()
 
@@ -118,37 +118,37 @@ class _Judge:
                 f"{leaf.certificate} {reason}: it cannot be renewed.",
                 leaf.certificate,
             )
-        return _Plan(leaf, State.RENEWED, chain=chain)
+        return _Plan(leaf, FileState.RENEWED, chain=chain)
 
     def look_at(self, leaf: Leaf) -> _Plan:
         """Renew it if it is due and nothing speaks against it."""
         try:
             chain = leaf.load()
         except TLSFileError as error:
-            return _Plan(leaf, State.FAILED, error.message)
+            return _Plan(leaf, FileState.FAILED, error.message)
         certificate = chain[0]
         reason = self._obstacle(leaf, certificate)
         if reason is None and self._is_revoked(certificate):
             reason = "is revoked: name it to let it in again"
         if reason is not None:
-            return _Plan(leaf, State.SKIPPED, reason)
+            return _Plan(leaf, FileState.SKIPPED, reason)
         fault = self._fault_of_key(leaf, certificate)
         if fault is not None and fault.code == "key_mismatch":
-            return _Plan(leaf, State.RENEWED, "its key was that of another certificate", chain)
+            return _Plan(leaf, FileState.RENEWED, "its key was that of another certificate", chain)
         if not self._is_due(certificate):
-            return _Plan(leaf, State.KEPT)
+            return _Plan(leaf, FileState.KEPT)
         if fault is not None and fault.code == "missing":
-            return _Plan(leaf, State.SKIPPED, "its key is not here: name it to make a new pair")
+            return _Plan(leaf, FileState.SKIPPED, "its key is not here: name it to make a new pair")
         return self._due(leaf, chain, fault)
 
     def _due(
         self, leaf: Leaf, chain: tuple[x509.Certificate, ...], fault: TLSFileError | None
     ) -> _Plan:
         if fault is not None:
-            return _Plan(leaf, State.FAILED, fault.message)
+            return _Plan(leaf, FileState.FAILED, fault.message)
         if chain[0].not_valid_after_utc >= self._ca.not_valid_after_utc:
-            return _Plan(leaf, State.KEPT, "ends with its authority, which needs a successor")
-        return _Plan(leaf, State.RENEWED, chain=chain)
+            return _Plan(leaf, FileState.KEPT, "ends with its authority, which needs a successor")
+        return _Plan(leaf, FileState.RENEWED, chain=chain)
 
     def _obstacle(self, leaf: Leaf, certificate: x509.Certificate) -> str | None:
         if not pem.is_issued_by(certificate, self._ca):

@@ -12,7 +12,7 @@ from cryptography import x509
 from secure_tls import own_list, pem, replaced
 from secure_tls.check import describe_certificate
 from secure_tls.errors import AuthorityError, TLSFileError
-from secure_tls.outcome import Outcome, State
+from secure_tls.outcome import FileState, Outcome
 from secure_tls.pairs import sole_run
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ def _check(target: _Target, ca: x509.Certificate) -> None:
 
 def _outcome(target: _Target, entry: x509.RevokedCertificate | None) -> Outcome:
     note = f"serial {pem.serial_text(target.serial)}"
-    state = State.REVOKED
+    state = FileState.REVOKED
     if entry is not None:
-        state = State.ALREADY_REVOKED
+        state = FileState.ALREADY_REVOKED
         note += f", on the list since {entry.revocation_date_utc:%Y-%m-%d %H:%M} UTC"
     if target.certificate is None:
         return Outcome(target.path, state, note=note)

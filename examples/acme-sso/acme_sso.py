@@ -24,13 +24,13 @@ from secure_server.plugins import (
     AuthenticatorContext,
     AuthenticatorError,
     AuthenticatorType,
+    CredentialMatcher,
     Credentials,
     File,
     Peer,
     Principal,
     Scheme,
     Settings,
-    Sign,
 )
 
 SCHEME = "ACME-HMAC"
@@ -68,7 +68,7 @@ class KeyFile(Settings):
 class AcmeAuthenticator:
     """Recognises the owner of a key by a signature over the caller's own certificate."""
 
-    signs: Collection[Sign] = (Scheme(SCHEME),)
+    matchers: Collection[CredentialMatcher] = (Scheme(SCHEME),)
 
     def __init__(self, settings: AcmeSettings, context: AuthenticatorContext) -> None:
         """Raises ``AuthenticatorError`` for a file that cannot be used."""

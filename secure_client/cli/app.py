@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from secure_client.cli import bulk, session, sessions, tokens, users
 from secure_client.cli.failures import explain
 from secure_client.cli.output import complain
-from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.errors import CallError, ClientError, NotLoggedInError, TokenError
 from secure_tls import TLSError
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: the server refused, or it failed. 2: wrong usage, or something local is wrong.
     130: interrupted.
     """
-    state = State()
+    state = RunState()
     code = 2
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), obj=state)

@@ -11,7 +11,7 @@ from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from secure_client.cli.output import as_json, complain, escaped, fields_of, line, note, table
 from secure_client.cli.rows import Row, read_rows
-from secure_client.cli.state import State, state_of
+from secure_client.cli.state import RunState, state_of
 from secure_client.cli.users import state_name
 from secure_client.errors import CallError, TokenError
 from secure_client.users import watch_users
@@ -113,7 +113,7 @@ def _tell_place(token: str) -> None:
         note(f"To go on from here: secure-client users watch --resume {escaped(token)}")
 
 
-def _tell(state: State, change: user_service_pb2.WatchUsersResponse) -> None:
+def _tell(state: RunState, change: user_service_pb2.WatchUsersResponse) -> None:
     if state.as_json:
         as_json(fields_of(change))
         return

@@ -6,8 +6,8 @@ import grpc
 
 from secure_client.cli.output import escaped
 from secure_client.cli.probe import probe
-from secure_client.cli.state import State
-from secure_client.connection import Connection
+from secure_client.cli.state import RunState
+from secure_client.connection_settings import ConnectionSettings
 from secure_client.errors import CallError, ClientError
 
 # What gRPC and OpenSSL say about a failed connection, and what it means.
@@ -56,7 +56,7 @@ _MEANINGS = {
 }
 
 
-def explain(error: CallError, state: State) -> str:
+def explain(error: CallError, state: RunState) -> str:
     """Sentences for people: what went wrong, where, what to do next."""
     target = state.connection.target
     if error.code is grpc.StatusCode.UNAVAILABLE:
@@ -72,7 +72,7 @@ def explain(error: CallError, state: State) -> str:
     return meaning.format(target=target, who=_who(state), code=error.code.name) + _said(error)
 
 
-def _unavailable(error: CallError, state: State) -> str:
+def _unavailable(error: CallError, state: RunState) -> str:
     connection = state.connection
     details = error.details
     if _NOT_CONNECTED.search(details):
@@ -87,7 +87,7 @@ def _unavailable(error: CallError, state: State) -> str:
     return f"{connection.target} is not available now; try again later.{_said(error)}"
 
 
-def _for_want_of(connection: Connection) -> str:
+def _for_want_of(connection: ConnectionSettings) -> str:
     if connection.certificate is None:
         return "when there is no client certificate: give --certificate and --private-key"
     return (
@@ -96,7 +96,7 @@ def _for_want_of(connection: Connection) -> str:
     )
 
 
-def _unauthenticated(state: State) -> str:
+def _unauthenticated(state: RunState) -> str:
     target = state.connection.target
     session = state.session()
     if session is not None:
@@ -110,7 +110,7 @@ def _unauthenticated(state: State) -> str:
     )
 
 
-def _who(state: State) -> str:
+def _who(state: RunState) -> str:
     try:
         session = state.session()
     except ClientError:

@@ -10,7 +10,7 @@ import ssl
 from contextlib import suppress
 from ipaddress import ip_address
 
-from secure_client.connection import Connection
+from secure_client.connection_settings import ConnectionSettings
 
 # Seconds for each step.
 _PATIENCE = 3.0
@@ -20,7 +20,7 @@ _TARGET = re.compile(
 )
 
 
-def probe(connection: Connection) -> str | None:
+def probe(connection: ConnectionSettings) -> str | None:
     """What a handshake says, in OpenSSL's and the system's words; None where it says nothing.
 
     Empty when it succeeds.
@@ -44,7 +44,7 @@ def probe(connection: Connection) -> str | None:
             return str(error) or "timed out"
 
 
-def _shake_hands(connected: socket.socket, connection: Connection, name: str) -> str:
+def _shake_hands(connected: socket.socket, connection: ConnectionSettings, name: str) -> str:
     context = ssl.create_default_context(cafile=str(connection.ca))
     context.set_alpn_protocols(["h2"])
     if connection.certificate is not None and connection.private_key is not None:

@@ -11,7 +11,7 @@ from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client.cli.failures import explain
 from secure_client.cli.output import as_json, complain, fields_of, line, moment, note, record
 from secure_client.cli.secrets import read_new_password, read_password
-from secure_client.cli.state import State, state_of
+from secure_client.cli.state import RunState, state_of
 from secure_client.errors import CallError, SessionEndedError
 from secure_client.session import session_of
 
@@ -140,7 +140,9 @@ def token(ctx: typer.Context) -> None:
     line(found.value)
 
 
-def _login(state: State, user: str, password: str, new_password: str) -> token_service_pb2.Tokens:
+def _login(
+    state: RunState, user: str, password: str, new_password: str
+) -> token_service_pb2.Tokens:
     failure = None
     try:
         with state.channel(authenticated=False) as channel:

@@ -8,7 +8,7 @@ import typer
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client.cli.output import as_json, fields_of, moment, note, table
-from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
 from secure_client.errors import NotLoggedInError
 
@@ -85,7 +85,7 @@ def revoke(
     note(f"Other sessions ended: {answer.ended_sessions}.")
 
 
-def revoke_session(state: State, session: str) -> None:
+def revoke_session(state: RunState, session: str) -> None:
     """End the session of this ID, or of this name."""
     name = session if session.startswith("users/") else f"users/-/sessions/{session}"
     with state.channel() as channel:
@@ -96,7 +96,7 @@ def revoke_session(state: State, session: str) -> None:
     note("The session is ended.")
 
 
-def _myself(state: State) -> str:
+def _myself(state: RunState) -> str:
     session = state.session()
     if session is None:
         raise NotLoggedInError(

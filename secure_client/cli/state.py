@@ -8,7 +8,7 @@ from functools import cached_property
 import grpc
 import typer
 
-from secure_client.connection import Connection, find_connection
+from secure_client.connection_settings import ConnectionSettings, find_connection
 from secure_client.errors import CallError
 from secure_client.profile import Profile
 from secure_client.session import Session
@@ -20,7 +20,7 @@ class UsageProblem(Exception):  # noqa: N818 - it is the user's, and no fault of
 
 
 @dataclass
-class State:
+class RunState:
     """One run of the command line."""
 
     flags: dict[str, str | None] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class State:
         return Profile.named(self.profile_name)
 
     @cached_property
-    def connection(self) -> Connection:
+    def connection(self) -> ConnectionSettings:
         return find_connection(self.flags, profile=self.profile)
 
     @cached_property
@@ -70,7 +70,7 @@ def calling() -> Iterator[None]:
         raise CallError.of(error) from None
 
 
-def state_of(ctx: typer.Context) -> State:
-    state = ctx.find_object(State)
+def state_of(ctx: typer.Context) -> RunState:
+    state = ctx.find_object(RunState)
     assert state is not None
     return state

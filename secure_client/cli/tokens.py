@@ -9,7 +9,7 @@ from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_client.cli.output import as_json, fields_of, line, moment, note, table
 from secure_client.cli.secrets import read_lines
 from secure_client.cli.sessions import revoke_session
-from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
 from secure_client.tokens.workload import WorkloadTokenSource
 
@@ -102,7 +102,7 @@ def revoke(
         _revoke_token(state, token or "-", jti, issuer)
 
 
-def _revoke_token(state: State, token: str, jti: str | None, issuer: str | None) -> None:
+def _revoke_token(state: RunState, token: str, jti: str | None, issuer: str | None) -> None:
     if jti is None:
         found = read_lines([token], "token")
         if len(found) != 1:
@@ -118,7 +118,7 @@ def _revoke_token(state: State, token: str, jti: str | None, issuer: str | None)
     note("The token is good no longer.")
 
 
-def _revoke_user(state: State, user: str) -> None:
+def _revoke_user(state: RunState, user: str) -> None:
     name = resource(user)
     with state.channel() as channel:
         answer = TokenServiceStub(channel).RevokeUser(
@@ -130,7 +130,7 @@ def _revoke_user(state: State, user: str) -> None:
     note(f"The tokens of {name} are good no longer; sessions ended: {answer.ended_sessions}.")
 
 
-def _revoke_client(state: State, client: str) -> None:
+def _revoke_client(state: RunState, client: str) -> None:
     with state.channel() as channel:
         answer = TokenServiceStub(channel).RevokeClient(
             token_service_pb2.RevokeClientRequest(client_id=client)

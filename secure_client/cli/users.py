@@ -12,7 +12,7 @@ from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from secure_client.cli.output import as_json, fields_of, moment, note, record, table
 from secure_client.cli.secrets import random_password, read_new_password, read_password
 from secure_client.cli.session import NewPasswordFile, PasswordFile
-from secure_client.cli.state import State, UsageProblem, state_of
+from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.errors import NotLoggedInError
 
 _PAGE = 500
@@ -224,7 +224,7 @@ def _all(stub: UserServiceStub) -> Iterator[user_service_pb2.User]:
             return
 
 
-def _print(state: State, user: user_service_pb2.User) -> None:
+def _print(state: RunState, user: user_service_pb2.User) -> None:
     if state.as_json:
         as_json(fields_of(user))
     else:

@@ -17,7 +17,7 @@ from secure_tls import TLSError
 
 if TYPE_CHECKING:
     from secure_api.tokens.v1.token_service_pb2 import Tokens
-    from secure_client.connection import Connection
+    from secure_client.connection_settings import ConnectionSettings
 
 # Whoever asks for the token, read when it is needed.
 Asker: TypeAlias = Callable[[], Identity]
@@ -37,7 +37,7 @@ FINAL = frozenset(
 )
 
 
-def identity_of(connection: Connection) -> Identity:
+def identity_of(connection: ConnectionSettings) -> Identity:
     """What the connection's files are now. Raises ``TLSError`` and ``ConfigurationError``."""
     return Endpoint(
         connection.target,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_client._clock import Clock
-from secure_client.connection import Connection, find_connection
+from secure_client.connection_settings import ConnectionSettings, find_connection
 from secure_client.errors import (
     CallError,
     ClientError,
@@ -55,7 +55,7 @@ class SessionTokenSource:
         self,
         profile: str | None = None,
         *,
-        connection: Connection | None = None,
+        connection: ConnectionSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Raises ``ProfileError`` and ``ConfigurationError``."""

@@ -13,7 +13,7 @@ from secure_client.tokens.renewing import Fetched, RenewingToken, RenewingTokens
 
 if TYPE_CHECKING:
     from secure_client._identity import Identity
-    from secure_client.connection import Connection
+    from secure_client.connection_settings import ConnectionSettings
     from secure_client.tokens.source import AccessToken, TokenSource
 
 
@@ -24,7 +24,11 @@ class WorkloadTokenSource:
     """
 
     def __init__(
-        self, connection: Connection, scopes: Sequence[str] = (), *, clock: Clock | None = None
+        self,
+        connection: ConnectionSettings,
+        scopes: Sequence[str] = (),
+        *,
+        clock: Clock | None = None,
     ) -> None:
         self._connection = connection
         self._scopes = tuple(scopes)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from secure_base.batching import BatchingWriter
 from secure_server import logs
 from secure_server.audit.event import AuditEvent
 from secure_server.audit.options import ConfiguredLogger
-from secure_server.authz.audit import AuditCondition
-from secure_server.queued import Queued
+from secure_server.authz.audit_options import AuditCondition
 
 MOST = 4096
 """Events that wait for one logger at the most."""
@@ -95,7 +95,7 @@ class Dropped:
 @dataclass(frozen=True, slots=True)
 class _Running:
     configured: ConfiguredLogger
-    queued: Queued[AuditEvent]
+    queued: BatchingWriter[AuditEvent]
 
 
 class Loggers:
@@ -150,7 +150,7 @@ class Loggers:
     def _start(self, configured: ConfiguredLogger) -> _Running:
         name, sink = configured.name, configured.build()
         self.dropped.expect(name)
-        queued: Queued[AuditEvent] = Queued(
+        queued: BatchingWriter[AuditEvent] = BatchingWriter(
             f"audit {name}",
             sink.write,
             most=MOST,

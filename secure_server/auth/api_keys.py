@@ -21,9 +21,9 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorError
 from secure_server.auth.key_source import FILE, KeySource
+from secure_server.auth.matchers import CredentialMatcher, Prefix
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.principal import Principal
-from secure_server.auth.signs import Prefix, Sign
 from secure_server.fields import File, Name, Section, Word
 from secure_tls.peer import Peer
 
@@ -79,7 +79,7 @@ class APIKey:
 class APIKeyAuthenticator:
     """Recognises callers by an API key as bearer token."""
 
-    signs: Collection[Sign] = (Prefix(PREFIX),)
+    matchers: Collection[CredentialMatcher] = (Prefix(PREFIX),)
     ended_by = (
         "An API key is good as long as the server's file of keys says so: have its table taken out "
         "of that file."
@@ -96,7 +96,7 @@ class APIKeyAuthenticator:
             name=str(settings.file),
             pace=FILE,
             bulkhead=context.bulkhead,
-            generation=context.generation,
+            cache_epoch=context.cache_epoch,
         )
         self._keys.load_now()
         self._keys.start()

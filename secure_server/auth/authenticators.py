@@ -6,19 +6,26 @@ import itertools
 from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
-from secure_server.auth import signs
+from secure_server.auth import matchers
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.credentials import BEARER, Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorError
-from secure_server.auth.generation import Generation
+from secure_server.auth.matchers import (
+    BareCertificate,
+    CredentialMatcher,
+    IssuedBy,
+    Opaque,
+    Prefix,
+    Scheme,
+)
 from secure_server.auth.principal import ANONYMOUS, Principal
-from secure_server.auth.signs import BareCertificate, IssuedBy, Opaque, Prefix, Scheme, Sign
 from secure_tls.peer import Peer
 
 
 class Authenticator(Protocol):
     """Recognises callers by one kind of credentials.
 
-    It is asked about credentials that bear one of its ``signs``, and about no others.
+    It is asked about credentials that match one of its ``matchers``, and about no others.
     ``authenticate`` returns the principal; None for "none of mine", which lets the next one try; or
     raises ``AuthenticationError``, which is final. It is called from many threads at once, and what
     it returns is remembered until ``Principal.expires_at`` or ``recheck_at``. ``credentials`` is
@@ -33,7 +40,7 @@ class Authenticator(Protocol):
     def name(self) -> str: ...
 
     @property
-    def signs(self) -> Collection[Sign]: ...
+    def matchers(self) -> Collection[CredentialMatcher]: ...
 
     def authenticate(
         self, credentials: Credentials | None, peer: Peer | None
@@ -71,22 +78,22 @@ class EndedElsewhere(Authenticator, Protocol):
 
 
 class Authenticators:
-    """Asks those whose sign the credentials bear. Credentials that nobody claims are refused."""
+    """Asks those whose matchers fit the credentials. Credentials that nobody claims are refused."""
 
     def __init__(
         self,
         chain: Sequence[Authenticator],
-        generation: Generation | None = None,
+        cache_epoch: CacheEpoch | None = None,
         closing: Sequence[object] = (),
     ) -> None:
         """Raises ``AuthenticatorError`` for two that claim the same, or have the same name.
 
-        ``generation`` is that which the members of the chain move on when what they answered before
-        may not hold any longer; ``closing`` is what to close with them.
+        ``cache_epoch`` is advanced by the members of the chain when cached answers become invalid;
+        ``closing`` is what to close with them.
         """
         self.members = tuple(chain)
         self._closing = (*self.members, *closing)
-        self.generation = generation or Generation()
+        self.cache_epoch = cache_epoch or CacheEpoch()
         _check(self.members)
         self._issuers: dict[str, Authenticator] = {}
         self._prefixes: list[tuple[str, Authenticator]] = []
@@ -94,8 +101,8 @@ class Authenticators:
         self._opaque: Authenticator | None = None
         self._bare: Authenticator | None = None
         for member in self.members:
-            for sign in member.signs:
-                self._file(sign, member)
+            for matcher in member.matchers:
+                self._file(matcher, member)
 
     @property
     def asks_about_certificates(self) -> bool:
@@ -135,8 +142,8 @@ class Authenticators:
         for one in self._closing:
             getattr(one, "close", bool)()
 
-    def _file(self, sign: Sign, member: Authenticator) -> None:
-        match sign:
+    def _file(self, matcher: CredentialMatcher, member: Authenticator) -> None:
+        match matcher:
             case IssuedBy(issuer):
                 self._issuers[issuer] = member
             case Prefix(text):
@@ -164,10 +171,10 @@ class Authenticators:
 
 
 def _check(members: Sequence[Authenticator]) -> None:
-    claims = [(member, sign) for member in members for sign in member.signs]
-    for member, sign in claims:
+    claims = [(member, matcher) for member in members for matcher in member.matchers]
+    for member, matcher in claims:
         try:
-            signs.check(sign)
+            matchers.check(matcher)
         except ValueError as error:
             raise AuthenticatorError(f"The authenticator {member.name!r}: {error}") from None
     for one, other in itertools.combinations(members, 2):
@@ -175,9 +182,9 @@ def _check(members: Sequence[Authenticator]) -> None:
             raise AuthenticatorError(
                 f"Two authenticators are called {one.name!r}: give each a `name` of its own."
             )
-    for (one, sign), (other, theirs) in itertools.combinations(claims, 2):
-        if one is not other and signs.overlap(sign, theirs):
+    for (one, matcher), (other, theirs) in itertools.combinations(claims, 2):
+        if one is not other and matchers.overlap(matcher, theirs):
             raise AuthenticatorError(
-                f"The authenticators {one.name!r} and {other.name!r} both claim {sign}: leave one "
-                "of them out, or have them claim different credentials."
+                f"The authenticators {one.name!r} and {other.name!r} both claim {matcher}: leave "
+                "one of them out, or have them claim different credentials."
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from secure_server.auth.credentials import Credentials
+from secure_server.auth.matchers import BareCertificate, CredentialMatcher
 from secure_server.auth.plugin import AuthenticatorType, Grant
 from secure_server.auth.principal import Principal
-from secure_server.auth.signs import BareCertificate, Sign
 from secure_server.fields import Section
 from secure_tls.peer import Peer
 
@@ -25,7 +25,7 @@ class CertificateAuthenticator:
     does not list is known all the same, without roles or scopes: policy decides.
     """
 
-    signs: Collection[Sign] = (BareCertificate(),)
+    matchers: Collection[CredentialMatcher] = (BareCertificate(),)
     ended_by = (
         "The caller has no token, and a certificate does not end by an ID: put it on its "
         "authority's revocation list (`secure-certs revoke`)."

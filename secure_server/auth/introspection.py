@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
+from secure_base.bounded_cache import BoundedCache
 from secure_server.auth import claims as read
 from secure_server.auth.circuit import Circuit
 from secure_server.auth.credentials import Credentials
@@ -22,12 +23,11 @@ from secure_server.auth.errors import (
 )
 from secure_server.auth.fetch import TIMEOUT, Fetcher, FetchError
 from secure_server.auth.jws import read_json
+from secure_server.auth.matchers import CredentialMatcher, Opaque
 from secure_server.auth.oidc import LEEWAY
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.principal import Principal
 from secure_server.auth.role_map import RoleMap
-from secure_server.auth.signs import Opaque, Sign
-from secure_server.bounded import Bounded
 from secure_server.fields import URL, File, Name, Section, Word
 from secure_tls.errors import TLSFileError
 from secure_tls.peer import Peer
@@ -94,7 +94,7 @@ class IntrospectionAuthenticator:
     guard's own memory, until ``Principal.recheck_at``.
     """
 
-    signs: Collection[Sign] = (Opaque(),)
+    matchers: Collection[CredentialMatcher] = (Opaque(),)
 
     def __init__(self, settings: IntrospectionSettings, context: AuthenticatorContext) -> None:
         """Raises ``AuthenticatorError`` for a secret or CA bundle that cannot be used."""
@@ -104,7 +104,7 @@ class IntrospectionAuthenticator:
         self._bulkhead = context.bulkhead
         self._roles = RoleMap.of_settings(settings.roles_claim, settings.roles)
         self._circuit = Circuit(failures=_FAILURES, pause=_PAUSE)
-        self._answers: Bounded[bytes, _Answer] = Bounded(_MOST_ANSWERS)
+        self._answers: BoundedCache[bytes, _Answer] = BoundedCache(_MOST_ANSWERS)
         self._asking: dict[bytes, _Question] = {}
         self._lock = threading.Lock()
         try:

@@ -13,10 +13,10 @@ from secure_server.auth import jws
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import AuthenticationError
 from secure_server.auth.keys import FindKey, VerificationKey
+from secure_server.auth.matchers import CredentialMatcher, IssuedBy
 from secure_server.auth.principal import Principal
 from secure_server.auth.profiles import OWN, Profile, lifetime
 from secure_server.auth.role_map import RoleMap
-from secure_server.auth.signs import IssuedBy, Sign
 from secure_tls.peer import Peer
 
 
@@ -50,7 +50,7 @@ class JWTAuthenticator:
         ``roles``. Unless a token ``must_be_bound``, one that is bound to nothing is accepted.
         """
         self.name = name
-        self.signs: Collection[Sign] = (IssuedBy(issuer),)
+        self.matchers: Collection[CredentialMatcher] = (IssuedBy(issuer),)
         self.issuer = issuer
         self._audience = audience
         self._find_key = keys

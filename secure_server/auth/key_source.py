@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 
 from secure_server import logs
 from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.errors import AuthenticatorError, AuthenticatorUnavailable
-from secure_server.auth.generation import Generation
 
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RefreshSchedule:
     """When keys are loaded; all in seconds.
 
     They are loaded again every ``refresh``, or ``cooldown`` after a failure; for the sake of a key
@@ -33,8 +33,8 @@ class Pace:
 
 _A_MOMENT = 0.5  # seconds
 
-FETCHED = Pace(refresh=300, cooldown=10, max_stale=24 * 3600, patience=6)
-FILE = Pace(refresh=1, cooldown=1, max_stale=float("inf"), patience=6)
+FETCHED = RefreshSchedule(refresh=300, cooldown=10, max_stale=24 * 3600, patience=6)
+FILE = RefreshSchedule(refresh=1, cooldown=1, max_stale=float("inf"), patience=6)
 
 
 class KeySource(Generic[K]):
@@ -50,23 +50,23 @@ class KeySource(Generic[K]):
         load: Callable[[], Mapping[str, K]],
         *,
         name: str,
-        pace: Pace,
+        pace: RefreshSchedule,
         bulkhead: Bulkhead,
-        generation: Generation,
+        cache_epoch: CacheEpoch,
         release: Callable[[], object] = bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``load`` returns the keys that there are now or raises ``AuthenticatorError``; it is
         called on one thread, one call at a time, and ``release`` when it is over for good.
 
-        ``generation`` is moved on when a key was withdrawn or replaced. ``clock`` is in seconds,
+        ``cache_epoch`` is moved on when a key was withdrawn or replaced. ``clock`` is in seconds,
         from anywhere.
         """
         self._load = load
         self._name = name
         self._pace = pace
         self._bulkhead = bulkhead
-        self._generation = generation
+        self._cache_epoch = cache_epoch
         self._release = release
         self._clock = clock
         self._keys: Mapping[str, K] = {}
@@ -174,7 +174,7 @@ class KeySource(Generic[K]):
         withdrawn = any(keys.get(key_id) != key for key_id, key in before.items())
         if withdrawn or (failure and self._is_stale()):
             # Whom these keys vouched for has to be looked at again.
-            self._generation.advance()
+            self._cache_epoch.advance()
         self._tell(before, keys, failure, was)
 
     def _tell(self, before: Mapping[str, K], keys: Mapping[str, K], failure: str, was: str) -> None:

@@ -111,7 +111,7 @@ def _key_source(
             name=settings.issuer,
             pace=FILE,
             bulkhead=context.bulkhead,
-            generation=context.generation,
+            cache_epoch=context.cache_epoch,
         )
         source.load_now()  # a file that cannot be read is a mistake, not an outage
         return source
@@ -128,7 +128,7 @@ def _key_source(
         name=settings.issuer,
         pace=FETCHED,
         bulkhead=context.bulkhead,
-        generation=context.generation,
+        cache_epoch=context.cache_epoch,
         release=fetcher.close,
     )
 

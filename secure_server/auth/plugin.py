@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.errors import AuthenticatorError
-from secure_server.auth.generation import Generation
 from secure_server.auth.keys import FindKey
 
 API_VERSION = 1
@@ -29,7 +29,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTokens:
+class LocalIssuer:
     """The tokens that ``[tokens]`` describes: this server's own, or its identity service's."""
 
     issuer: str
@@ -51,7 +51,7 @@ class AuthenticatorContext:
 
     ``name`` is what it must call itself. ``clock`` gives seconds since the epoch. ``bulkhead`` is
     to be held while a call waits for a network: ``with context.bulkhead.waiting(): …``.
-    ``generation.advance()`` makes the guard ask again about everybody whom it remembers: for when
+    ``cache_epoch.advance()`` makes the guard ask again about everybody whom it remembers: for when
     keys were withdrawn, say. ``own`` is None where this server vouches for nothing. In a test, name
     and clock suffice.
     """
@@ -59,8 +59,8 @@ class AuthenticatorContext:
     name: str
     clock: Callable[[], float]
     bulkhead: Bulkhead = field(default_factory=lambda: Bulkhead(1))
-    generation: Generation = field(default_factory=Generation)
-    own: OwnTokens | None = None
+    cache_epoch: CacheEpoch = field(default_factory=CacheEpoch)
+    own: LocalIssuer | None = None
     workloads: Mapping[str, Grant] = field(default_factory=lambda: MappingProxyType({}))
 
 

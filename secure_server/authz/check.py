@@ -23,7 +23,7 @@ _KIND_OF_RULE = {"deny_rules": "deny rule", "allow_rules": "allow rule"}
 _MAX_HINTS = 20
 
 
-class Kind(StrEnum):
+class PolicyFindingKind(StrEnum):
     """What a finding is about, for programs."""
 
     NEVER_MATCHES = "never_matches"
@@ -54,14 +54,14 @@ class RuleReference:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PolicyFinding:
     """One thing to mend. ``line`` and ``column`` are None where nothing in the text is to blame.
 
     ``earlier`` are the rules that leave nothing to ``rule``. An error keeps the server from
     starting, all else is a warning.
     """
 
-    kind: Kind
+    kind: PolicyFindingKind
     message: str
     line: int | None = None
     column: int | None = None
@@ -76,7 +76,7 @@ class Report:
 
     name: str
     rules: int
-    findings: tuple[Finding, ...]
+    findings: tuple[PolicyFinding, ...]
 
 
 def check(
@@ -131,13 +131,13 @@ class _Subject:
         patterns: list[str] = self.written.get(part, {}).get(key, [])
         return patterns
 
-    def finding(self, kind: Kind, message: str, *steps: str | int) -> Finding:
+    def finding(self, kind: PolicyFindingKind, message: str, *steps: str | int) -> PolicyFinding:
         """A finding about the value that the steps lead to from the rule."""
         line, column = self.places.of(self.rules, self.index, *steps)
-        return Finding(kind, message, line, column, self.reference)
+        return PolicyFinding(kind, message, line, column, self.reference)
 
 
-def _dead_rules(subjects: list[_Subject]) -> Iterator[Finding]:
+def _dead_rules(subjects: list[_Subject]) -> Iterator[PolicyFinding]:
     earlier = EarlierRules()
     asked: list[_Subject] = []
     for subject in subjects:
@@ -145,28 +145,28 @@ def _dead_rules(subjects: list[_Subject]) -> Iterator[Finding]:
         covering = earlier.covering(subject.rule)
         if reason is not None:
             message = f"{_named(subject)} never decides: {reason}."
-            yield subject.finding(Kind.NEVER_MATCHES, message)
+            yield subject.finding(PolicyFindingKind.NEVER_MATCHES, message)
         elif covering is not None:
             yield _shadowed(subject, [asked[position] for position in covering])
         earlier.add(subject.rule)
         asked.append(subject)
 
 
-def _shadowed(subject: _Subject, covering: list[_Subject]) -> Finding:
+def _shadowed(subject: _Subject, covering: list[_Subject]) -> PolicyFinding:
     reference = subject.reference
     earlier = tuple(each.reference for each in covering)
     names, one = " and ".join(map(str, earlier)), len(earlier) == 1
     if subject.rules == "allow_rules" and all(each.rules == "deny_rules" for each in earlier):
-        kind = Kind.NEVER_ALLOWS
+        kind = PolicyFindingKind.NEVER_ALLOWS
         what = f"never allows anything: {names} {'refuses' if one else 'refuse'} all its calls"
     else:
-        kind = Kind.SHADOWED
+        kind = PolicyFindingKind.SHADOWED
         what = f"never decides: {names} {'matches' if one else 'match'} all its calls before it"
     message = f"{_named(subject)} {what}."
-    return Finding(kind, message, reference.line, reference.column, reference, earlier)
+    return PolicyFinding(kind, message, reference.line, reference.column, reference, earlier)
 
 
-def _literal_stars(subject: _Subject) -> Iterator[Finding]:
+def _literal_stars(subject: _Subject) -> Iterator[PolicyFinding]:
     for part, key in (
         ("request", "paths"),
         ("source", "principals"),
@@ -175,14 +175,14 @@ def _literal_stars(subject: _Subject) -> Iterator[Finding]:
         for number, pattern in enumerate(subject.patterns(part, key)):
             if _has_literal_star(pattern):
                 yield subject.finding(
-                    Kind.LITERAL_STAR,
+                    PolicyFindingKind.LITERAL_STAR,
                     f"{quoted(pattern)} has a star that stands for itself. "
                     "Only one at the end, or else at the beginning, is a wildcard.",
                     *(part, key, number),
                 )
 
 
-def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[Finding]:
+def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[PolicyFinding]:
     hints = iter(range(_MAX_HINTS))
     for subject in subjects:
         paths = subject.patterns("request", "paths")
@@ -197,7 +197,9 @@ def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[
                 message = f"The path {quoted(path)} matches no known method.{hint}"
             if len(dead) == len(paths):
                 message += f" Nothing is left of {_named(subject, 'the')}."
-            yield subject.finding(Kind.NO_SUCH_METHOD, message, "request", "paths", number)
+            yield subject.finding(
+                PolicyFindingKind.NO_SUCH_METHOD, message, "request", "paths", number
+            )
 
 
 def _is_dead(path: str, methods: Collection[str]) -> bool:
@@ -209,12 +211,12 @@ def _is_dead(path: str, methods: Collection[str]) -> bool:
     return not Patterns.of([path]).match_any(methods)
 
 
-def _no_rule(method: str, *, is_error: bool) -> Finding:
+def _no_rule(method: str, *, is_error: bool) -> PolicyFinding:
     message = (
         f"No rule is about {quoted(method)}: nobody may call it. "
         "Add one; a deny rule says that it is meant so."
     )
-    return Finding(Kind.NO_RULE, message, is_error=is_error)
+    return PolicyFinding(PolicyFindingKind.NO_RULE, message, is_error=is_error)
 
 
 def _has_literal_star(pattern: str) -> bool:

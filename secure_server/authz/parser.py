@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secure_server.auth.claim_path import ClaimPath, claim_path
-from secure_server.authz.audit import AuditCondition, AuditLogger, AuditOptions
+from secure_server.authz.audit_options import AuditCondition, AuditOptions, NamedLogger
 from secure_server.authz.document import Node, quoted, read
 from secure_server.authz.patterns import Patterns
 from secure_server.authz.rule import Rule
@@ -179,7 +179,7 @@ def _audit_options(node: Node | None, known_loggers: frozenset[str] | None) -> A
     return AuditOptions(condition, tuple(logger for logger in loggers if logger is not None))
 
 
-def _audit_logger(node: Node, known_loggers: frozenset[str] | None) -> AuditLogger | None:
+def _audit_logger(node: Node, known_loggers: frozenset[str] | None) -> NamedLogger | None:
     """The logger, or None where it is unknown and optional: A59 has such a one ignored."""
     members = node.members("name", "config", "is_optional")
     name = _name(node, members, "each audit logger")
@@ -187,7 +187,7 @@ def _audit_logger(node: Node, known_loggers: frozenset[str] | None) -> AuditLogg
     is_optional = "is_optional" in members and members["is_optional"].boolean()
     if known_loggers is None or name in known_loggers:
         frozen = MappingProxyType({key: _frozen(each.value) for key, each in config.items()})
-        return AuditLogger(name, frozen, is_optional)
+        return NamedLogger(name, frozen, is_optional)
     if is_optional:
         return None
     known = ", ".join(quoted(each) for each in sorted(known_loggers)) or "none"

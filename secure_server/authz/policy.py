@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secure_server.auth.principal import Principal
-from secure_server.authz.audit import AuditCondition, AuditLogger, AuditOptions
+from secure_server.authz.audit_options import AuditCondition, AuditOptions, NamedLogger
 from secure_server.authz.explain import Explanation, explain
 from secure_server.authz.index import RuleIndex
 from secure_server.authz.parser import parse
@@ -86,7 +86,7 @@ class Policy:
         return self._audit.condition
 
     @property
-    def audit_loggers(self) -> tuple[AuditLogger, ...]:
+    def audit_loggers(self) -> tuple[NamedLogger, ...]:
         """The loggers to tell, in file order, without optional ones that are unknown."""
         return self._audit.loggers
 

@@ -31,7 +31,7 @@ _DAY = 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """What came of looking at one thing."""
 
     about: str
@@ -39,18 +39,18 @@ class Finding:
     text: str
 
 
-def look_through(config: Config) -> Iterator[Finding]:
+def look_through(config: Config) -> Iterator[CheckFinding]:
     """Look at what a configuration names, and change nothing."""
     yield _finding("policy", lambda: _policy(config))
     yield from _tls(config)
     yield from _authenticators(config)
 
 
-def _finding(about: str, look: Callable[[], str]) -> Finding:
+def _finding(about: str, look: Callable[[], str]) -> CheckFinding:
     try:
-        return Finding(about, good=True, text=look())
+        return CheckFinding(about, good=True, text=look())
     except _MISTAKES as error:
-        return Finding(about, good=False, text=str(error))
+        return CheckFinding(about, good=False, text=str(error))
 
 
 def _policy(config: Config) -> str:
@@ -65,22 +65,24 @@ def _described(policy: Policy) -> str:
     return f"{policy.name!r}; `secure-server policy check` says more"
 
 
-def _tls(config: Config) -> Iterator[Finding]:
+def _tls(config: Config) -> Iterator[CheckFinding]:
     now = time.time()
     try:
         found = read_tls(config.tls, now=now)
     except RevocationListError as error:
-        yield Finding("revocation list", good=False, text=str(error))
+        yield CheckFinding("revocation list", good=False, text=str(error))
         return
     except TLSError as error:
-        yield Finding("certificate", good=False, text=str(error))
+        yield CheckFinding("certificate", good=False, text=str(error))
         return
-    yield Finding("certificate", good=True, text=_leaf(found.files))
+    yield CheckFinding("certificate", good=True, text=_leaf(found.files))
     # What a start would only warn of, so it is good.
     if found.problems:
-        yield Finding("trust", good=True, text=" ".join(found.problems))
+        yield CheckFinding("trust", good=True, text=" ".join(found.problems))
     if (revoked := found.trust.revoked) is not None:
-        yield Finding("revocation list", good=True, text=" ".join(revoked.warnings(now)) or "fresh")
+        yield CheckFinding(
+            "revocation list", good=True, text=" ".join(revoked.warnings(now)) or "fresh"
+        )
 
 
 def _leaf(files: TLSFiles) -> str:
@@ -89,17 +91,17 @@ def _leaf(files: TLSFiles) -> str:
     return f"good until {end:%Y-%m-%d %H:%M} UTC, {days} days from now"
 
 
-def _authenticators(config: Config) -> Iterator[Finding]:
+def _authenticators(config: Config) -> Iterator[CheckFinding]:
     try:
         chain = build_chain(config, clock=time.time, find_key=_own_keys(config))
     except _MISTAKES as error:
-        yield Finding("authenticators", good=False, text=str(error))
+        yield CheckFinding("authenticators", good=False, text=str(error))
         return
     try:
         for member in chain.members:
             about = f"authenticator {member.name}"
             say = getattr(member, "check", None)
-            claims = "; ".join(str(sign) for sign in member.signs)
+            claims = "; ".join(str(matcher) for matcher in member.matchers)
             yield _finding(about, say or (lambda claims=claims: claims))
     finally:
         chain.close()

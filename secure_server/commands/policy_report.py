@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secure_server.authz import PolicyError
-from secure_server.authz.check import Finding, Report, RuleReference
+from secure_server.authz.check import PolicyFinding, Report, RuleReference
 from secure_server.authz.document import quoted
 from secure_server.authz.explain import Condition, Explanation, Outcome, RuleReport
 from secure_server.authz.places import Places
@@ -142,7 +142,7 @@ def difference(case: Case, verdict: Verdict) -> str:
     return escaped(f"{case.id}: expected {_expected(case)}, decided {_decided(case, verdict)}")
 
 
-def _severity(finding: Finding) -> str:
+def _severity(finding: PolicyFinding) -> str:
     return "error" if finding.is_error else "warning"
 
 

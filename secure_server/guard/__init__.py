@@ -1,25 +1,25 @@
 """The door: peer, principal, decision, handler."""
 
-from secure_server.guard.audit import AuditEvent, AuditLogger, log_audit
+from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.caller import Caller, current_caller, current_principal
 from secure_server.guard.core import Core
 from secure_server.guard.guard import Guard
-from secure_server.guard.patience import Patience
 from secure_server.guard.peers import Peers
-from secure_server.guard.streams import Streams
-from secure_server.guard.sync import GuardInterceptor
+from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
+from secure_server.guard.streams.pool import StreamPool
+from secure_server.guard.timeouts import RequestTimeouts
 
 __all__ = [
+    "AuditCallback",
     "AuditEvent",
-    "AuditLogger",
     "Caller",
     "Core",
     "Guard",
     "GuardInterceptor",
-    "Patience",
     "Peers",
-    "Streams",
+    "RequestTimeouts",
+    "StreamPool",
     "current_caller",
     "current_principal",
-    "log_audit",
+    "log_refusal",
 ]

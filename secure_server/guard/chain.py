@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from secure_server.auth.api_keys import API_KEYS
 from secure_server.auth.authenticators import Authenticator, Authenticators
 from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.discovery import reading
 from secure_server.auth.errors import AuthenticatorError
-from secure_server.auth.generation import Generation
 from secure_server.auth.key_source import FILE, KeySource
 from secure_server.auth.keys import FindKey, VerificationKey
-from secure_server.auth.plugin import AuthenticatorContext, Grant, OwnTokens, build
+from secure_server.auth.plugin import AuthenticatorContext, Grant, LocalIssuer, build
 from secure_server.config import Config
 
 
@@ -28,7 +28,7 @@ def build_chain(
     ``find_key`` has the keys of our own tokens; without it they are those of ``[tokens] key_set``.
     Raises ``AuthenticatorError``.
     """
-    generation = Generation()
+    cache_epoch = CacheEpoch()
     # Calls that wait for an issuer may take half of the threads; the others are everybody else's.
     bulkhead = Bulkhead(config.server.door_threads // 2)
     members: list[Authenticator] = []
@@ -40,29 +40,29 @@ def build_chain(
                 name=config.tokens.issuer,
                 pace=FILE,
                 bulkhead=bulkhead,
-                generation=generation,
+                cache_epoch=cache_epoch,
             )
             keys.load_now()
             keys.start()
             find_key = keys.find
         own = None
         if find_key is not None:
-            own = OwnTokens(config.tokens.issuer, config.tokens.audience, find_key)
+            own = LocalIssuer(config.tokens.issuer, config.tokens.audience, find_key)
         workloads = grants(config)
         _check_issuers(config, own)
         for section in config.authenticators:
             context = AuthenticatorContext(
-                section.name, clock, bulkhead, generation, own, workloads
+                section.name, clock, bulkhead, cache_epoch, own, workloads
             )
             members.append(build(section.kind, section.settings, context))
-        return Authenticators([*members, *others], generation, closing=[keys] if keys else ())
+        return Authenticators([*members, *others], cache_epoch, closing=[keys] if keys else ())
     except BaseException:
         for one in (*members, keys):
             getattr(one, "close", bool)()
         raise
 
 
-def _check_issuers(config: Config, own: OwnTokens | None) -> None:
+def _check_issuers(config: Config, own: LocalIssuer | None) -> None:
     """Refuse two sources of one issuer's name: the principals of one would be the other's.
 
     A token and an introspection endpoint may be of one issuer, which is then behind both. Ours is

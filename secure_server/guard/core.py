@@ -10,6 +10,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.credentials import Credentials
@@ -17,11 +18,10 @@ from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavaila
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.auth.revocations import Revocations
 from secure_server.authz import Decision, Policy
-from secure_server.bounded import Bounded
-from secure_server.guard.audit import AuditEvent, AuditLogger
 from secure_server.guard.caller import Caller
 from secure_server.guard.peers import Peers
 from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.refusal_log import AuditCallback, AuditEvent
 from secure_tls.peer import Peer
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -37,18 +37,18 @@ _FOREVER = float("inf")
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
-class _Known:
+class CachedCaller:
     """A caller who was recognised, and what was decided about them since."""
 
-    __slots__ = ("believed", "caller", "decided", "generation", "good_until")
+    __slots__ = ("auth_epoch", "caller", "decided", "generation", "good_until")
 
     def __init__(
-        self, caller: Caller, good_until: float, generation: int, believed: int, policy: Policy
+        self, caller: Caller, good_until: float, generation: int, auth_epoch: int, policy: Policy
     ) -> None:
         self.caller = caller
         self.good_until = good_until
         self.generation = generation
-        self.believed = believed
+        self.auth_epoch = auth_epoch
         # Replaced together: no decision is ever filed under another policy.
         self.decided: tuple[Policy, dict[str, Decision]] = (policy, {})
 
@@ -63,7 +63,7 @@ class Core:
         authenticators: Authenticators,
         revocations: Revocations,
         policy: Policy,
-        audit: AuditLogger,
+        audit: AuditCallback,
         clock: Callable[[], float],
     ) -> None:
         self.policy = policy
@@ -72,8 +72,8 @@ class Core:
         self._revocations = revocations
         self._audit = audit
         self._clock = clock
-        self._believed = authenticators.generation
-        self._known: Bounded[tuple[bytes, str], _Known] = Bounded(_MOST_KNOWN)
+        self._auth_epoch = authenticators.cache_epoch
+        self._known: BoundedCache[tuple[bytes, str], CachedCaller] = BoundedCache(_MOST_KNOWN)
         # Methods that were denied by no rule, of which the log was told if no rule is about them.
         self._looked_at: tuple[Policy, set[str]] = (policy, set())
 
@@ -83,30 +83,30 @@ class Core:
         metadata: Metadata,
         transport: Mapping[str, Sequence[bytes]],
         *,
-        served: bool = True,
+        method_exists: bool = True,
     ) -> Caller:
         """Say who calls, if they may. It may parse, verify signatures and wait for a network.
 
-        ``method`` is the path as it came; ``transport`` gRPC's ``auth_context``; ``served`` says
+        ``method`` is the path as it came; ``transport`` gRPC's ``auth_context``; ``method_exists``
         whether the server has such a method. Raises ``Refusal``, which is audited already.
         """
-        caller = self._walk(method, metadata, transport, served=served, warm=False)
+        caller = self._walk(method, metadata, transport, method_exists=method_exists, warm=False)
         assert caller is not None
         return caller
 
-    def recall(
+    def try_admit_cached(
         self,
         method: str,
         metadata: Metadata,
         transport: Mapping[str, Sequence[bytes]],
         *,
-        served: bool = True,
+        method_exists: bool = True,
     ) -> Caller | None:
         """Do as ``admit`` does where look-ups suffice; None where ``admit`` must be asked.
 
         For event loops, which nothing may hold up.
         """
-        return self._walk(method, metadata, transport, served=served, warm=True)
+        return self._walk(method, metadata, transport, method_exists=method_exists, warm=True)
 
     def recheck(
         self,
@@ -119,7 +119,9 @@ class Core:
         """Say whether a stream that was let in may go on, by the same steps; None where ``warm``
         look-ups do not suffice. That it may is no event for audit.
         """
-        return self._walk(method, metadata, transport, served=True, warm=warm, again=True)
+        return self._walk(
+            method, metadata, transport, method_exists=True, warm=warm, is_recheck=True
+        )
 
     def check(
         self,
@@ -128,10 +130,18 @@ class Core:
         metadata: Metadata,
         transport: Mapping[str, Sequence[bytes]],
     ) -> None:
-        """Check a stream's caller without asking who that is again: by their certificate, their
+        """Check a stream's caller without asking again who that is: by their certificate, their
         token's time, the revocations and the policy. Raises ``Refusal``, which is audited already.
         """
-        self._walk(method, metadata, transport, served=True, warm=False, again=True, was=caller)
+        self._walk(
+            method,
+            metadata,
+            transport,
+            method_exists=True,
+            warm=False,
+            is_recheck=True,
+            authenticated_as=caller,
+        )
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -141,7 +151,7 @@ class Core:
             self._peers.trust,
             self._revocations.generation,
             self._revocations.is_current,
-            self._believed.value,
+            self._auth_epoch.value,
         )
 
     def _walk(
@@ -150,10 +160,10 @@ class Core:
         metadata: Metadata,
         transport: Mapping[str, Sequence[bytes]],
         *,
-        served: bool,
+        method_exists: bool,
         warm: bool,
-        again: bool = False,
-        was: Caller | None = None,
+        is_recheck: bool = False,
+        authenticated_as: Caller | None = None,
     ) -> Caller | None:
         peer, principal = None, ANONYMOUS
         try:
@@ -162,11 +172,15 @@ class Core:
             if warm and not self._peers.knows(transport, now):
                 return None
             peer = self._peers.identify(transport, now)
-            known = self._recognise(authorization, peer, now, warm=warm, was=was)
+            known = self._recognise(
+                authorization, peer, now, warm=warm, authenticated_as=authenticated_as
+            )
             if known is None:
                 return None
             principal = known.caller.principal
-            self._decide(known, method, metadata, served=served, again=again)
+            self._decide(
+                known, method, metadata, method_exists=method_exists, is_recheck=is_recheck
+            )
         except Refusal as refusal:
             self._refused(method, peer, principal, refusal)
             raise
@@ -185,8 +199,8 @@ class Core:
         now: float,
         *,
         warm: bool,
-        was: Caller | None,
-    ) -> _Known | None:
+        authenticated_as: Caller | None,
+    ) -> CachedCaller | None:
         text = b"" if authorization is None else authorization.encode("utf-8", "surrogateescape")
         # The key is a digest: no cache, and no dump of one, holds a credential.
         key = (hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint)
@@ -195,19 +209,21 @@ class Core:
             raise Refusal(
                 Answer.UNAVAILABLE, "revocations_stale", "The feed of revocations cannot be read."
             )
-        believed = self._believed.value
-        if was is not None:
-            _check_time(was.principal, now)
-            self._check_revoked(was.principal)
-            return _Known(was, 0.0, generation, believed, self.policy)
+        auth_epoch = self._auth_epoch.value
+        if authenticated_as is not None:
+            _check_time(authenticated_as.principal, now)
+            self._check_revoked(authenticated_as.principal)
+            return CachedCaller(authenticated_as, 0.0, generation, auth_epoch, self.policy)
         known = self._known.get(key)
-        if known is None or now >= known.good_until or known.believed != believed:
+        if known is None or now >= known.good_until or known.auth_epoch != auth_epoch:
             if warm and (authorization is not None or self._authenticators.asks_about_certificates):
                 return None
             principal = self._authenticate(authorization, peer)
             self._check_revoked(principal)
             good_until = min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER)
-            known = _Known(Caller(peer, principal), good_until, generation, believed, self.policy)
+            known = CachedCaller(
+                Caller(peer, principal), good_until, generation, auth_epoch, self.policy
+            )
             if now < good_until:
                 self._known.put(key, known)
         elif known.generation != generation:
@@ -236,7 +252,13 @@ class Core:
             )
 
     def _decide(
-        self, known: _Known, method: str, metadata: Metadata, *, served: bool, again: bool
+        self,
+        known: CachedCaller,
+        method: str,
+        metadata: Metadata,
+        *,
+        method_exists: bool,
+        is_recheck: bool,
     ) -> None:
         policy = self.policy
         decided_by, decisions = known.decided
@@ -247,10 +269,10 @@ class Core:
         if decision is None:
             decision = self._ask_policy(policy, known.caller, method, metadata)
             # Paths that nobody serves are the caller's invention: they may not fill a cache.
-            if served and not policy.reads_headers(method):
+            if method_exists and not policy.reads_headers(method):
                 decisions[method] = decision
         if not decision.allowed:
-            if served and not decision.rule:
+            if method_exists and not decision.rule:
                 self._look_for_a_rule(policy, method)
             anonymous = known.caller.principal.is_anonymous
             raise Refusal(
@@ -260,7 +282,7 @@ class Core:
                 policy=policy.name,
                 rule=decision.rule,
             )
-        if decision.audit and not again:
+        if decision.audit and not is_recheck:
             caller = known.caller
             self._write(
                 AuditEvent(
@@ -280,7 +302,7 @@ class Core:
         if looked_for is not policy:
             methods = set()
             self._looked_at = (policy, methods)
-        # Bounded: a servicer may take any path, and then callers invent the methods.
+        # BoundedCache: a servicer may take any path, and then callers invent the methods.
         if method in methods or len(methods) >= _MOST_LOOKED_AT:
             return
         methods.add(method)

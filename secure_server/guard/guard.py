@@ -16,20 +16,20 @@ from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
 from secure_server.config import Config, ConfigError, read_config
-from secure_server.guard.aio import AioGuardInterceptor
-from secure_server.guard.audit import AuditEvent, AuditLogger, log_audit
+from secure_server.guard.adapters.asyncio import AioGuardInterceptor
+from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
-from secure_server.guard.patience import Patience
 from secure_server.guard.peers import Peers
 from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.pool import Pool
+from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
 from secure_server.guard.status import CallEnded
-from secure_server.guard.stream_watch import StreamWatch
-from secure_server.guard.streams import Streams
-from secure_server.guard.sync import GuardInterceptor
+from secure_server.guard.streams.pool import StreamPool
+from secure_server.guard.streams.watch import StreamWatch
+from secure_server.guard.thread_pool import ThreadPool
+from secure_server.guard.timeouts import RequestTimeouts
 from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
 
@@ -51,7 +51,7 @@ class Guard:
         authenticators: Authenticators,
         policy: Policy | PolicyFile,
         revocations: Revocations | None = None,
-        audit: AuditLogger = log_audit,
+        audit: AuditCallback = log_refusal,
         call_ended: CallEnded | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,8 +81,8 @@ class Guard:
         )
         self._authenticators = authenticators
         self.watch = StreamWatch(self.core, clock)
-        self.streams = Streams(config.server.stream_threads)
-        self._patience = Patience(MESSAGE_TIMEOUT, threads=config.server.door_threads)
+        self.streams = StreamPool(config.server.stream_threads)
+        self._patience = RequestTimeouts(MESSAGE_TIMEOUT, threads=config.server.door_threads)
         self._callbacks = Callbacks()
         self.watchdog = Watchdog(self._callbacks)
         self._aio: list[AioGuardInterceptor] = []
@@ -119,7 +119,7 @@ class Guard:
         Where the system starts no more threads it goes on with those that it has; with another
         pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
         """
-        return Pool(self._config.server.door_threads, name="door")
+        return ThreadPool(self._config.server.door_threads, name="door")
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
@@ -184,7 +184,7 @@ class Guard:
         self._callbacks.close(_CALLBACKS)
 
 
-def _telling(loggers: Loggers, audit: AuditLogger) -> AuditLogger:
+def _telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
     def tell(event: AuditEvent) -> None:
         loggers.write(event)
         audit(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from secure_server.bounded import Bounded
+from secure_base.bounded_cache import BoundedCache
 from secure_server.guard.refusal import Answer, Refusal
 from secure_tls.paths import Verdict, judge_client
 from secure_tls.peer import Peer
@@ -30,7 +30,7 @@ class _Judged:
         self.trust = trust
         self.last: tuple[bytes, Verdict | None] = (b"", None)
         """The chain that came last, and what was found: comparing costs less than hashing."""
-        self._verdicts: Bounded[bytes, Verdict] = Bounded(_MOST_CHAINS)
+        self._verdicts: BoundedCache[bytes, Verdict] = BoundedCache(_MOST_CHAINS)
         self._since = float("-inf")
         self._count = 0
 
@@ -64,7 +64,7 @@ class Peers:
     def __init__(self, *, trust: Trust, minimum_tls: str) -> None:
         """Admit peers whom ``trust`` vouches for, over TLS ``1.2`` or ``1.3`` at least."""
         self._versions = _VERSIONS[minimum_tls]
-        self._judged: Bounded[bytes, _Judged] = Bounded(_MOST_PEERS)
+        self._judged: BoundedCache[bytes, _Judged] = BoundedCache(_MOST_PEERS)
         self.trust = trust
 
     def knows(self, transport: Transport, now: float) -> bool:

@@ -15,7 +15,7 @@ from secure_server.auth.errors import AuthenticatorUnavailable
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import answer_of, trailers
 from secure_server.store.errors import StoreError
-from secure_server.store.patience import waiting_at_most
+from secure_server.store.lock_wait import waiting_at_most
 from secure_server.tokens.errors import RevokedTooOftenError, SessionError
 from secure_server.users import errors as users
 

@@ -13,7 +13,7 @@ from typing import Any
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_server.auth.errors import AuthenticationError
 from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.own import LEEWAY
+from secure_server.auth.local_issuer import LEEWAY
 from secure_server.auth.principal import Principal
 from secure_server.services.failures import InvalidRequestError, answering, answers
 from secure_server.services.messages import timestamp

@@ -6,9 +6,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from secure_api.users.v1 import user_service_pb2 as pb
 from secure_server.services.failures import InvalidRequestError
-from secure_server.users import Account, State
+from secure_server.users import Account, AccountState
 
-_TO_WIRE = {State.ACTIVE: pb.User.STATE_ACTIVE, State.DISABLED: pb.User.STATE_DISABLED}
+_TO_WIRE = {
+    AccountState.ACTIVE: pb.User.STATE_ACTIVE,
+    AccountState.DISABLED: pb.User.STATE_DISABLED,
+}
 _FROM_WIRE = {number: state for state, number in _TO_WIRE.items()}
 
 
@@ -34,7 +37,7 @@ def user(account: Account) -> pb.User:
     )
 
 
-def state(number: pb.User.State) -> State:
+def state(number: pb.User.State) -> AccountState:
     """Return the state. Raises ``InvalidRequestError`` where it is not set or unknown."""
     try:
         return _FROM_WIRE[number]

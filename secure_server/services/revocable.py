@@ -15,7 +15,7 @@ from secure_server.auth.authenticators import (
 )
 from secure_server.auth.credentials import BEARER, Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
-from secure_server.auth.own import OwnAuthenticator
+from secure_server.auth.local_issuer import LocalIssuerAuthenticator
 from secure_server.auth.principal import Principal
 from secure_server.users.errors import FailedPreconditionError
 
@@ -36,7 +36,7 @@ class Revocable:
     A class because the answer depends on which authenticators this server has.
     """
 
-    def __init__(self, own: OwnAuthenticator, chain: Authenticators) -> None:
+    def __init__(self, own: LocalIssuerAuthenticator, chain: Authenticators) -> None:
         """``own`` recognises our own tokens, also where ``chain`` admits no caller by them."""
         self._own = own
         self._chain = chain

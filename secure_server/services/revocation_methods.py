@@ -12,8 +12,8 @@ from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceServicer
 from secure_server.auth.identity import Identity
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
-from secure_server.services.auditing import audit
 from secure_server.services.cursors import Cursors
+from secure_server.services.events import log_event
 from secure_server.services.failures import InvalidRequestError, NotAllowedError, answers
 from secure_server.services.messages import timestamp
 from secure_server.services.revocable import Revocable
@@ -72,7 +72,7 @@ class RevocationMethods(TokenServiceServicer):
         else:
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
-        audit(
+        log_event(
             "logged out",
             subject=principal.identity,
             jti=principal.token_id,
@@ -98,7 +98,7 @@ class RevocationMethods(TokenServiceServicer):
             raise NotAllowedError
         ends = self._revocable.end_of(token)
         self._revocations.revoke_token(token.issuer, token.token_id, ends)
-        audit("token revoked", subject=token.identity, jti=token.token_id)
+        log_event("token revoked", subject=token.identity, jti=token.token_id)
         return Empty()
 
     def _end_session_of(self, session: OpenSession) -> Empty:
@@ -112,7 +112,7 @@ class RevocationMethods(TokenServiceServicer):
     def _end(self, session_id: str, owner: str) -> Empty:
         self._sessions.end(session_id)
         self._revocations.refresh()
-        audit("session revoked", user=owner, session=session_id)
+        log_event("session revoked", user=owner, session=session_id)
         return Empty()
 
     def _revoke_token_id(self, issuer: str, token_id: str) -> Empty:
@@ -130,7 +130,7 @@ class RevocationMethods(TokenServiceServicer):
             self._revocations.revoke_token(issuer, token_id, lifetime=lifetime)
         else:
             raise NotAllowedError
-        audit("token revoked", issuer=issuer, jti=token_id)
+        log_event("token revoked", issuer=issuer, jti=token_id)
         return Empty()
 
     @answers
@@ -187,7 +187,7 @@ class RevocationMethods(TokenServiceServicer):
             raise NoSessionError("The call's token belongs to no session: log in first.")
         ended = self._sessions.end_others(self._accounts.get(me).uid, principal.session_id)
         self._revocations.refresh()
-        audit("other sessions revoked", user=me, session=principal.session_id, ended=ended)
+        log_event("other sessions revoked", user=me, session=principal.session_id, ended=ended)
         return pb.RevokeOtherSessionsResponse(ended_sessions=ended)
 
     @answers
@@ -197,7 +197,7 @@ class RevocationMethods(TokenServiceServicer):
             self._uid_of(name), Identity(self._issued_by, f"users/{name}")
         )
         self._revocations.refresh()
-        audit("user revoked", user=name, ended=ended)
+        log_event("user revoked", user=name, ended=ended)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
     @answers
@@ -215,7 +215,7 @@ class RevocationMethods(TokenServiceServicer):
             ) from None
         ended = self._sessions.revoke_client(client_id)
         self._revocations.refresh()
-        audit("client revoked", client=client_id, ended=ended)
+        log_event("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 
     def _uid_of(self, name: str) -> str:

@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.identity import Identity
-from secure_server.auth.own import OwnAuthenticator
+from secure_server.auth.local_issuer import LocalIssuerAuthenticator
 from secure_server.auth.plugin import Grant
 from secure_server.guard import current_caller
-from secure_server.services.auditing import audit
 from secure_server.services.cursors import Cursors
+from secure_server.services.events import log_event
 from secure_server.services.failures import NotAllowedError, answers
 from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
@@ -40,7 +40,7 @@ class TokenService(RevocationMethods):
         sessions: Sessions,
         issuer: Issuer,
         key_ring: Callable[[], KeyRing],
-        verifier: OwnAuthenticator,
+        verifier: LocalIssuerAuthenticator,
         authenticators: Authenticators,
         revocations: Revocations,
         workloads: Mapping[str, Grant],
@@ -80,9 +80,9 @@ class TokenService(RevocationMethods):
         except UserError as error:
             # Passwords get typed into the wrong field: what is no user name is not written down.
             user = request.user_name if is_user_name(request.user_name) else None
-            audit("log-in refused", user=user, reason=error.code)
+            log_event("log-in refused", user=user, reason=error.code)
             raise
-        audit("logged in", user=account.name, session=opened[0].session_id)
+        log_event("logged in", user=account.name, session=opened[0].session_id)
         return self._tokens(account, opened[0], peer)
 
     @answers
@@ -92,7 +92,7 @@ class TokenService(RevocationMethods):
             session = self._sessions.rotate(request.refresh_token, peer.spiffe_id or "")
         except SessionError as error:
             self._revocations.refresh()  # misuse has ended the session
-            audit(
+            log_event(
                 "refresh refused",
                 reason=error.code,
                 session=getattr(error, "session_id", None),
@@ -103,7 +103,7 @@ class TokenService(RevocationMethods):
             account = self._accounts.get_by_uid(session.user_uid)
         except NotFoundError:  # deleted since, and the session with it
             raise SessionRefusedError("The user is gone.") from None
-        audit("session renewed", user=account.name, session=session.session_id)
+        log_event("session renewed", user=account.name, session=session.session_id)
         return self._tokens(account, session, peer)
 
     @answers
@@ -124,7 +124,7 @@ class TokenService(RevocationMethods):
             roles=workload.roles,
             scopes=wanted or workload.scopes,
         )
-        audit(
+        log_event(
             "token issued",
             subject=Identity(self._issuer.name, peer.spiffe_id or ""),
             jti=token.token_id,

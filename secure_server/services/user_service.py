@@ -14,8 +14,8 @@ from secure_server.auth.identity import Identity
 from secure_server.auth.principal import Principal
 from secure_server.guard import current_principal
 from secure_server.services import messages
-from secure_server.services.auditing import audit
 from secure_server.services.cursors import Cursors
+from secure_server.services.events import log_event
 from secure_server.services.failures import (
     InvalidRequestError,
     NotAllowedError,
@@ -27,7 +27,7 @@ from secure_server.services.failures import (
     waiting,
 )
 from secure_server.store.errors import StoreError
-from secure_server.users import ADMIN, Account, Accounts, Changes, Kind, UserError
+from secure_server.users import ADMIN, Account, Accounts, ChangeKind, Changes, UserError
 from secure_server.users.rules import parse_resource_name
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
@@ -39,9 +39,9 @@ _OWN_FIELDS = frozenset({"email", "display_name"})
 _FIELDS = _OWN_FIELDS | {"roles", "state"}
 
 _KINDS = {
-    Kind.CREATED: pb.WatchUsersResponse.CHANGE_CREATED,
-    Kind.UPDATED: pb.WatchUsersResponse.CHANGE_UPDATED,
-    Kind.DELETED: pb.WatchUsersResponse.CHANGE_DELETED,
+    ChangeKind.CREATED: pb.WatchUsersResponse.CHANGE_CREATED,
+    ChangeKind.UPDATED: pb.WatchUsersResponse.CHANGE_UPDATED,
+    ChangeKind.DELETED: pb.WatchUsersResponse.CHANGE_DELETED,
 }
 
 
@@ -116,7 +116,7 @@ class UserService(UserServiceServicer):
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
         self._sessions_ended()
-        audit("user changed", user=name, fields=sorted(fields))
+        log_event("user changed", user=name, fields=sorted(fields))
         return messages.user(account)
 
     @answers
@@ -125,7 +125,7 @@ class UserService(UserServiceServicer):
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
         self._sessions_ended()
-        audit("user deleted", user=name)
+        log_event("user deleted", user=name)
         return Empty()
 
     @answers
@@ -145,7 +145,7 @@ class UserService(UserServiceServicer):
             keep_session=principal.session_id,
         )
         self._sessions_ended()
-        audit("password changed", user=name, ended=ended)
+        log_event("password changed", user=name, ended=ended)
         return pb.ChangePasswordResponse(ended_sessions=ended)
 
     def ImportUsers(
@@ -232,7 +232,7 @@ class UserService(UserServiceServicer):
             request_id=request.request_id,
             caller=principal.identity,
         )
-        audit("user created", user=account.name, roles=account.roles)
+        log_event("user created", user=account.name, roles=account.roles)
         return account
 
 

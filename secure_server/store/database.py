@@ -23,7 +23,7 @@ from secure_server.store.errors import (
     StoreUnusableError,
     from_sqlite,
 )
-from secure_server.store.patience import waited, waits_until
+from secure_server.store.lock_wait import waited, waits_until
 from secure_server.store.tailer import Tailer
 
 __all__ = ["Database"]

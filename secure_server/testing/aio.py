@@ -10,8 +10,8 @@ from typing import Any, Literal
 import grpc.aio
 
 from secure_server.auth.authenticators import Authenticator
-from secure_server.guard.audit import AuditEvent
 from secure_server.guard.guard import Guard
+from secure_server.guard.refusal_log import AuditEvent
 from secure_server.testing.guarded import CHANNEL_OPTIONS, GRACE, HOST, THREADS, Guarded, guarding
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import grpc
 
 from secure_server.auth.authenticators import Authenticator
-from secure_server.auth.own import OWN_TOKENS, OwnSettings
+from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
 from secure_server.auth.plugin import AuthenticatorType
 from secure_server.authz import Policy
 from secure_server.config import (
@@ -24,9 +24,9 @@ from secure_server.config import (
     TokensSection,
     read_authenticator,
 )
-from secure_server.guard.audit import AuditEvent
 from secure_server.guard.chain import build_chain
 from secure_server.guard.guard import Guard
+from secure_server.guard.refusal_log import AuditEvent
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -112,7 +112,7 @@ def guarding(
     audit: list[AuditEvent],
 ) -> Iterator[Guard]:
     """Build the guard that production builds, from files that go with it."""
-    sections = [AuthenticatorSection("jwt", OWN_TOKENS, OwnSettings())]
+    sections = [AuthenticatorSection("jwt", LOCAL_ISSUER, LocalIssuerSettings())]
     sections += [_section(one) for one in authenticators if isinstance(one, Mapping)]
     text = policy if isinstance(policy, str) else json.dumps(policy)
     # The loggers that it names are production's: here events go to ``audit`` alone.

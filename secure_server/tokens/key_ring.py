@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from secure_server.auth.keys import KeySet
-from secure_server.auth.own import LEEWAY, MAX_TOKEN_LIFETIME
+from secure_server.auth.local_issuer import LEEWAY, MAX_TOKEN_LIFETIME
 from secure_server.tokens.signing_key import SigningKey, SigningKeyError
 
 VERIFIES_FOR = int(MAX_TOKEN_LIFETIME + LEEWAY)
@@ -20,7 +20,7 @@ whatever the configuration said when it was issued."""
 _MOST_KEYS = 90  # our own verifiers take a set of at most 100
 
 
-class State(StrEnum):
+class KeyState(StrEnum):
     """What a key is there for."""
 
     NEXT = "next"
@@ -38,7 +38,7 @@ class Entry:
     """
 
     key: SigningKey
-    state: State
+    state: KeyState
     since: int
     until: int | None
 
@@ -113,7 +113,7 @@ class KeyRing:
         kept = [
             replace(entry.key, signs_from=min(entry.key.signs_from, begin))
             for entry in entries
-            if entry.state is not State.NEXT
+            if entry.state is not KeyState.NEXT
         ]
         if len(kept) >= _MOST_KEYS:
             end = datetime.fromtimestamp(entries[-1].until or begin, UTC)
@@ -127,8 +127,8 @@ class KeyRing:
         for number, key in enumerate(self._all):
             after = self._all[number + 1].signs_from if number + 1 < len(self._all) else None
             if number > self._signing:
-                yield Entry(key, State.NEXT, key.published, key.signs_from)
+                yield Entry(key, KeyState.NEXT, key.published, key.signs_from)
             elif number == self._signing:
-                yield Entry(key, State.SIGNING, key.signs_from, after)
+                yield Entry(key, KeyState.SIGNING, key.signs_from, after)
             elif after is not None and self._now < after + VERIFIES_FOR:
-                yield Entry(key, State.VERIFYING, after, after + VERIFIES_FOR)
+                yield Entry(key, KeyState.VERIFYING, after, after + VERIFIES_FOR)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from secure_server import logs
 from secure_server.auth.keys import VerificationKey
 from secure_server.tokens.key_file import KeyFile
-from secure_server.tokens.key_ring import KeyRing, State
+from secure_server.tokens.key_ring import KeyRing, KeyState
 from secure_server.tokens.signing_key import SigningKeyError
 
 _LOOK_SECONDS = 1.0
@@ -149,5 +149,5 @@ def _summary(ring: KeyRing) -> dict[str, object]:
             if following is None
             else datetime.fromtimestamp(following.signs_from, UTC).isoformat()
         ),
-        "verifying": [e.key.key_id for e in ring.entries if e.state is State.VERIFYING],
+        "verifying": [e.key.key_id for e in ring.entries if e.state is KeyState.VERIFYING],
     }

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, delete, func, insert, select
 
 from secure_server.auth.identity import Identity
-from secure_server.auth.own import LEEWAY, MAX_TOKEN_LIFETIME
+from secure_server.auth.local_issuer import LEEWAY, MAX_TOKEN_LIFETIME
 from secure_server.auth.principal import Principal
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.errors import RevokedTooOftenError
-from secure_server.tokens.revoked import UNNAMED, Entries, Kind, Revocation, Snapshot
+from secure_server.tokens.revoked import UNNAMED, Entries, Revocation, RevocationKind, Snapshot
 
-__all__ = ["LEEWAY_SECONDS", "Kind", "Revocation", "Revocations", "Snapshot", "append"]
+__all__ = ["LEEWAY_SECONDS", "Revocation", "RevocationKind", "Revocations", "Snapshot", "append"]
 
 MAX_STALENESS = 60.0
 """Seconds for which the view is believed when the feed cannot be read."""
@@ -58,7 +58,7 @@ def append(
     c = revocations.c
     forget(connection, now)
     # A line without an issuer is ours, but for tokens: those may be anybody's, and stay.
-    issuers = {issuer} if kind is Kind.JTI else {issuer, UNNAMED}
+    issuers = {issuer} if kind is RevocationKind.JTI else {issuer, UNNAMED}
     present = connection.execute(
         select(c.seq, c.expire_time, c.issued_until).where(
             c.issuer.in_(issuers), c.kind == kind.value, c.value == value
@@ -94,13 +94,13 @@ def append_sessions(
     """Add sessions of one issuer to the feed, as ``append`` does, in as many statements as one."""
     forget(connection, now)
     c = revocations.c
-    mine = c.issuer.in_((issuer, UNNAMED)), c.kind == Kind.SESSION.value, c.value.in_(ids)
+    mine = c.issuer.in_((issuer, UNNAMED)), c.kind == RevocationKind.SESSION.value, c.value.in_(ids)
     connection.execute(delete(revocations).where(*mine, c.expire_time < expire_time))
     known = set(connection.execute(select(c.value).where(*mine)).scalars())
     new = [
         {
             "issuer": issuer,
-            "kind": Kind.SESSION.value,
+            "kind": RevocationKind.SESSION.value,
             "value": session_id,
             "expire_time": expire_time,
         }
@@ -231,7 +231,7 @@ class Revocations:
         if expire_time <= now:
             return
         with self._database.write() as connection:
-            revocation = Revocation(issuer, Kind.JTI, token_id)
+            revocation = Revocation(issuer, RevocationKind.JTI, token_id)
             append(connection, revocation, expire_time=expire_time, now=now)
         self.refresh()
 

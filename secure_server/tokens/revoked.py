@@ -12,11 +12,11 @@ from secure_server.auth.principal import Principal
 
 __all__ = [
     "UNNAMED",
-    "Cut",
     "Entries",
     "Entry",
-    "Kind",
+    "NotBefore",
     "Revocation",
+    "RevocationKind",
     "RevokedOfIssuer",
     "Snapshot",
 ]
@@ -31,7 +31,7 @@ UNNAMED = ""
 """The issuer of a line that names none: an older version wrote it."""
 
 
-class Kind(StrEnum):
+class RevocationKind(StrEnum):
     """What was revoked: an access token (``jti``), a session, or what a user or a client holds."""
 
     JTI = "jti"
@@ -47,11 +47,11 @@ class Revocation(NamedTuple):
     """
 
     issuer: str
-    kind: Kind
+    kind: RevocationKind
     value: str
 
 
-class Cut(NamedTuple):
+class NotBefore(NamedTuple):
     """Of a user or a client everything that was issued until then; forgotten at ``expire_time``.
 
     The tokens of one session may be excepted. A newer cut may replace an older one: a session that
@@ -76,8 +76,8 @@ class RevokedOfIssuer:
 
     tokens: Mapping[str, float] = field(default_factory=dict)
     sessions: Mapping[str, float] = field(default_factory=dict)
-    users: Mapping[str, Cut] = field(default_factory=dict)
-    clients: Mapping[str, Cut] = field(default_factory=dict)
+    users: Mapping[str, NotBefore] = field(default_factory=dict)
+    clients: Mapping[str, NotBefore] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.sessions) + len(self.users) + len(self.clients)
@@ -146,14 +146,14 @@ class Entries:
         """
         tokens: dict[str, dict[str, float]] = {}
         sessions: dict[str, dict[str, float]] = {}
-        users: dict[str, dict[str, Cut]] = {}
-        clients: dict[str, dict[str, Cut]] = {}
+        users: dict[str, dict[str, NotBefore]] = {}
+        clients: dict[str, dict[str, NotBefore]] = {}
         for issuer, kind, value, expire_time, issued_until, except_session in entries:
             if issued_until is not None:
-                cut = Cut(issued_until, expire_time, except_session)
-                cuts = users if kind == Kind.USER else clients
+                cut = NotBefore(issued_until, expire_time, except_session)
+                cuts = users if kind == RevocationKind.USER else clients
                 cuts.setdefault(issuer or ours, {})[value] = cut
-            elif kind == Kind.JTI:
+            elif kind == RevocationKind.JTI:
                 tokens.setdefault(issuer, {})[value] = expire_time
             else:
                 sessions.setdefault(issuer or ours, {})[value] = expire_time

@@ -46,7 +46,7 @@ from secure_server.tokens.refresh_tokens import (
     successor,
 )
 from secure_server.tokens.revocations import LEEWAY_SECONDS, append, append_sessions
-from secure_server.tokens.revoked import UNNAMED, Kind, Revocation
+from secure_server.tokens.revoked import UNNAMED, Revocation, RevocationKind
 from secure_server.tokens.sweeping import BATCH
 
 __all__ = [
@@ -278,7 +278,7 @@ class Sessions:
         name = connection.scalar(select(users.c.name).where(users.c.uid == user_uid)) or ""
         begun = c.create_time >= self._cut_until(connection, name, "") + 1
         if connection.execute(select(c.session_id).where(*which, begun).limit(1)).first():
-            cut = Revocation(self._issuer, Kind.USER, _SUBJECT + name)
+            cut = Revocation(self._issuer, RevocationKind.USER, _SUBJECT + name)
             self._cut(connection, cut, except_session)
         self._end_later(connection, which)
         self._end_some(connection, which)
@@ -294,14 +294,14 @@ class Sessions:
         """Revoke every token of a user (``iss`` and ``sub``) that was issued until now, whether of
         a session or not; returns how many live sessions were ended.
         """
-        cut = Revocation(user.issuer, Kind.USER, user.subject)
+        cut = Revocation(user.issuer, RevocationKind.USER, user.subject)
         return self._revoke(cut, sessions.c.user_uid == user_uid)
 
     def revoke_client(self, spiffe_id: str) -> int:
         """Revoke every token of ours that a client (``client_id``) was issued until now, and end
         the sessions that are bound to it; returns how many of these were alive.
         """
-        cut = Revocation(self._issuer, Kind.CLIENT, spiffe_id)
+        cut = Revocation(self._issuer, RevocationKind.CLIENT, spiffe_id)
         return self._revoke(cut, sessions.c.spiffe_id == spiffe_id)
 
     def _revoke(self, cut: Revocation, which: ColumnElement[bool]) -> int:
@@ -401,7 +401,7 @@ class Sessions:
         ).one_or_none()
 
     def _end(self, connection: Connection, session_id: str, now: float) -> bool:
-        revocation = Revocation(self._issuer, Kind.SESSION, session_id)
+        revocation = Revocation(self._issuer, RevocationKind.SESSION, session_id)
         append(connection, revocation, expire_time=self._forgotten_at(now), now=now)
         gone = delete(sessions).where(sessions.c.session_id == session_id)
         return connection.execute(gone).rowcount == 1
@@ -419,9 +419,11 @@ class Sessions:
             cut.issuer.in_((self._issuer, UNNAMED)),
             cut.issued_until + 1 > c.create_time,
         )
-        of_client = exists().where(cut.kind == Kind.CLIENT.value, cut.value == c.spiffe_id, *common)
+        of_client = exists().where(
+            cut.kind == RevocationKind.CLIENT.value, cut.value == c.spiffe_id, *common
+        )
         of_user = exists().where(
-            cut.kind == Kind.USER.value,
+            cut.kind == RevocationKind.USER.value,
             cut.value == literal(_SUBJECT) + owner.scalar_subquery(),
             func.coalesce(cut.except_session, "") != c.session_id,
             *common,
@@ -431,8 +433,8 @@ class Sessions:
     def _cut_until(self, connection: Connection, name: str, spiffe_id: str) -> float:
         """Until when sessions of a user, and of a client, were ended by cuts; -1 for never."""
         cut = revocations.c
-        user = (cut.kind == Kind.USER.value) & (cut.value == _SUBJECT + name)
-        client = (cut.kind == Kind.CLIENT.value) & (cut.value == spiffe_id)
+        user = (cut.kind == RevocationKind.USER.value) & (cut.value == _SUBJECT + name)
+        client = (cut.kind == RevocationKind.CLIENT.value) & (cut.value == spiffe_id)
         ours = cut.issuer.in_((self._issuer, UNNAMED))
         query = select(func.max(cut.issued_until)).where(ours, user | client)
         until = connection.scalar(query)

@@ -13,9 +13,9 @@ from sqlalchemy.sql import ColumnElement
 from secure_server import logs
 from secure_server.store.database import Database
 from secure_server.store.errors import StoreError
-from secure_server.store.patience import waiting_at_most
+from secure_server.store.lock_wait import waiting_at_most
 from secure_server.store.schema import revocations, sessions, users
-from secure_server.tokens.revoked import UNNAMED, Kind
+from secure_server.tokens.revoked import UNNAMED, RevocationKind
 
 BATCH = 500
 """Sessions that one transaction ends at the most: some milliseconds of the write lock."""
@@ -126,7 +126,7 @@ class Sweeper:
 def _ended_by(cut: Row[*tuple[Any, ...]]) -> list[ColumnElement[bool]]:
     c = sessions.c
     ended = [c.create_time < cut.issued_until + 1]
-    if cut.kind == Kind.CLIENT:
+    if cut.kind == RevocationKind.CLIENT:
         return [*ended, c.spiffe_id == cut.value]
     name = cut.value.removeprefix("users/")
     owner = select(users.c.uid).where(users.c.name == name).scalar_subquery()

@@ -1,19 +1,19 @@
 """Accounts: the rules for users and passwords."""
 
-from secure_server.users.account import ADMIN, Account, State
+from secure_server.users.account import ADMIN, Account, AccountState
 from secure_server.users.accounts import Accounts
-from secure_server.users.changes import Change, Changes, Kind
+from secure_server.users.changes import Change, ChangeKind, Changes
 from secure_server.users.errors import UserError
 from secure_server.users.passwords import Passwords
 
 __all__ = [
     "ADMIN",
     "Account",
+    "AccountState",
     "Accounts",
     "Change",
+    "ChangeKind",
     "Changes",
-    "Kind",
     "Passwords",
-    "State",
     "UserError",
 ]

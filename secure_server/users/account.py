@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["ADMIN", "Account", "State"]
+__all__ = ["ADMIN", "Account", "AccountState"]
 
 ADMIN = "admin"
 """The role of those who administer users."""
 
 
-class State(StrEnum):
+class AccountState(StrEnum):
     """Whether a user may log in."""
 
     ACTIVE = "active"
@@ -33,7 +33,7 @@ class Account:
     email: str
     display_name: str
     roles: tuple[str, ...]
-    state: State
+    state: AccountState
     create_time: float
     update_time: float
     etag: str
@@ -46,7 +46,7 @@ class Account:
     @property
     def is_active_admin(self) -> bool:
         """Whether this is one of those of whom there must be one."""
-        return ADMIN in self.roles and self.state is State.ACTIVE
+        return ADMIN in self.roles and self.state is AccountState.ACTIVE
 
     def to_json(self) -> dict[str, Any]:
         """For the store."""
@@ -55,4 +55,6 @@ class Account:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Account:
         """What ``to_json`` gave."""
-        return cls(**{**stored, "roles": tuple(stored["roles"]), "state": State(stored["state"])})
+        return cls(
+            **{**stored, "roles": tuple(stored["roles"]), "state": AccountState(stored["state"])}
+        )

@@ -12,7 +12,8 @@ from secure_server.auth.identity import Identity
 from secure_server.auth.principal import ANONYMOUS
 from secure_server.store.database import Database
 from secure_server.users import records, requests, rules
-from secure_server.users.account import ADMIN, Account, State
+from secure_server.users.account import ADMIN, Account, AccountState
+from secure_server.users.account_factory import INITIAL_PASSWORD_SECONDS, AccountFactory
 from secure_server.users.errors import (
     AbortedError,
     AlreadyBootstrappedError,
@@ -24,7 +25,6 @@ from secure_server.users.errors import (
     PasswordChangeRequiredError,
     PermissionDeniedError,
 )
-from secure_server.users.minting import INITIAL_PASSWORD_SECONDS, Mint
 from secure_server.users.password_rules import (
     check_new_password,
     check_replacement,
@@ -65,7 +65,7 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._end_sessions = end_sessions
-        self._mint = Mint(clock, random_bytes)
+        self._mint = AccountFactory(clock, random_bytes)
 
     def create(
         self,
@@ -74,7 +74,7 @@ class Accounts:
         email: str = "",
         display_name: str = "",
         roles: Collection[str] = (),
-        state: str = State.ACTIVE,
+        state: str = AccountState.ACTIVE,
         password: str | None = None,
         request_id: str = "",
         caller: Identity = ANONYMOUS.identity,
@@ -164,7 +164,7 @@ class Accounts:
                 _check_not_last_admin(connection, before)
             after = self._mint.touched(wanted)
             records.change(connection, after)
-            if after.roles != before.roles or after.state is State.DISABLED:
+            if after.roles != before.roles or after.state is AccountState.DISABLED:
                 self._end_sessions(connection, after.uid, None)
             return after
 
@@ -280,7 +280,7 @@ class Accounts:
         check_new_password(secret, user_name=name, field="secret")
         password_hash = self._passwords.hash(secret)
         account = self._mint.account(
-            name, email="", display_name="", roles=(ADMIN,), state=State.ACTIVE
+            name, email="", display_name="", roles=(ADMIN,), state=AccountState.ACTIVE
         )
         with self._database.write() as connection:
             present = records.find(connection, name)
@@ -362,7 +362,7 @@ class Accounts:
 
 def _usable(record: Record | None, *, now: float = 0.0) -> str | None:
     """The hash that may open the account now."""
-    if record is None or record.account.state is not State.ACTIVE:
+    if record is None or record.account.state is not AccountState.ACTIVE:
         return None
     expires_at = record.password_expires_at
     return None if expires_at is not None and expires_at <= now else record.password_hash

@@ -17,7 +17,7 @@ from secure_server.store.schema import user_changes
 from secure_server.users.account import Account
 from secure_server.users.errors import OutOfRangeError
 
-__all__ = ["KEPT_SECONDS", "Change", "Changes", "Kind"]
+__all__ = ["KEPT_SECONDS", "Change", "ChangeKind", "Changes"]
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long changes are kept at least."""
@@ -26,7 +26,7 @@ _RECENT = 1024
 """Changes that are kept in memory too, half a kilobyte each."""
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What happened."""
 
     CREATED = "created"
@@ -39,7 +39,7 @@ class Change:
     """One change. ``account`` is the user as it left it, or as it last was before its deletion."""
 
     number: int
-    kind: Kind
+    kind: ChangeKind
     account: Account
 
 
@@ -158,7 +158,9 @@ _NUMBER = attrgetter("number")
 
 
 def _read(rows: Iterable[Any]) -> list[Change]:
-    return [Change(row.number, Kind(row.kind), Account.from_json(row.account)) for row in rows]
+    return [
+        Change(row.number, ChangeKind(row.kind), Account.from_json(row.account)) for row in rows
+    ]
 
 
 def _newest(connection: Connection) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from secure_server.store.schema import sessions, user_changes, users
-from secure_server.users.account import ADMIN, Account, State
-from secure_server.users.changes import Kind
+from secure_server.users.account import ADMIN, Account, AccountState
+from secure_server.users.changes import ChangeKind
 
 __all__ = [
     "Record",
@@ -63,7 +63,7 @@ def count_admins(connection: Connection) -> int:
 
 def has_other_active_admin(connection: Connection, uid: str) -> bool:
     query = select(users.c.uid).where(
-        users.c.is_admin, users.c.state == State.ACTIVE.value, users.c.uid != uid
+        users.c.is_admin, users.c.state == AccountState.ACTIVE.value, users.c.uid != uid
     )
     return connection.execute(query.limit(1)).first() is not None
 
@@ -76,18 +76,18 @@ def add(connection: Connection, record: Record) -> None:
             password_expire_time=record.password_expires_at,
         )
     )
-    _tell(connection, Kind.CREATED, record.account, record.account.create_time)
+    _tell(connection, ChangeKind.CREATED, record.account, record.account.create_time)
 
 
 def change(connection: Connection, account: Account) -> None:
     """Store everything but the password as it is in ``account``."""
     connection.execute(update(users).where(users.c.uid == account.uid).values(**_columns(account)))
-    _tell(connection, Kind.UPDATED, account, account.update_time)
+    _tell(connection, ChangeKind.UPDATED, account, account.update_time)
 
 
 def remove(connection: Connection, account: Account, now: float) -> None:
     connection.execute(delete(users).where(users.c.uid == account.uid))
-    _tell(connection, Kind.DELETED, account, now)
+    _tell(connection, ChangeKind.DELETED, account, now)
 
 
 def set_initial_password(connection: Connection, record: Record) -> None:
@@ -108,7 +108,7 @@ def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bo
         .where(
             users.c.uid == uid,
             users.c.password_hash == old,
-            users.c.state == State.ACTIVE.value,
+            users.c.state == AccountState.ACTIVE.value,
         )
         .values(password_hash=new, password_expire_time=None)
     )
@@ -121,7 +121,7 @@ def has_sessions(connection: Connection, uid: str) -> bool:
     return connection.execute(mine).first() is not None
 
 
-def _tell(connection: Connection, kind: Kind, account: Account, now: float) -> None:
+def _tell(connection: Connection, kind: ChangeKind, account: Account, now: float) -> None:
     connection.execute(
         insert(user_changes).values(time=now, kind=kind.value, account=account.to_json())
     )
@@ -143,7 +143,7 @@ def _record(row: Row[Any]) -> Record:
         email=row.email,
         display_name=row.display_name,
         roles=tuple(row.roles),
-        state=State(row.state),
+        state=AccountState(row.state),
         create_time=row.create_time,
         update_time=row.update_time,
         etag=row.etag,

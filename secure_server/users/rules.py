@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from secure_server.users.account import State
+from secure_server.users.account import AccountState
 from secure_server.users.errors import InvalidArgumentError
 
 __all__ = [
@@ -96,9 +96,9 @@ def check_roles(roles: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
-def check_state(state: str) -> State:
+def check_state(state: str) -> AccountState:
     try:
-        return State(state)
+        return AccountState(state)
     except ValueError:
         raise InvalidArgumentError("state", "`state` must be active or disabled.") from None
 

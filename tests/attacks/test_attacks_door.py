@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
-from secure_server.auth.signs import Prefix
+from secure_server.auth.matchers import Prefix
 from secure_server.guard import current_caller, current_principal
 from support.door import Door, ask, open_door, silence, wait_until
 from support.probe import KINDS, STYLES
@@ -228,7 +228,7 @@ def test_a_message_that_does_not_parse_is_internal_and_leaks_nothing(
 
 class Raising:
     name = "raising"
-    signs = (Prefix("raise"),)
+    matchers = (Prefix("raise"),)
 
     def __init__(self, error: Exception) -> None:
         self.error = error

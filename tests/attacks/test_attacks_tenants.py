@@ -23,14 +23,14 @@ from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_server.auth import oidc as oidc_module
 from secure_server.auth.api_keys import make_api_key
+from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
 from secure_server.auth.oidc import MAX_LIFETIME
-from secure_server.auth.own import MAX_TOKEN_LIFETIME
 from secure_server.auth.profiles import PROFILES
 from secure_server.server import Server
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.tokens.revocations import LEEWAY_SECONDS
-from secure_server.users import State, requests
-from secure_server.users.minting import Mint
+from secure_server.users import AccountState, requests
+from secure_server.users.account_factory import AccountFactory
 from support.door import wait_until
 from support.house import House, bearer, reason_of, running_house
 from support.old_store import old_database
@@ -501,8 +501,8 @@ def test_M1_M2_a_server_takes_over_what_the_version_before_it_had_revoked_and_re
     sid = str(uuid.uuid4())
     name, request_id = fresh("before"), str(uuid.uuid4())
     asked = (request_id, requests.digest(name, "", "", (), "active", False))
-    account = Mint(time.time, os.urandom).account(
-        name, email="", display_name="", roles=(), state=State.ACTIVE
+    account = AccountFactory(time.time, os.urandom).account(
+        name, email="", display_name="", roles=(), state=AccountState.ACTIVE
     )
     old = old_database(f"sqlite:///{tmp_path}/store.db", monkeypatch, "0003")
     with old.write() as connection:

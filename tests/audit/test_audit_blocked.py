@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from audit_door import Pipe, audited, file_logger, policy, records
 
+from secure_base.batching import BatchingWriter
 from secure_server.audit import AuditEvent
-from secure_server.queued import Queued
 from support.door import wait_until
 
 _MOST = 50
@@ -84,8 +84,8 @@ class Sink:
     def finish(self) -> None:
         self.finished = True
 
-    def queued(self, most: int = 1000) -> Queued[Any]:
-        return Queued(
+    def queued(self, most: int = 1000) -> BatchingWriter[Any]:
+        return BatchingWriter(
             "sink",
             self.write,
             most=most,

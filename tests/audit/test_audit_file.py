@@ -96,7 +96,7 @@ from pathlib import Path
 from secure_server.audit import AuditEvent
 from secure_server.audit.loggers import Loggers
 from secure_server.audit.options import configured_loggers
-from secure_server.authz.audit import AuditCondition
+from secure_server.authz.audit_options import AuditCondition
 
 path, policy = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -16,17 +16,17 @@ from auth_door import STACKS, guarded, introspection, oidc
 
 from secure_server import AuthenticatorError, AuthenticatorUnavailable
 from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.discovery import key_set_url
 from secure_server.auth.fetch import Fetcher, FetchError
-from secure_server.auth.generation import Generation
 from secure_server.auth.key_sets import KeySetError, parse_key_set
-from secure_server.auth.key_source import FETCHED, KeySource, Pace
+from secure_server.auth.key_source import FETCHED, KeySource, RefreshSchedule
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.testing.provider import DISCOVERY, KEYS, page
 from secure_tls.authority import Authority
 from support.door import wait_until
 
-PATIENT = Pace(refresh=3600, cooldown=10, max_stale=86400, patience=10)
+PATIENT = RefreshSchedule(refresh=3600, cooldown=10, max_stale=86400, patience=10)
 
 
 class Clock:
@@ -65,18 +65,18 @@ def loads() -> Loads:
 
 
 @pytest.fixture
-def generation() -> Generation:
-    return Generation()
+def generation() -> CacheEpoch:
+    return CacheEpoch()
 
 
 @pytest.fixture
-def source(loads: Loads, clock: Clock, generation: Generation) -> Iterator[KeySource[Any]]:
+def source(loads: Loads, clock: Clock, generation: CacheEpoch) -> Iterator[KeySource[Any]]:
     source: KeySource[Any] = KeySource(
         loads,
         name="issuer",
         pace=PATIENT,
         bulkhead=Bulkhead(500),
-        generation=generation,
+        cache_epoch=generation,
         clock=clock,
     )
     yield source
@@ -102,7 +102,7 @@ def test_K1_random_key_ids_cost_one_fetch_a_cooldown(
 
 
 def test_K2_stale_keys_are_used_until_they_are_too_old(
-    source: KeySource[Any], loads: Loads, clock: Clock, generation: Generation
+    source: KeySource[Any], loads: Loads, clock: Clock, generation: CacheEpoch
 ) -> None:
     source.start()
     source.loaded()
@@ -144,7 +144,7 @@ def test_K4_a_hundred_first_calls_are_one_fetch(source: KeySource[Any], loads: L
 
 
 def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgotten(
-    source: KeySource[Any], loads: Loads, clock: Clock, generation: Generation
+    source: KeySource[Any], loads: Loads, clock: Clock, generation: CacheEpoch
 ) -> None:
     source.start()
     source.loaded()

@@ -15,13 +15,13 @@ from secure_server.config import Config, TokensSection, read_authenticator
 from secure_server.guard.chain import build_chain
 from secure_server.plugins import (
     BareCertificate,
+    CredentialMatcher,
     IssuedBy,
     Opaque,
     Peer,
     Prefix,
     Principal,
     Scheme,
-    Sign,
 )
 from secure_server.testing import Issuer, as_principal
 
@@ -29,9 +29,9 @@ from secure_server.testing import Issuer, as_principal
 class Asked:
     """Knows whatever it is asked about, and counts."""
 
-    def __init__(self, name: str, *signs: Sign, knows: bool = True) -> None:
+    def __init__(self, name: str, *matchers: CredentialMatcher, knows: bool = True) -> None:
         self.name = name
-        self.signs: Collection[Sign] = signs
+        self.matchers: Collection[CredentialMatcher] = matchers
         self.asked = 0
         self.knows = knows
 
@@ -120,7 +120,9 @@ def test_none_of_mine_leaves_a_credential_unclaimed_and_a_caller_anonymous(peer:
         (BareCertificate(), BareCertificate()),
     ],
 )
-def test_two_that_could_claim_the_same_do_not_start(one: Sign, other: Sign) -> None:
+def test_two_that_could_claim_the_same_do_not_start(
+    one: CredentialMatcher, other: CredentialMatcher
+) -> None:
     with pytest.raises(AuthenticatorError, match="'first' and 'second' both claim"):
         Authenticators([Asked("first", one), Asked("second", other)])
 
@@ -137,12 +139,14 @@ def test_two_that_could_claim_the_same_do_not_start(one: Sign, other: Sign) -> N
         (BareCertificate(), Opaque()),
     ],
 )
-def test_two_that_claim_different_things_stand_beside_each_other(one: Sign, other: Sign) -> None:
+def test_two_that_claim_different_things_stand_beside_each_other(
+    one: CredentialMatcher, other: CredentialMatcher
+) -> None:
     assert len(Authenticators([Asked("first", one), Asked("second", other)]).members) == 2
 
 
 @pytest.mark.parametrize("sign", [Scheme("bearer"), Scheme("Bearer"), Prefix(""), IssuedBy("")])
-def test_a_sign_that_takes_everything_does_not_start(sign: Sign) -> None:
+def test_a_sign_that_takes_everything_does_not_start(sign: CredentialMatcher) -> None:
     with pytest.raises(AuthenticatorError, match="greedy"):
         Authenticators([Asked("greedy", sign)])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from secure_server.auth.principal import ANONYMOUS
 from secure_server.authz import PolicyError
-from secure_server.authz.check import Kind, check
+from secure_server.authz.check import PolicyFindingKind, check
 
 # Two conditions at the most, of few patterns: rules that nearly cover each other.
 _some = st.lists(st.sampled_from(["a", "b", "ab", "a*", "*b", "*"]), min_size=1, max_size=2)
@@ -57,7 +57,11 @@ _CALLS = [
         ),
     )
 ]
-_DEAD = {Kind.NEVER_MATCHES, Kind.NEVER_ALLOWS, Kind.SHADOWED}
+_DEAD = {
+    PolicyFindingKind.NEVER_MATCHES,
+    PolicyFindingKind.NEVER_ALLOWS,
+    PolicyFindingKind.SHADOWED,
+}
 
 
 def _check(*allow_rules, deny_rules=(), methods=(), required=()):
@@ -131,7 +135,7 @@ _EVERYTHING = {
 )
 def test_a_rule_whose_calls_an_earlier_one_matches_is_shadowed(earlier, later):
     (finding,) = _check(_rule("earlier", **earlier), _rule(**later))
-    assert (finding.kind, finding.rule.name) == (Kind.SHADOWED, "later")
+    assert (finding.kind, finding.rule.name) == (PolicyFindingKind.SHADOWED, "later")
     assert [each.name for each in finding.earlier] == ["earlier"]
 
 
@@ -175,7 +179,7 @@ def test_an_allow_rule_that_deny_rules_leave_nothing_of_says_which_and_where():
         known_loggers=frozenset(),
     )
     (finding,) = report.findings
-    assert finding.kind is Kind.NEVER_ALLOWS
+    assert finding.kind is PolicyFindingKind.NEVER_ALLOWS
     assert finding.message == (
         'The allow rule "late" never allows anything: the deny rule "no-a" (line 4) and the deny '
         'rule "no-b" (line 5) refuse all its calls.'
@@ -189,13 +193,13 @@ def test_a_rule_may_be_left_nothing_by_a_deny_and_an_allow_rule_together():
         _rule("later", ["/a.S/M", "/b.S/M"]),
         deny_rules=[_rule("no", ["/a.S/M"])],
     )
-    assert finding.kind is Kind.SHADOWED
+    assert finding.kind is PolicyFindingKind.SHADOWED
     assert [each.rules for each in finding.earlier] == ["deny_rules", "allow_rules"]
 
 
 def test_an_allow_rule_does_not_shadow_a_deny_rule():
     (finding,) = _check(_rule("everybody"), deny_rules=[_rule("nobody")])
-    assert (finding.kind, finding.rule.name) == (Kind.NEVER_ALLOWS, "everybody")
+    assert (finding.kind, finding.rule.name) == (PolicyFindingKind.NEVER_ALLOWS, "everybody")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_an_allow_rule_does_not_shadow_a_deny_rule():
 )
 def test_a_rule_that_contradicts_itself_never_decides(rule, reason):
     (finding,) = _check(rule)
-    assert finding.kind is Kind.NEVER_MATCHES
+    assert finding.kind is PolicyFindingKind.NEVER_MATCHES
     assert reason in finding.message
 
 
@@ -236,13 +240,13 @@ def test_a_rule_that_can_match_is_left_alone(rule):
 )
 def test_a_star_that_stands_for_itself_is_pointed_out(rule, pattern):
     (finding,) = _check(rule)
-    assert finding.kind is Kind.LITERAL_STAR
+    assert finding.kind is PolicyFindingKind.LITERAL_STAR
     assert finding.message.startswith(f'"{pattern}" has a star that stands for itself.')
 
 
 def test_a_path_without_its_slash_is_found_without_knowing_the_methods():
     (finding,) = _check(_rule(paths=["/a.S/M", "a.S/N"]))
-    assert finding.kind is Kind.NO_SUCH_METHOD
+    assert finding.kind is PolicyFindingKind.NO_SUCH_METHOD
     assert finding.message == ('The path "a.S/N" matches no method: write its leading slash.')
 
 
@@ -262,7 +266,7 @@ def test_a_path_that_no_known_method_has_is_found_with_its_place_and_what_was_me
             'The path "/c.S/M" matches no known method. Nothing is left of the allow rule "b".',
         ),
     ]
-    assert {finding.kind for finding in report.findings} == {Kind.NO_SUCH_METHOD}
+    assert {finding.kind for finding in report.findings} == {PolicyFindingKind.NO_SUCH_METHOD}
 
 
 def test_a_method_that_no_rule_names_is_an_error_only_where_it_has_to_be_named():
@@ -273,8 +277,8 @@ def test_a_method_that_no_rule_names_is_an_error_only_where_it_has_to_be_named()
         required=["/a.S/Mine"],
     )
     assert [(each.kind, each.is_error, each.line) for each in findings] == [
-        (Kind.NO_RULE, True, None),
-        (Kind.NO_RULE, False, None),
+        (PolicyFindingKind.NO_RULE, True, None),
+        (PolicyFindingKind.NO_RULE, False, None),
     ]
     assert findings[0].message == (
         'No rule is about "/a.S/Mine": nobody may call it. Add one; a deny rule says that it is '

@@ -7,7 +7,7 @@ from a43_values import a_peer, a_principal, a_text
 
 import secure_server.authz
 from secure_server.auth.principal import ANONYMOUS
-from secure_server.authz import AuditCondition, AuditLogger, Decision, Policy
+from secure_server.authz import AuditCondition, Decision, NamedLogger, Policy
 
 _METHOD = "/pkg.Service/Method"
 
@@ -20,8 +20,8 @@ def _allows(source, principal, **call):
 def test_the_public_names_are_few():
     assert secure_server.authz.__all__ == [
         "AuditCondition",
-        "AuditLogger",
         "Decision",
+        "NamedLogger",
         "Policy",
         "PolicyError",
     ]
@@ -227,8 +227,8 @@ def test_loggers_are_kept_for_the_caller_and_unknown_optional_ones_are_not():
     )
     assert policy.audit_condition is AuditCondition.ON_DENY
     assert policy.audit_loggers == (
-        AuditLogger("stdout_logger", {}, is_optional=False),
-        AuditLogger("mine", {"a": {"b": (1, "x")}}, is_optional=True),
+        NamedLogger("stdout_logger", {}, is_optional=False),
+        NamedLogger("mine", {"a": {"b": (1, "x")}}, is_optional=True),
     )
     with pytest.raises(TypeError):
         policy.audit_loggers[1].config["a"]["b"] = ()

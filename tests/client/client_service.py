@@ -15,7 +15,7 @@ from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1 import token_service_pb2_grpc as pb_grpc
 from secure_api.users.v1 import user_service_pb2 as users
 from secure_api.users.v1 import user_service_pb2_grpc as users_grpc
-from secure_client import Connection
+from secure_client import ConnectionSettings
 from secure_tls import Authority
 
 
@@ -41,7 +41,7 @@ class World:
 
     def connection(self, port, name="alice"):
         certificate, key = self.client(name)
-        return Connection(f"localhost:{port}", self.ca, certificate, key)
+        return ConnectionSettings(f"localhost:{port}", self.ca, certificate, key)
 
 
 def make_world(folder):

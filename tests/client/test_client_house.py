@@ -14,7 +14,7 @@ from client_seen import connections, often, until
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client import Connection, SessionTokenSource, WorkloadTokenSource, aio
+from secure_client import ConnectionSettings, SessionTokenSource, WorkloadTokenSource, aio
 from secure_client.profile import Profile
 from secure_client.session import session_of
 from secure_tls import Authority
@@ -39,7 +39,7 @@ class Home:
 
     def connection(self, name):
         certificate = self.path / "clients" / f"{name}.pem"
-        return Connection(
+        return ConnectionSettings(
             self.house.address, self.path / "ca.pem", certificate, certificate.with_suffix(".key")
         )
 

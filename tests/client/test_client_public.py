@@ -11,7 +11,7 @@ def test_the_public_names():
         "CallError",
         "ClientError",
         "ConfigurationError",
-        "Connection",
+        "ConnectionSettings",
         "FileTokenSource",
         "NotLoggedInError",
         "ProfileError",

@@ -17,7 +17,13 @@ from sqlalchemy import delete, func, select
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as pb
-from secure_client import ConfigurationError, Connection, SessionEndedError, aio, watch_users
+from secure_client import (
+    ConfigurationError,
+    ConnectionSettings,
+    SessionEndedError,
+    aio,
+    watch_users,
+)
 from secure_client._clock import Clock
 from secure_client._resuming import Resuming
 from secure_client.profile import Profile
@@ -60,7 +66,7 @@ def session(house, name):
     house.write(f"{name}.pem", issued.certificate_pem)
     house.write(f"{name}.key", issued.private_key_pem)
     files = (root / "ca.pem", root / f"{name}.pem", root / f"{name}.key")
-    return log_in(Connection(house.address, *files), PASSWORD)
+    return log_in(ConnectionSettings(house.address, *files), PASSWORD)
 
 
 def end_session(writer, name):
@@ -134,7 +140,9 @@ class Site:
 
     def session(self, name):
         files = self.installation.client(name)
-        connection = Connection(self.address, files.ca, files.certificate, files.private_key)
+        connection = ConnectionSettings(
+            self.address, files.ca, files.certificate, files.private_key
+        )
         return log_in(connection, PASSWORD)
 
 
@@ -148,7 +156,7 @@ def site(root):
         text = installation.config.read_text()
         installation.config.write_text(text.replace("127.0.0.1:0", address))
         files = installation.client("admin")
-        connection = Connection(address, files.ca, files.certificate, files.private_key)
+        connection = ConnectionSettings(address, files.ca, files.certificate, files.private_key)
         log_in(connection, secret, PASSWORD)
         yield Site(installation, address), running
     finally:

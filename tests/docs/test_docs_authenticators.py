@@ -19,8 +19,8 @@ from secure_server.auth.claims import Claims
 from secure_server.auth.fetch import MAX_BODY_BYTES, TIMEOUT
 from secure_server.auth.introspection import IntrospectionSettings
 from secure_server.auth.key_source import FETCHED, FILE
+from secure_server.auth.local_issuer import LEEWAY as OWN_LEEWAY
 from secure_server.auth.oidc import LEEWAY, OIDC, OIDCSettings
-from secure_server.auth.own import LEEWAY as OWN_LEEWAY
 from secure_server.auth.plugin import GROUP, AuthenticatorContext, build
 from secure_server.auth.profiles import PROFILES
 from secure_server.config import read_config

@@ -189,7 +189,7 @@ def test_a_servicer_that_takes_any_path_fills_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers who are refused invent methods: what is kept of them is bounded."""
-    monkeypatch.setattr("secure_server.guard.aio._MOST_METHODS", 10)
+    monkeypatch.setattr("secure_server.guard.adapters.asyncio._MOST_METHODS", 10)
     with open_door(tmp_path, style="aio-generator") as door:
         handler = door.probe.handler("unary_unary")
         monkeypatch.setattr(door.probe, "service", lambda _details: handler)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from secure_server.auth import Credentials, Principal
-from secure_server.auth.signs import Prefix
+from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
 from support.door import ask, event_loop, open_door, silence, wait_until
 from support.probe import KINDS, STYLES
@@ -25,7 +25,7 @@ class Slow:
     """Recognises whoever says ``slow``, as soon as it is let."""
 
     name = "slow"
-    signs = (Prefix("slow"),)
+    matchers = (Prefix("slow"),)
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)

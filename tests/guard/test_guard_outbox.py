@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_server
 from h2.settings import SettingCodes
 
-from secure_server.guard.outbox import MOST_UNSENT, Outbox
+from secure_server.guard.streams.outbox import MOST_UNSENT, Outbox
 from support.door import open_door, wait_until
 from support.raw import RawClient, tls_context
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.pool import Pool
+from secure_server.guard.thread_pool import ThreadPool
 from secure_server.guard.watchdog import Watchdog
 from secure_server.testing import guarded_server
 
@@ -18,7 +18,7 @@ def _refuse(_thread: threading.Thread) -> None:
 
 
 def test_a_pool_goes_on_with_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(8, name="few")
+    pool = ThreadPool(8, name="few")
     monkeypatch.setattr(threading.Thread, "start", _refuse)
     begun, over = threading.Event(), threading.Event()
     first = pool.submit(lambda: begun.set() or over.wait(10))

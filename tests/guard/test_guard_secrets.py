@@ -12,12 +12,12 @@ SCRIPT = """
 import sys, tempfile
 from pathlib import Path
 sys.path[:0] = ["tests", "."]
-from secure_server.auth.signs import Scheme
+from secure_server.auth.matchers import Scheme
 from support.door import ask, open_door
 
 class Raising:
     name = "raising"
-    signs = (Scheme("raise"),)
+    matchers = (Scheme("raise"),)
     def authenticate(self, credentials, peer):
         copy = credentials.value
         raise RuntimeError("broken")

@@ -12,7 +12,7 @@ import pytest
 
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
-from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.streams.watch import StreamWatch
 from support.door import open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
@@ -41,7 +41,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secure_server.guard.stream_watch.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("secure_server.guard.streams.watch.LOOK_EVERY", 0.01)
 
 
 @pytest.mark.parametrize("style", STYLES)

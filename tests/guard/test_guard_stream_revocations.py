@@ -20,7 +20,7 @@ import pytest
 
 from secure_server.auth import Identity
 from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.own import MAX_TOKEN_LIFETIME
+from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
 from secure_server.store.database import Database
 from secure_server.testing import Issuer
 from secure_server.tokens.revocations import Revocations

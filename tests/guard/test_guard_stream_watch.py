@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
-from secure_server.auth.signs import Prefix
+from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
-from secure_server.guard.stream_watch import _THREADS
+from secure_server.guard.streams.watch import _THREADS
 from secure_tls.trust import Trust
 from support.door import Door, open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
@@ -91,7 +91,7 @@ class Asking:
     """
 
     name = "asking"
-    signs = (Prefix("opaque-"),)
+    matchers = (Prefix("opaque-"),)
 
     def __init__(self, clock: Callable[[], float], ends: Mapping[str, float]) -> None:
         self.is_down = False

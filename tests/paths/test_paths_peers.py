@@ -158,14 +158,14 @@ def test_a_chain_that_is_too_large_is_not_looked_at(peers: Peers, judged: list[f
 def test_a_cold_certificate_is_not_judged_on_an_event_loop(
     tmp_path: Path, judged: list[float]
 ) -> None:
-    """``recall`` is for loops that nothing may hold up: it says None, and nothing is parsed."""
+    """``try_admit_cached`` answers None for a cold certificate: it parses nothing."""
     with open_door(tmp_path, policy=_OPEN) as door:
         theirs = door.authority.issue_client("cold")
         facts = transport() | {"x509_pem_cert": [theirs.certificate_pem]}
         metadata = [("user-agent", "test")]
-        assert door.core.recall("/probe.Probe/unary_unary", metadata, facts) is None
+        assert door.core.try_admit_cached("/probe.Probe/unary_unary", metadata, facts) is None
         assert judged == []
         door.core.admit("/probe.Probe/unary_unary", metadata, facts)
         assert len(judged) == 1
-        assert door.core.recall("/probe.Probe/unary_unary", metadata, facts) is not None
+        assert door.core.try_admit_cached("/probe.Probe/unary_unary", metadata, facts) is not None
         assert len(judged) == 1

@@ -29,7 +29,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment that holds the wheel's base install."""
     root = tmp_path_factory.mktemp("wheel")
     source = root / "source"
-    for name in ("secure_api", "secure_tls", "secure_server", "secure_client"):
+    for name in ("secure_base", "secure_api", "secure_tls", "secure_server", "secure_client"):
         shutil.copytree(ROOT / name, source / name)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source / name)

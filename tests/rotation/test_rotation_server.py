@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from secure_server.config import read_config
-from secure_server.guard.listening import is_free, listening_sockets, stop_listening
+from secure_server.guard.listener.sockets import is_free, listening_sockets, stop_listening
 from secure_tls.authority import Authority, Issued
 from support.door import silence, wait_until
 from support.house import House, Outcome, bearer, call, running_house

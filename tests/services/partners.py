@@ -22,12 +22,12 @@ from secure_server.plugins import (
     AuthenticationError,
     AuthenticatorContext,
     AuthenticatorType,
+    CredentialMatcher,
     Credentials,
     Peer,
     Prefix,
     Principal,
     Settings,
-    Sign,
 )
 from support.house import House, running_house
 
@@ -40,7 +40,7 @@ _PREFIX = "vouched_"
 class PartnerAuthenticator:
     """Vouches for whatever its token says: its issuer may choose every word of it."""
 
-    signs: Collection[Sign] = (Prefix(_PREFIX),)
+    matchers: Collection[CredentialMatcher] = (Prefix(_PREFIX),)
 
     def __init__(self, _settings: Settings, context: AuthenticatorContext) -> None:
         self.name = context.name

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from secure_server.auth import ANONYMOUS, Authenticators, Principal
-from secure_server.auth.own import OwnAuthenticator
-from secure_server.auth.plugin import OwnTokens
+from secure_server.auth.local_issuer import LocalIssuerAuthenticator
+from secure_server.auth.plugin import LocalIssuer
 from secure_server.services.revocable import NotRevocableError, Revocable
 
 GOOD = Principal(
@@ -19,8 +19,8 @@ GOOD = Principal(
 
 @pytest.fixture
 def revocable() -> Revocable:
-    own = OwnTokens("https://us", "us", lambda _key_id: None)
-    return Revocable(OwnAuthenticator("jwt", own, time.time), Authenticators([]))
+    own = LocalIssuer("https://us", "us", lambda _key_id: None)
+    return Revocable(LocalIssuerAuthenticator("jwt", own, time.time), Authenticators([]))
 
 
 def test_a_token_with_issuer_id_and_end_is_revocable_until_then(revocable: Revocable) -> None:

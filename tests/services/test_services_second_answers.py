@@ -16,8 +16,8 @@ from services.people import Person, administrator, newcomer
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_server.auth.own import OwnAuthenticator
-from secure_server.auth.plugin import OwnTokens
+from secure_server.auth.local_issuer import LocalIssuerAuthenticator
+from secure_server.auth.plugin import LocalIssuer
 from secure_server.services import introspection
 from secure_server.store import Database
 from secure_server.tokens.revocations import Revocations
@@ -195,11 +195,11 @@ def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
         last.set()
 
     database = Database.open(f"sqlite:///{tmp_path}/store.db")
-    own = OwnTokens("https://us", "us", lambda _key_id: None)
+    own = LocalIssuer("https://us", "us", lambda _key_id: None)
     revocations = Revocations(database, issuer="https://us", clock=time.time)
     revocations.refresh()
     answers: Any = introspection.Introspection(
-        OwnAuthenticator("jwt", own, time.time), revocations, clock=time.time
+        LocalIssuerAuthenticator("jwt", own, time.time), revocations, clock=time.time
     ).answer(questions(), SimpleNamespace(time_remaining=lambda: None))
     for number in range(1, 101):
         assert next(answers).correlation_id == str(number)

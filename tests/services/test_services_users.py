@@ -19,8 +19,8 @@ from services.people import (
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_server.store.database import Database
-from secure_server.users import State, records
-from secure_server.users.minting import Mint
+from secure_server.users import AccountState, records
+from secure_server.users.account_factory import AccountFactory
 from support.house import PASSWORD, House, running_house
 
 REFUSED = ("UNAUTHENTICATED", "CREDENTIALS_REFUSED", "")
@@ -246,13 +246,13 @@ def pages(admin: Person, size: int) -> list[list[str]]:
 
 def add_users(house: House, count: int) -> list[str]:
     """Many at once, into the store: what is tested here is how they are listed."""
-    mint = Mint(time.time, lambda size: uuid.uuid4().bytes[:size])
+    mint = AccountFactory(time.time, lambda size: uuid.uuid4().bytes[:size])
     names = [f"u{number:04}" for number in range(count)]
     database = Database.open(house.config.store.url)
     with database.write() as connection:
         for name in reversed(names):
             account = mint.account(
-                name, email="", display_name="", roles=("clerk",), state=State.ACTIVE
+                name, email="", display_name="", roles=("clerk",), state=AccountState.ACTIVE
             )
             records.add(connection, mint.record(account, None))
     database.close()

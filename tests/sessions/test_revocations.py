@@ -11,11 +11,11 @@ from sessions.principals import ISSUER, NOW, token
 from sqlalchemy import event
 
 from secure_server.auth import Identity
-from secure_server.auth.own import LEEWAY
+from secure_server.auth.local_issuer import LEEWAY
 from secure_server.store import Database, StoreError
 from secure_server.tokens.errors import RevokedTooOftenError
 from secure_server.tokens.revocations import LEEWAY_SECONDS, Revocations
-from secure_server.tokens.revoked import Entries, Kind, Snapshot
+from secure_server.tokens.revoked import Entries, RevocationKind, Snapshot
 
 THEIRS = "https://them.example.org"
 
@@ -336,7 +336,10 @@ def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock)
 def test_a_large_base_is_not_copied_for_each_revocation():
     """And nothing is lost on the way from the delta into the base."""
     many = Entries.of(
-        ((ISSUER, Kind.JTI, str(number), NOW + number, None, None) for number in range(10_000)),
+        (
+            (ISSUER, RevocationKind.JTI, str(number), NOW + number, None, None)
+            for number in range(10_000)
+        ),
         ours=ISSUER,
     )
     snapshot = Snapshot().with_(many)
@@ -344,11 +347,13 @@ def test_a_large_base_is_not_copied_for_each_revocation():
     assert len(base) == 10_000
     for number in range(1_250):
         snapshot = snapshot.with_(
-            Entries.of([(ISSUER, Kind.SESSION, str(number), NOW + 1, None, None)], ours=ISSUER)
+            Entries.of(
+                [(ISSUER, RevocationKind.SESSION, str(number), NOW + 1, None, None)], ours=ISSUER
+            )
         )
     assert snapshot.base is base
     snapshot = snapshot.with_(
-        Entries.of([(ISSUER, Kind.USER, "users/u1", NOW + 1, NOW, None)], ours=ISSUER)
+        Entries.of([(ISSUER, RevocationKind.USER, "users/u1", NOW + 1, NOW, None)], ours=ISSUER)
     )
     assert (len(snapshot.base), len(snapshot.delta)) == (11_251, 0)
     for held in (token("9999"), token(session_id="1249"), token()):

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from secure_server.auth import Identity, Principal
 from secure_server.store import Database, StoreUnusableError, migrate
 from secure_server.store.schema import metadata, users
-from secure_server.tokens.revocations import Kind, Revocation, Revocations, append
+from secure_server.tokens.revocations import Revocation, RevocationKind, Revocations, append
 from secure_server.users import Accounts, Passwords, requests
 from secure_server.users.errors import InvalidArgumentError
 from support.old_store import old_database
@@ -175,7 +175,7 @@ def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
     assert not feed.is_revoked(held(THEIRS, subject="users/gone"))
     assert not feed.is_revoked(held(OURS, token=""))
     # The same again within that second, and the same ID of one issuer: both count.
-    again = Revocation(OURS, Kind.USER, "users/gone")
+    again = Revocation(OURS, RevocationKind.USER, "users/gone")
     with database.write() as connection:
         append(connection, again, expire_time=9e11, now=2000.0, issued_until=1000.0)
     feed.revoke_token(THEIRS, "stolen", 9e11)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from secure_server.store.errors import StoreUnavailableError
-from secure_server.store.patience import waiting_at_most, waits_until
+from secure_server.store.lock_wait import waiting_at_most, waits_until
 
 
 @pytest.fixture

@@ -20,10 +20,17 @@ import grpc.aio
 from secure_server.auth import Authenticator, Authenticators, NothingRevoked
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.authz import Policy
-from secure_server.guard import AuditEvent, Core, GuardInterceptor, Patience, Peers, Streams
-from secure_server.guard.aio import AioGuardInterceptor
+from secure_server.guard import (
+    AuditEvent,
+    Core,
+    GuardInterceptor,
+    Peers,
+    RequestTimeouts,
+    StreamPool,
+)
+from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.watchdog import Watchdog
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
@@ -64,8 +71,8 @@ class Threaded:
     def __init__(
         self, core: Core, streams: int, patience: float, ended: Any, clock: Callable[[], float]
     ) -> None:
-        self._streams = Streams(streams)
-        self._patience = Patience(patience, threads=_THREADS)
+        self._streams = StreamPool(streams)
+        self._patience = RequestTimeouts(patience, threads=_THREADS)
         self._watch = StreamWatch(core, clock)
         self._pool = ThreadPoolExecutor(_THREADS)
         self.callbacks = Callbacks()

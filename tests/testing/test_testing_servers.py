@@ -161,7 +161,7 @@ class Keys:
     """A plug-in, as its author would test it."""
 
     name = "key"
-    signs = (Scheme("Key"),)
+    matchers = (Scheme("Key"),)
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
         assert credentials is not None

@@ -20,7 +20,7 @@ from secure_tls import (
 )
 from secure_tls.check import check_folder
 from secure_tls.folder import CertificateFolder, Order
-from secure_tls.outcome import State
+from secure_tls.outcome import FileState
 from secure_tls.writing import write_new
 
 NOW = 1_800_000_000
@@ -93,7 +93,7 @@ def test_a_leaf_is_renewed_in_the_last_third_of_its_life(certs, days, due):
 @pytest.mark.parametrize(("within", "due"), [(9, False), (11, True)])
 def test_how_soon_is_soon_can_be_said(certs, within, due):
     outcomes = folder(certs, now=NOW + 20 * DAY).renew(within=timedelta(days=within))
-    assert (outcomes[0].state is State.RENEWED) is due
+    assert (outcomes[0].state is FileState.RENEWED) is due
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,9 @@ def test_a_name_may_be_a_place(certs, name, files):
         Order.server("node-1.example.org", ["a.example.org"]), key_type=KeyType.ECDSA_P256
     )
     outcomes = folder(certs).renew([name, name])
-    assert {str(o.path.relative_to(certs)) for o in outcomes if o.state is State.RENEWED} == files
+    assert {
+        str(o.path.relative_to(certs)) for o in outcomes if o.state is FileState.RENEWED
+    } == files
     assert_is_whole(certs)
 
 
@@ -169,7 +171,7 @@ def test_a_name_that_means_two_is_refused_and_either_can_be_said(certs):
     with pytest.raises(AuthorityError, match=r"server\.pem and clients/server\.pem"):
         folder(certs).renew(["server"])
     for name in ("server.pem", "clients/server"):
-        assert folder(certs).renew([name])[0].state is State.RENEWED
+        assert folder(certs).renew([name])[0].state is FileState.RENEWED
 
 
 @pytest.mark.parametrize(
@@ -219,10 +221,10 @@ def test_a_revoked_leaf_comes_back_only_by_its_name(certs):
     late.revoke("billing")
     old = leaf(certs / "clients/billing.pem")
     outcomes = late.renew()
-    (skipped,) = [outcome for outcome in outcomes if outcome.state is State.SKIPPED]
+    (skipped,) = [outcome for outcome in outcomes if outcome.state is FileState.SKIPPED]
     assert (skipped.path.name, "is revoked" in skipped.note) == ("billing.pem", True)
     assert leaf(certs / "clients/billing.pem") == old
-    assert late.renew(["billing"])[0].state is State.RENEWED
+    assert late.renew(["billing"])[0].state is FileState.RENEWED
     assert_is_whole(certs, now=NOW + 25 * DAY)
     crl = x509.load_pem_x509_crl((certs / "crl.pem").read_bytes())
     assert [entry.serial_number for entry in crl] == [old.serial_number]
@@ -232,7 +234,7 @@ def test_a_key_that_was_taken_away_is_not_made_anew_unasked(certs):
     (certs / "clients/billing.key").unlink()
     late = folder(certs, now=NOW + 25 * DAY)
     outcomes = {outcome.path.name: outcome for outcome in late.renew()}
-    assert outcomes["billing.pem"].state is State.SKIPPED
+    assert outcomes["billing.pem"].state is FileState.SKIPPED
     assert "its key is not here" in outcomes["billing.pem"].note
     assert not (certs / "clients/billing.key").exists()
     late.renew(["billing"])
@@ -242,7 +244,7 @@ def test_a_key_that_was_taken_away_is_not_made_anew_unasked(certs):
 def test_a_pair_that_does_not_match_is_renewed_at_once(certs):
     (certs / "server.key").write_bytes((certs / "clients/billing.key").read_bytes())
     outcome = folder(certs).renew()[0]
-    assert (outcome.path.name, outcome.state) == ("server.pem", State.RENEWED)
+    assert (outcome.path.name, outcome.state) == ("server.pem", FileState.RENEWED)
     assert "key was that of another certificate" in outcome.note
     assert_is_whole(certs)
 
@@ -251,7 +253,7 @@ def test_a_leaf_of_somebody_elses_is_left_alone(certs, authority):
     put(certs, "clients/foreign", authority.issue_client("foreign"))
     before = state(certs)
     outcomes = {o.path.name: o for o in folder(certs, now=NOW + 19 * DAY).renew()}
-    assert outcomes["foreign.pem"].state is State.SKIPPED
+    assert outcomes["foreign.pem"].state is FileState.SKIPPED
     with pytest.raises(TLSFileError, match=r"foreign\.pem is not signed by ca\.pem"):
         folder(certs).renew(["billing", "foreign"])
     assert state(certs) == before
@@ -273,14 +275,14 @@ def test_a_leaf_that_ends_with_its_authority_is_not_renewed_over_and_over(tmp_pa
     put(tmp_path, "ca", ca)
     folder(tmp_path).generate(ORDERS[1:2], lifetime=timedelta(days=90))
     outcome = folder(tmp_path, now=NOW + 39 * DAY).renew()[0]
-    assert outcome.state is State.KEPT
+    assert outcome.state is FileState.KEPT
     assert "ends with its authority" in outcome.note
 
 
 def test_without_the_authoritys_key_only_that_is_missed_which_needs_it(certs):
     (certs / "ca.key").unlink()
     before = state(certs)
-    assert folder(certs).renew()[0].state is State.KEPT
+    assert folder(certs).renew()[0].state is FileState.KEPT
     assert_refused("no_ca_key", folder(certs, now=NOW + 25 * DAY).renew)
     assert_refused("no_ca_key", folder(certs).renew, ["billing"])
     assert state(certs) == before

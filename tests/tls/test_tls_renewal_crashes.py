@@ -11,7 +11,7 @@ from test_tls_folder import HERE, ROOT, Fault
 from test_tls_renewal import LEAVES, NOW, ORDERS, assert_is_whole, folder, leaf
 
 from secure_tls import KeyType, TLSFileError, read_client_files
-from secure_tls.outcome import State
+from secure_tls.outcome import FileState
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def assert_leaves_no_halves(path) -> None:
 def assert_repairs(path, outcomes) -> bool:
     """Whatever the last run left behind is in order now; says whether something was repaired."""
     assert_is_whole(path)
-    return any(outcome.state is State.REPAIRED for outcome in outcomes)
+    return any(outcome.state is FileState.REPAIRED for outcome in outcomes)
 
 
 def test_O7_O9_a_disk_that_fails_at_any_step_of_a_renewal_leaves_no_half(tmp_path):

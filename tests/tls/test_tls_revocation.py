@@ -13,7 +13,7 @@ from test_tls_renewal import DAY, NOW, ORDERS, folder, leaf, put
 
 from secure_tls import Authority, AuthorityError, KeyType, RevocationListError, RevocationLists
 from secure_tls.folder import CertificateFolder, Order
-from secure_tls.outcome import State
+from secure_tls.outcome import FileState
 from secure_tls.revocation import Reason
 
 # The list that ``secure-certs`` makes is valid for 90 days, and from five minutes ago.
@@ -61,7 +61,7 @@ def test_O7_revoking_raises_the_number_and_keeps_what_was_revoked_before(certs):
     folder(certs).revoke("billing")
     first = list(crl_of(certs))
     outcomes = folder(certs, now=NOW + DAY).revoke("reports", reason=Reason.KEY_COMPROMISE)
-    assert [outcome.state for outcome in outcomes] == [State.REVOKED, State.RENEWED]
+    assert [outcome.state for outcome in outcomes] == [FileState.REVOKED, FileState.RENEWED]
     crl = crl_of(certs)
     assert number(certs) == 3
     assert serials(certs) == [serial(certs, "clients/billing"), serial(certs, "clients/reports")]
@@ -88,7 +88,7 @@ def test_revoking_twice_changes_nothing_and_says_so(certs):
     folder(certs).revoke("billing")
     before = state(certs)
     outcomes = folder(certs, now=NOW + DAY).revoke("billing", reason=Reason.SUPERSEDED)
-    assert [outcome.state for outcome in outcomes] == [State.ALREADY_REVOKED, State.KEPT]
+    assert [outcome.state for outcome in outcomes] == [FileState.ALREADY_REVOKED, FileState.KEPT]
     assert "on the list since 2027-01-15" in outcomes[0].note
     assert state(certs) == before
 
@@ -233,7 +233,7 @@ def test_O7_every_run_signs_a_list_anew_that_is_past_half_of_its_life(certs, run
     outcomes = RUNS[run](folder(certs, now=HALF))
     assert (number(certs), serials(certs)) == (3, [serial(certs, "clients/billing")])
     assert outcomes[-1].path == certs / "crl.pem"
-    assert outcomes[-1].state is State.RENEWED
+    assert outcomes[-1].state is FileState.RENEWED
     assert crl_of(certs).next_update_utc.timestamp() == HALF + 90 * DAY
 
 

@@ -7,7 +7,7 @@ import base64
 import jwt
 import pytest
 
-from secure_server.tokens.key_ring import VERIFIES_FOR, KeyRing, State
+from secure_server.tokens.key_ring import VERIFIES_FOR, KeyRing, KeyState
 from secure_server.tokens.signing_key import SigningKey, SigningKeyError
 
 START = 1_000_000
@@ -19,7 +19,7 @@ def ring() -> KeyRing:
     return KeyRing([SigningKey.generate(START, START)], START)
 
 
-def states(ring: KeyRing) -> dict[str, State]:
+def states(ring: KeyRing) -> dict[str, KeyState]:
     return {entry.key.key_id: entry.state for entry in ring.entries}
 
 
@@ -39,13 +39,13 @@ def test_K6_a_key_is_published_then_signs_then_verifies_then_is_gone(ring: KeyRi
 
     for moment in (DAY, DAY + 599.9):
         now = rotated.at(START + moment)
-        assert states(now) == {second: State.NEXT, first: State.SIGNING}
+        assert states(now) == {second: KeyState.NEXT, first: KeyState.SIGNING}
         assert published(now) == set(now.keys) == {first, second}
         assert kid(now.sign({})) == first
 
     for moment in (DAY + 600, DAY + 600 + VERIFIES_FOR - 0.1):
         now = rotated.at(START + moment)
-        assert states(now) == {second: State.SIGNING, first: State.VERIFYING}
+        assert states(now) == {second: KeyState.SIGNING, first: KeyState.VERIFYING}
         assert published(now) == set(now.keys) == {first, second}
         assert kid(now.sign({})) == second
         assert now.next is None
@@ -53,7 +53,7 @@ def test_K6_a_key_is_published_then_signs_then_verifies_then_is_gone(ring: KeyRi
 
     for moment in (DAY + 600 + VERIFIES_FOR, 400 * DAY):
         now = rotated.at(START + moment)
-        assert states(now) == {second: State.SIGNING}
+        assert states(now) == {second: KeyState.SIGNING}
         assert published(now) == set(now.keys) == {second}
         assert now.has_dead_keys
 
@@ -87,7 +87,7 @@ def test_a_key_that_signs_at_once_takes_the_place_of_one_that_was_to_sign_next(
     assert waiting.next is not None
     at_once = waiting.rotated(START + 10, 0)
     assert waiting.next.key_id not in at_once.keys
-    assert states(at_once) == {at_once.key_id: State.SIGNING, ring.key_id: State.VERIFYING}
+    assert states(at_once) == {at_once.key_id: KeyState.SIGNING, ring.key_id: KeyState.VERIFYING}
     assert at_once.key_id != ring.key_id
 
 

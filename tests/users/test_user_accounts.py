@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from secure_server.auth import Identity
 from secure_server.store import StoreUnavailableError
 from secure_server.store.schema import requests, user_changes, users
-from secure_server.users import Changes, Kind, State
+from secure_server.users import AccountState, ChangeKind, Changes
 from secure_server.users.errors import (
     AbortedError,
     AlreadyBootstrappedError,
@@ -128,7 +128,7 @@ def test_an_update_without_a_difference_does_nothing(accounts, ended):
 
 @pytest.mark.parametrize(
     ("changes", "ends"),
-    [({"roles": ["x"]}, True), ({"state": State.DISABLED}, True), ({"email": "a@b"}, False)],
+    [({"roles": ["x"]}, True), ({"state": AccountState.DISABLED}, True), ({"email": "a@b"}, False)],
 )
 def test_disabling_and_other_roles_end_the_sessions(accounts, ended, changes, ends):
     uid = make(accounts).uid
@@ -440,7 +440,11 @@ def test_every_mutation_is_told_in_order(accounts, database, clock):
     last = accounts.update("ada", {"state": "disabled"})
     accounts.delete("ada")
     told = Changes(database, clock=clock).after(0, 10)
-    assert [c.kind for c in told] == [Kind.CREATED, *[Kind.UPDATED] * 4, Kind.DELETED]
+    assert [c.kind for c in told] == [
+        ChangeKind.CREATED,
+        *[ChangeKind.UPDATED] * 4,
+        ChangeKind.DELETED,
+    ]
     assert [c.number for c in told] == [1, 2, 3, 4, 5, 6]
     assert told[-1].account == told[-2].account == last
     assert len({c.account.etag for c in told}) == 5

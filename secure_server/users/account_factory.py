@@ -7,24 +7,30 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from secure_server.users.account import Account, State
+from secure_server.users.account import Account, AccountState
 from secure_server.users.records import Record
 
-__all__ = ["INITIAL_PASSWORD_SECONDS", "Mint"]
+__all__ = ["INITIAL_PASSWORD_SECONDS", "AccountFactory"]
 
 INITIAL_PASSWORD_SECONDS = 7 * 24 * 3600.0
 """How long an initial password works."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mint:
+class AccountFactory:
     """Makes accounts, and their next versions. ``clock`` gives seconds since the epoch."""
 
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]
 
     def account(
-        self, name: str, *, email: str, display_name: str, roles: tuple[str, ...], state: State
+        self,
+        name: str,
+        *,
+        email: str,
+        display_name: str,
+        roles: tuple[str, ...],
+        state: AccountState,
     ) -> Account:
         """A new one, with a uid of its own (AIP-148)."""
         now = self.clock()

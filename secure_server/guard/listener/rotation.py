@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import grpc
 
 from secure_server import logs
-from secure_server.guard.listening import is_free, listening_sockets, stop_listening
-from secure_server.guard.streams import StreamGroup
+from secure_server.guard.listener.sockets import is_free, listening_sockets, stop_listening
+from secure_server.guard.streams.pool import ServerStreams
 
 _OVERLAP = 0.3
 """Seconds for which two servers take connections, where the listener cannot be closed alone."""
@@ -31,11 +31,11 @@ class Built:
     """A server that was built and not bound, and the group of its streams."""
 
     server: grpc.Server
-    streams: StreamGroup
+    streams: ServerStreams
 
 
 @dataclass(slots=True)
-class _Generation:
+class _Listener:
     built: Built
     listeners: frozenset[int]
     """The inodes of its listening sockets."""
@@ -46,7 +46,7 @@ class ListenError(Exception):
     """The address cannot be listened on; the message says what to do."""
 
 
-class Generations:
+class ListenerRotation:
     """Builds, serves and retires servers on one address."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Generations:
         *,
         retire: float,
         grace: float,
-        forget: Callable[[StreamGroup], None],
+        forget: Callable[[ServerStreams], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Bind the first one. ``build`` makes servers that share what they must share, with
@@ -72,7 +72,7 @@ class Generations:
         self._grace = grace
         self._forget = forget
         self._clock = clock
-        self._retiring: list[_Generation] = []
+        self._retiring: list[_Listener] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._over = False
@@ -127,7 +127,7 @@ class Generations:
             generations = [self._current, *self._retiring]
         self._wake.set()
         for each in generations:
-            each.built.streams.end_unattended()
+            each.built.streams.end_non_blocking()
         stopped = [_stop(each.built.server, self._grace) for each in generations]
         now = self._clock()
         for number, one in enumerate(stopped):
@@ -139,7 +139,7 @@ class Generations:
                 "a server did not stop: its serving thread stands still", grace=self._grace
             )
 
-    def _bind(self, address: str) -> tuple[_Generation, int]:
+    def _bind(self, address: str) -> tuple[_Listener, int]:
         built = self._build()
         before = frozenset(listening_sockets())
         try:
@@ -149,7 +149,7 @@ class Generations:
         if not port:
             self._forget(built.streams)
             raise ListenError(_taken(address))
-        return _Generation(built, frozenset(listening_sockets()) - before), port
+        return _Listener(built, frozenset(listening_sockets()) - before), port
 
     def _reap(self) -> None:
         while not self._over:

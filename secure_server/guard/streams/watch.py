@@ -39,7 +39,7 @@ _BY_POLICY = frozenset({"policy", "anonymous_denied"})
 _STALE = "revocations_stale"
 
 
-class Attended(Protocol):
+class WatchedStream(Protocol):
     """An open stream. Neither method may wait: the others wait for this one."""
 
     def end(self, answer: Answer) -> None:
@@ -56,7 +56,7 @@ class _Entry:
 
     def __init__(
         self,
-        stream: Attended,
+        stream: WatchedStream,
         caller: Caller,
         method: str,
         metadata: Metadata,
@@ -92,7 +92,7 @@ class StreamWatch:
 
     def add(
         self,
-        stream: Attended,
+        stream: WatchedStream,
         caller: Caller,
         method: str,
         metadata: Metadata,
@@ -103,7 +103,7 @@ class StreamWatch:
         # Not the state that it was let in by: that may have changed between the two.
         self._open[id(stream)] = entry
 
-    def remove(self, stream: Attended) -> None:
+    def remove(self, stream: WatchedStream) -> None:
         """Forget a stream that is over."""
         self._open.pop(id(stream), None)
         self._ending.pop(id(stream), None)

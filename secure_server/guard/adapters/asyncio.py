@@ -16,15 +16,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
-from secure_server.bounded import Bounded
-from secure_server.guard.aio_handlers import GuardedMethod, OpenStream, status_of
+from secure_server.guard.adapters.asyncio_handlers import AioStream, GuardedMethod, status_of
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Refusal
 from secure_server.guard.status import FAILED, UNKNOWN_METHOD, CallEnded, answer_of
-from secure_server.guard.stream_watch import StreamWatch
+from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import MESSAGE_TIMEOUT
 
@@ -72,8 +72,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         self._recognising = ThreadPoolExecutor(threads, thread_name_prefix="door")
         self._calls = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._streams = ThreadPoolExecutor(streams, thread_name_prefix="stream")
-        # Bounded: a servicer may take any path, and then callers invent the methods.
-        self._wrapped: Bounded[str, tuple[Handler, Handler]] = Bounded(_MOST_METHODS)
+        # BoundedCache: a servicer may take any path, and then callers invent the methods.
+        self._wrapped: BoundedCache[str, tuple[Handler, Handler]] = BoundedCache(_MOST_METHODS)
 
     async def intercept_service(
         self,
@@ -108,7 +108,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
 
         async def refuse(_requests: Any, context: Context) -> None:
             try:
-                await self.admit(method, context, served=False)
+                await self.admit(method, context, method_exists=False)
                 await context.abort(*answer)
             except grpc.aio.InternalError:
                 pass  # the caller is gone
@@ -122,18 +122,22 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         method: str,
         context: Context,
         *,
-        served: bool = True,
-        stream: OpenStream | None = None,
+        method_exists: bool = True,
+        stream: AioStream | None = None,
     ) -> Caller:
         """Return the caller, or end the call. A ``stream`` is attended to from then on."""
         # Copied now: on this stack the context of a call that has ended is a crash.
         metadata, transport = context.invocation_metadata(), context.auth_context()
         try:
-            caller = self._core.recall(method, metadata, transport, served=served)
+            caller = self._core.try_admit_cached(
+                method, metadata, transport, method_exists=method_exists
+            )
             if caller is None:
                 caller = await asyncio.get_running_loop().run_in_executor(
                     self._recognising,
-                    lambda: self._core.admit(method, metadata, transport, served=served),
+                    lambda: self._core.admit(
+                        method, metadata, transport, method_exists=method_exists
+                    ),
                 )
         except Refusal as refusal:
             await context.abort(*answer_of(refusal.answer))
@@ -142,7 +146,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
             self._watch.add(stream, caller, method, metadata, transport)
         return caller
 
-    def forget(self, stream: OpenStream) -> None:
+    def forget(self, stream: AioStream) -> None:
         """Attend to a stream no longer."""
         self._watch.remove(stream)
 

@@ -19,12 +19,12 @@ import grpc
 import grpc.aio
 
 from secure_server import logs
-from secure_server.guard.aio_plain import HungUp, PlainContext, requests_of
+from secure_server.guard.adapters.asyncio_plain import HungUp, PlainContext, requests_of
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller
 from secure_server.guard.refusal import Answer
 from secure_server.guard.status import FAILED, NOT_ONE_MESSAGE, PARSE_FAILED, answer_of
-from secure_server.guard.stream_watch import LAST_WORD
+from secure_server.guard.streams.watch import LAST_WORD
 
 Context = Any  # grpc.aio.ServicerContext, without the methods that its type lacks
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
@@ -41,10 +41,10 @@ class Door(Protocol):
     callbacks: Callbacks
 
     async def admit(
-        self, method: str, context: Context, *, stream: OpenStream | None = None
+        self, method: str, context: Context, *, stream: AioStream | None = None
     ) -> Caller: ...
 
-    def forget(self, stream: OpenStream) -> None: ...
+    def forget(self, stream: AioStream) -> None: ...
 
     def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]: ...
 
@@ -105,9 +105,9 @@ class GuardedMethod:
             self._door.ended(self._method, status_of(context))
 
     async def _admit_and_answer(self, requests: AsyncIterator[Any], context: Context) -> Any:
-        stream = OpenStream(context) if self._is_stream else None
+        stream = AioStream(context) if self._is_stream else None
         caller = await self._door.admit(self._method, context, stream=stream)
-        place = _Place(self._door)
+        place = _StreamSlot(self._door)
         try:
             if self._is_stream and not place.take():
                 await context.abort(*_OVERLOADED)
@@ -136,7 +136,7 @@ class GuardedMethod:
             await context.abort(*NOT_ONE_MESSAGE)
         return message
 
-    async def _call(self, argument: Any, context: Context, place: _Place) -> Any:
+    async def _call(self, argument: Any, context: Context, place: _StreamSlot) -> Any:
         if self._is_plain:
             return await self._call_plain(argument, context, place)
         if not self._is_generator:
@@ -147,7 +147,7 @@ class GuardedMethod:
                 await context.write(response)
         return None
 
-    async def _call_plain(self, argument: Any, context: Context, place: _Place) -> Any:
+    async def _call_plain(self, argument: Any, context: Context, place: _StreamSlot) -> Any:
         plain = PlainContext(context, self._door.callbacks.of_call())
         if self._handler.request_streaming:
             argument = requests_of(plain)
@@ -157,7 +157,7 @@ class GuardedMethod:
             lambda: own.run(self._run_plain, argument, plain), stream=self._is_stream
         )
         # The thread may outlive the call, and keeps the place as long.
-        future.add_done_callback(place.handed_over())
+        future.add_done_callback(place.transfer())
         try:
             response, error = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -208,7 +208,7 @@ class GuardedMethod:
         logs.logger(__name__).error("a servicer raised", method=self._method, exc_info=error)
 
 
-class OpenStream:
+class AioStream:
     """A stream that is served in the task that makes this, and can be ended from any thread."""
 
     def __init__(self, context: Context) -> None:
@@ -235,7 +235,7 @@ class OpenStream:
         self._task.cancel()
 
 
-class _Place:
+class _StreamSlot:
     """A place among the open streams, given back once, by whoever has it last."""
 
     def __init__(self, door: Door) -> None:
@@ -251,11 +251,11 @@ class _Place:
             self._is_ours = False
             self._door.close_stream()
 
-    def handed_over(self) -> Callable[[Any], None]:
+    def transfer(self) -> Callable[[Any], None]:
         """Return what gives it back instead of us."""
-        heir = _Place(self._door)
-        heir._is_ours, self._is_ours = self._is_ours, False
-        return lambda _future: heir.give_back()
+        transferred = _StreamSlot(self._door)
+        transferred._is_ours, self._is_ours = self._is_ours, False
+        return lambda _future: transferred.give_back()
 
 
 def status_of(context: Context) -> str:

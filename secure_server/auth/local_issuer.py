@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType, OwnTokens
+from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType, LocalIssuer
 from secure_server.fields import Section
 
 MAX_TOKEN_LIFETIME = 3600.0
@@ -16,14 +16,14 @@ LEEWAY = 10.0
 """Seconds by which the clocks of our own machines may differ."""
 
 
-class OwnSettings(Section):
+class LocalIssuerSettings(Section):
     """There is nothing to set: ``[tokens]`` says it all."""
 
 
-class OwnAuthenticator(JWTAuthenticator):
+class LocalIssuerAuthenticator(JWTAuthenticator):
     """A ``JWTAuthenticator`` for the tokens of the identity service."""
 
-    def __init__(self, name: str, own: OwnTokens, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, own: LocalIssuer, clock: Callable[[], float]) -> None:
         super().__init__(
             name=name,
             issuer=own.issuer,
@@ -41,13 +41,15 @@ class OwnAuthenticator(JWTAuthenticator):
         return f"access tokens of {own.issuer} for {own.audience}, bound to a certificate"
 
 
-def _build(_settings: OwnSettings, context: AuthenticatorContext) -> OwnAuthenticator:
+def _build(
+    _settings: LocalIssuerSettings, context: AuthenticatorContext
+) -> LocalIssuerAuthenticator:
     if context.own is None:
         raise AuthenticatorError(
             "there are no keys to verify its tokens by: name a file with the issuer's public keys "
             "as [tokens] key_set, such as `secure-client keys > jwks.json` writes it."
         )
-    return OwnAuthenticator(context.name, context.own, context.clock)
+    return LocalIssuerAuthenticator(context.name, context.own, context.clock)
 
 
-OWN_TOKENS = AuthenticatorType(OwnSettings, _build)
+LOCAL_ISSUER = AuthenticatorType(LocalIssuerSettings, _build)

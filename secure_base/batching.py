@@ -14,7 +14,7 @@ _FULL = "the queue is full"
 _LATE = "it was not written in time"
 
 
-class Queued(Generic[T]):
+class BatchingWriter(Generic[T]):
     """Hands items to a function on a thread of its own, many at a time.
 
     A class with a thread, because what the function writes to may stand still: a pipe that nobody

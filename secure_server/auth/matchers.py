@@ -1,4 +1,4 @@
-"""By which signs an authenticator knows its credentials, before any cryptography.
+"""How an authenticator recognises its credentials, before any cryptography.
 
 No two may lay claim to the same credentials: then which of them is asked would depend on an order
 in a file, and one could vouch for the callers of the other.
@@ -37,7 +37,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Bearer tokens that are no JWTs and begin with nobody's prefix."""
+    """Bearer tokens that are no JWTs and match no ``Prefix``."""
 
     def __str__(self) -> str:
         return "opaque bearer tokens"
@@ -61,11 +61,11 @@ class BareCertificate:
         return "client certificates without a credential"
 
 
-Sign = IssuedBy | Prefix | Opaque | Scheme | BareCertificate
+CredentialMatcher = IssuedBy | Prefix | Opaque | Scheme | BareCertificate
 
 
-def overlap(one: Sign, other: Sign) -> bool:
-    """Whether the same credentials could bear both signs."""
+def overlap(one: CredentialMatcher, other: CredentialMatcher) -> bool:
+    """Whether the same credentials could fit both matchers."""
     if isinstance(one, Prefix) and isinstance(other, Prefix):
         return one.text.startswith(other.text) or other.text.startswith(one.text)
     if isinstance(one, Prefix) and isinstance(other, IssuedBy):
@@ -77,13 +77,14 @@ def overlap(one: Sign, other: Sign) -> bool:
     return one == other
 
 
-def check(sign: Sign) -> None:
-    """Refuse a sign that would take what belongs to others. Raises ``ValueError``."""
-    if isinstance(sign, Scheme) and sign.name.lower() == BEARER:
+def check(matcher: CredentialMatcher) -> None:
+    """Refuse a matcher that would take the credentials of others. Raises ``ValueError``."""
+    if isinstance(matcher, Scheme) and matcher.name.lower() == BEARER:
         raise ValueError(
-            "The scheme Bearer is everybody's: claim IssuedBy, Prefix or Opaque within it."
+            "The scheme Bearer is shared by several authenticators: claim IssuedBy, Prefix "
+            "or Opaque within it."
         )
-    if isinstance(sign, Prefix | IssuedBy) and not str(
-        getattr(sign, "text", None) or getattr(sign, "issuer", "")
+    if isinstance(matcher, Prefix | IssuedBy) and not str(
+        getattr(matcher, "text", None) or getattr(matcher, "issuer", "")
     ):
         raise ValueError("An empty prefix or issuer would claim everything.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 
-class Pool(ThreadPoolExecutor):
+class ThreadPool(ThreadPoolExecutor):
     """Goes on with the threads that it has, where the system starts no other.
 
     grpcio hands calls to its pool on the serving thread. The ``RuntimeError`` that a pool raises

@@ -9,7 +9,7 @@ from secure_server.auth.identity import Identity
 from secure_server.guard import current_caller
 
 
-def audit(event: str, **fields: object) -> None:
+def log_event(event: str, **fields: object) -> None:
     """Log an event of the call, with its caller.
 
     ``peer`` is the SPIFFE ID of the client certificate. ``by`` and ``by_issuer`` are the principal,

@@ -1,4 +1,4 @@
-"""Lines that are replaced when their certificate is.
+"""Channels that are replaced when their certificate is.
 
 A *line* is one gRPC channel with one certificate. gRPC cannot give a channel another one
 (grpc/grpc#41779) and closing a channel kills its calls, so a line that is out of date takes no
@@ -33,7 +33,7 @@ UNREACHABLE = (
 )
 
 
-class Line:
+class CountedChannel:
     """One gRPC channel of either stack, and how many calls are under way on it.
 
     ``close`` sees to it that the channel is closed and does not wait for it: it may run on a
@@ -45,7 +45,7 @@ class Line:
         channel: Any,
         identity: Identity,
         plugin: TokenPlugin | None,
-        close: Callable[[Line], object],
+        close: Callable[[CountedChannel], object],
     ) -> None:
         self.channel = channel
         self.identity = identity
@@ -105,11 +105,11 @@ class Line:
             self._plugin.refuse(token)
 
 
-class Lines:
+class ChannelRotation:
     """The line that takes new calls, and those before it that still have some.
 
     ``open_channel`` and ``close_channel`` are those of one of gRPC's stacks; for the latter see
-    ``Line.close``.
+    ``CountedChannel.close``.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class Lines:
         self._open_channel = open_channel
         self._close_channel = close_channel
         self._lock = threading.Lock()
-        self._old: set[Line] = set()
+        self._old: set[CountedChannel] = set()
         self.current = self.open(identity, None)
 
-    def open(self, identity: Identity, before: Line | None) -> Line:
+    def open(self, identity: Identity, before: CountedChannel | None) -> CountedChannel:
         """A line that takes no calls until it is the current one."""
         credentials = identity.credentials()
         plugin = self._endpoint.plugin(identity, before)
@@ -135,9 +135,9 @@ class Lines:
                 credentials, grpc.metadata_call_credentials(plugin)
             )
         channel = self._open_channel(credentials)
-        return Line(channel, identity, plugin, self._close)
+        return CountedChannel(channel, identity, plugin, self._close)
 
-    def replace(self, line: Line) -> None:
+    def replace(self, line: CountedChannel) -> None:
         """Let the calls to come take ``line``, and retire the one before."""
         old = self.current
         with self._lock:
@@ -146,26 +146,26 @@ class Lines:
         if old.retire():
             self._close(old)
 
-    def all(self) -> list[Line]:
+    def all(self) -> list[CountedChannel]:
         """Every line that is open."""
         with self._lock:
             return [self.current, *self._old]
 
-    def _close(self, line: Line) -> None:
+    def _close(self, line: CountedChannel) -> None:
         with self._lock:
             self._old.discard(line)
         self._close_channel(line.channel)
 
 
-class BoundMethod:
+class RotatingMethod:
     """One method of the channel ``owner``, bound anew to every new line."""
 
     def __init__(self, owner: Any, bind: Callable[[Any], Any]) -> None:
         self._owner = owner
         self._bind = bind
-        self._bound: tuple[Line | None, Any] = (None, None)
+        self._bound: tuple[CountedChannel | None, Any] = (None, None)
 
-    def on(self, line: Line) -> Any:
+    def on(self, line: CountedChannel) -> Any:
         """The multi-callable of ``line``."""
         bound, method = self._bound
         if bound is not line:
@@ -177,7 +177,7 @@ class BoundMethod:
 class Methods:
     """How generated stubs ask a channel for its methods, each of the class that ``_kinds`` says."""
 
-    _kinds: ClassVar[Mapping[str, type[BoundMethod]]]
+    _kinds: ClassVar[Mapping[str, type[RotatingMethod]]]
 
     def unary_unary(self, *details: Any, **more: Any) -> Any:
         return self._method("unary_unary", details, more)
@@ -191,5 +191,7 @@ class Methods:
     def stream_stream(self, *details: Any, **more: Any) -> Any:
         return self._method("stream_stream", details, more)
 
-    def _method(self, kind: str, details: tuple[Any, ...], more: Mapping[str, Any]) -> BoundMethod:
+    def _method(
+        self, kind: str, details: tuple[Any, ...], more: Mapping[str, Any]
+    ) -> RotatingMethod:
         return self._kinds[kind](self, lambda channel: getattr(channel, kind)(*details, **more))

@@ -10,7 +10,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Bounded(Generic[K, V]):
+class BoundedCache(Generic[K, V]):
     """A dictionary that forgets its oldest entries: reading takes no lock, adding does.
 
     ``get`` is the dictionary's own, so that a hit costs no call of Python code.

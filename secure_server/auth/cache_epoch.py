@@ -1,12 +1,12 @@
-"""A number that changes when answers given before may no longer hold."""
+"""A number that says whether cached authentication results are still valid."""
 
 from __future__ import annotations
 
 import threading
 
 
-class Generation:
-    """Read on the way of every call; moved on by whoever has forgotten something."""
+class CacheEpoch:
+    """Read on the way of every call; incremented when cached results become invalid."""
 
     __slots__ = ("_lock", "value")
 
@@ -15,6 +15,6 @@ class Generation:
         self._lock = threading.Lock()
 
     def advance(self) -> None:
-        """Have everybody ask again."""
+        """Make the guard authenticate every caller again."""
         with self._lock:
             self.value += 1

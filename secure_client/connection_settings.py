@@ -26,7 +26,7 @@ _DEFAULT_FILES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionSettings:
     """The settings of one connection; the files are PEM. See ``connect``."""
 
     target: str
@@ -65,7 +65,7 @@ def find_connection(
     profile: Profile | None = None,
     environ: Mapping[str, str] = os.environ,
     folder: Path | None = None,
-) -> Connection:
+) -> ConnectionSettings:
     """The settings in force: ``flags``, else ``SECURE_CLIENT_…``, else the profile, else defaults.
 
     Certificate and private key belong together and are taken from the same place. The defaults
@@ -98,7 +98,7 @@ def find_connection(
             "There is no CA to verify the server by: give --ca FILE, set SECURE_CLIENT_CA, or run "
             f"this where {_DEFAULT_FILES['ca']} is."
         )
-    return Connection(
+    return ConnectionSettings(
         target=found["target"],
         ca=Path(found["ca"]),
         certificate=_path(found.get("certificate")),

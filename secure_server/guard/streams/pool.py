@@ -8,20 +8,20 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from secure_server.guard.pool import Pool
+from secure_server.guard.thread_pool import ThreadPool
 
 
-class OpenStream(Protocol):
-    """A stream that was let in; ``unattended`` if it stays open though no thread serves it."""
+class PooledStream(Protocol):
+    """A stream that was let in; ``non_blocking`` if it stays open though no thread serves it."""
 
-    unattended: bool
+    non_blocking: bool
 
     def serve(self) -> None: ...
 
     def end(self) -> None: ...
 
 
-class Streams:
+class StreamPool:
     """The threads that serve streams, shared by one server after the other.
 
     Full means no, at once: nothing queues here. So idle streams can neither starve unary calls nor
@@ -31,20 +31,20 @@ class Streams:
     def __init__(self, threads: int) -> None:
         """Serve this many streams at once."""
         self._free = threading.Semaphore(threads)
-        self._executor = Pool(threads, name="stream")
-        self._senders = Pool(threads, name="send")
-        self._groups: set[StreamGroup] = set()
+        self._executor = ThreadPool(threads, name="stream")
+        self._senders = ThreadPool(threads, name="send")
+        self._groups: set[ServerStreams] = set()
 
     def __len__(self) -> int:
         return sum(len(group) for group in tuple(self._groups))
 
-    def group(self) -> StreamGroup:
+    def group(self) -> ServerStreams:
         """Return a group for the streams of one server."""
-        group = StreamGroup(self)
+        group = ServerStreams(self)
         self._groups.add(group)
         return group
 
-    def forget(self, group: StreamGroup) -> None:
+    def forget(self, group: ServerStreams) -> None:
         """Let go of a group whose server has stopped."""
         self._groups.discard(group)
 
@@ -72,17 +72,17 @@ class Streams:
         self._senders.shutdown(wait=False)
 
 
-class StreamGroup:
+class ServerStreams:
     """The open streams of one server, which can be ended together."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: StreamPool) -> None:
         self._streams = streams
-        self._open: set[OpenStream] = set()
+        self._open: set[PooledStream] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def try_serve(self, stream: OpenStream, closed: Callable[[Callable[[], None]], bool]) -> bool:
+    def try_serve(self, stream: PooledStream, closed: Callable[[Callable[[], None]], bool]) -> bool:
         """Serve the stream on a free thread; False where there is none.
 
         ``closed`` registers a function to be called when the call has ended, as
@@ -97,7 +97,7 @@ class StreamGroup:
         return True
 
     def run_later(self, send: Callable[[], None]) -> None:
-        """As ``Streams.run_later``."""
+        """Do as ``StreamPool.run_later`` does."""
         self._streams.run_later(send)
 
     def end_all(self) -> None:
@@ -105,8 +105,8 @@ class StreamGroup:
         for stream in tuple(self._open):
             stream.end()
 
-    def end_unattended(self) -> None:
+    def end_non_blocking(self) -> None:
         """End what is open now and would never end by itself."""
         for stream in tuple(self._open):
-            if stream.unattended:
+            if stream.non_blocking:
                 stream.end()

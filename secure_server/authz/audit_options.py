@@ -23,7 +23,7 @@ class AuditCondition(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditLogger:
+class NamedLogger:
     """One logger to be told. ``name`` is its type; ``config`` is its own, immutable all through."""
 
     name: str
@@ -34,7 +34,7 @@ class AuditLogger:
 @dataclass(frozen=True, slots=True)
 class AuditOptions:
     condition: AuditCondition = AuditCondition.NONE
-    loggers: tuple[AuditLogger, ...] = ()
+    loggers: tuple[NamedLogger, ...] = ()
 
     def wants(self, *, allowed: bool) -> bool:
         """Whether there is an event for this decision: never without a logger to tell (A59)."""

@@ -17,13 +17,11 @@ from typing import Any
 
 import grpc
 
+from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
-from secure_server.bounded import Bounded
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
 from secure_server.guard.core import Core
-from secure_server.guard.outbox import Outbox
-from secure_server.guard.patience import Patience
 from secure_server.guard.refusal import Answer, Refusal
 from secure_server.guard.status import (
     FAILED,
@@ -34,8 +32,10 @@ from secure_server.guard.status import (
     answer_of,
     code_of,
 )
-from secure_server.guard.stream_watch import StreamWatch
-from secure_server.guard.streams import StreamGroup
+from secure_server.guard.streams.outbox import Outbox
+from secure_server.guard.streams.pool import ServerStreams
+from secure_server.guard.streams.watch import StreamWatch
+from secure_server.guard.timeouts import RequestTimeouts
 from secure_server.guard.watchdog import Watchdog
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
@@ -56,8 +56,8 @@ class GuardInterceptor(grpc.ServerInterceptor):
     def __init__(
         self,
         core: Core,
-        streams: StreamGroup,
-        patience: Patience,
+        streams: ServerStreams,
+        patience: RequestTimeouts,
         watch: StreamWatch,
         call_ended: CallEnded,
         *,
@@ -72,8 +72,8 @@ class GuardInterceptor(grpc.ServerInterceptor):
         self.streams = streams
         self._patience = patience
         self._call_ended = call_ended
-        # Bounded: a servicer may take any path, and then callers invent the methods.
-        self._wrapped: Bounded[str, tuple[Handler, Handler]] = Bounded(_MOST_METHODS)
+        # BoundedCache: a servicer may take any path, and then callers invent the methods.
+        self._wrapped: BoundedCache[str, tuple[Handler, Handler]] = BoundedCache(_MOST_METHODS)
 
     def intercept_service(
         self,
@@ -127,7 +127,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
                     exc_info=error,
                 )
             try:
-                self._admit(method, context, served=False)
+                self._admit(method, context, method_exists=False)
                 context.abort(*answer)
             finally:
                 self._call_ended("unknown", code_of(context))
@@ -175,7 +175,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
                 send(_call(method, behavior, argument, context))
 
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
-            stream = _Stream(lambda: respond(requests, context, stream.say), context, send)
+            stream = ThreadedStream(lambda: respond(requests, context, stream.say), context, send)
             if sends_itself:
                 stream.say = Outbox(stream.send, self.streams.run_later, context.cancel).put
             # Off the serving thread too: what is told of ended calls may be the host's.
@@ -185,7 +185,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
                 ended.end()  # the caller has hung up already
             metadata, transport = context.invocation_metadata(), context.auth_context()
             stream.caller = self._decide(method, context, metadata, transport)
-            stream.unattended = sends_itself
+            stream.non_blocking = sends_itself
             self._watch.add(stream, stream.caller, method, metadata, transport)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
@@ -198,15 +198,21 @@ class GuardInterceptor(grpc.ServerInterceptor):
         guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
         return guarded
 
-    def _admit(self, method: str, context: Context, *, served: bool = True) -> Caller:
+    def _admit(self, method: str, context: Context, *, method_exists: bool = True) -> Caller:
         metadata, transport = context.invocation_metadata(), context.auth_context()
-        return self._decide(method, context, metadata, transport, served=served)
+        return self._decide(method, context, metadata, transport, method_exists=method_exists)
 
     def _decide(
-        self, method: str, context: Context, metadata: Any, transport: Any, *, served: bool = True
+        self,
+        method: str,
+        context: Context,
+        metadata: Any,
+        transport: Any,
+        *,
+        method_exists: bool = True,
     ) -> Caller:
         try:
-            return self._core.admit(method, metadata, transport, served=served)
+            return self._core.admit(method, metadata, transport, method_exists=method_exists)
         except Refusal as refusal:
             _abort(context, refusal.answer)
             raise
@@ -229,7 +235,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         return _parse(message, deserialize, context)
 
 
-class _Stream:
+class ThreadedStream:
     """One open stream on its way through the stream pool."""
 
     caller: Caller
@@ -241,7 +247,7 @@ class _Stream:
         self._send = send
         self._is_complete = False
         self._one_at_a_time = threading.Lock()
-        self.unattended = False
+        self.non_blocking = False
         self.say: Send = self.send
         """What the servicer, and the end of its function, send by."""
 
@@ -256,8 +262,8 @@ class _Stream:
         try:
             self._respond()
         except Exception:  # noqa: BLE001 - its status is set; what follows sends it
-            self.unattended = False
-        if not self.unattended and self._context.is_active():
+            self.non_blocking = False
+        if not self.non_blocking and self._context.is_active():
             self.say(None)
 
     def send(self, response: Any) -> None:

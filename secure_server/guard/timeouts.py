@@ -21,7 +21,7 @@ _Waiting = tuple[float, str, Any]
 and every call makes one."""
 
 
-class Patience:
+class RequestTimeouts:
     """Ends calls whose message does not come.
 
     Whoever opens unary calls and stays silent occupies a thread with each. Alone that is bounded by

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from secure_server import logs
 from secure_server.audit.event import AuditEvent
 
-__all__ = ["AuditEvent", "AuditLogger", "log_audit"]
+__all__ = ["AuditCallback", "AuditEvent", "log_refusal"]
 
-AuditLogger = Callable[[AuditEvent], None]
+AuditCallback = Callable[[AuditEvent], None]
 """Called on the thread of the call: it must not block. What it raises is logged and dropped."""
 
 
-def log_audit(event: AuditEvent) -> None:
+def log_refusal(event: AuditEvent) -> None:
     """Write a refusal, with its true reason, to the log ``secure_server.audit``.
 
     Calls that were allowed are for the loggers that the policy names.

@@ -1,0 +1,1 @@
+"""The guard on grpcio's two stacks: threads and asyncio."""

@@ -1,0 +1,1 @@
+"""One port, served by one gRPC server after the other."""

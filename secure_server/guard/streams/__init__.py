@@ -1,0 +1,1 @@
+"""The open streams: who serves them, and who ends them."""
