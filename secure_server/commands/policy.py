@@ -59,7 +59,8 @@ def check(
     try:
         methods = [check_method(each) for each in method or ()]
         methods += methods_of(descriptor_set) if descriptor_set else ()
-        parsed = parse(text, origin=str(policy), known_loggers=announced())
+        loggers = announced()
+        parsed = parse(text, origin=str(policy), known_loggers=loggers)
         configured_loggers(text, origin=str(policy), folder=policy.parent)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
         required = SHIPPED if about_shipped(rules) else ()
@@ -67,7 +68,7 @@ def check(
         report = look_through(
             text,
             origin=str(policy),
-            known_loggers=announced(),
+            known_loggers=loggers,
             methods=methods,
             required=required,
         )
