@@ -5,7 +5,6 @@ Everything on the way of a warm call is a look-up in a dictionary.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavaila
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.auth.revocations import Revocations
 from secure_server.authz import Decision, Policy
+from secure_server.authz.headers import policy_headers
 from secure_server.guard.caller import Caller
 from secure_server.guard.peers import Peers
 from secure_server.guard.refusal import Answer, Refusal
@@ -316,7 +316,7 @@ class Core:
 
     @staticmethod
     def _ask_policy(policy: Policy, caller: Caller, method: str, metadata: Metadata) -> Decision:
-        headers = _headers(metadata) if policy.reads_headers(method) else None
+        headers = policy_headers(metadata) if policy.reads_headers(method) else None
         return policy.decide(method, peer=caller.peer, principal=caller.principal, headers=headers)
 
     def _refused(
@@ -379,15 +379,6 @@ def _authorization(metadata: Metadata) -> str | None:
     if isinstance(authorization, bytes):
         raise Refusal(Answer.CREDENTIALS_REFUSED, "authorization", "Not a text.")
     return authorization
-
-
-def _headers(metadata: Metadata) -> dict[str, str]:
-    """Join repeated values by commas, as gRFC A43 compares them; binary ones as base64 text."""
-    headers: dict[str, str] = {}
-    for name, value in metadata:
-        text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        headers[name] = f"{headers[name]},{text}" if name in headers else text
-    return headers
 
 
 def _log_failure(event: str, **fields: str) -> None:
