@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,13 @@ class _Client(RawClient):
         own = [(":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "x")]
         return [*own, *extra]
 
+    def send_call(self, path: str, headers: Headers) -> int:
+        """Send a unary call by one write: a second one would wait for the first's ACK."""
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, self.headers(path, *headers))
+        self.message(stream)
+        return stream
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -84,11 +91,19 @@ class Door:
         }
 
     def ask(self, policy: Policy, client: str, path: str, headers: Headers) -> Answer:
+        """Replace the policy, and make one call."""
+        return self.begin(policy, client, path, headers)()
+
+    def begin(
+        self, policy: Policy, client: str, path: str, headers: Headers
+    ) -> Callable[[], Answer]:
+        """Do as ``ask`` does, and return what waits for the answer."""
         self._server._guard.core.policy = policy
         self._server.audit.clear()
         self._seen.clear()
-        reply = self._clients[client].call(path, *headers)
-        return _answer(reply, list(self._server.audit), self._seen)
+        connection = self._clients[client]
+        stream = connection.send_call(path, headers)
+        return lambda: _answer(connection.reply(stream), list(self._server.audit), self._seen)
 
     def close(self) -> None:
         for client in self._clients.values():
