@@ -12,7 +12,7 @@ from auth_door import STACKS, guarded
 from secure_server import ConfigError, Principal
 from secure_server.auth.certificate import CertificateAuthenticator
 from secure_server.auth.plugin import Grant
-from secure_server.commands.check import look_through
+from secure_server.cli.check import look_through
 from secure_server.config import read_config
 from secure_server.testing import Provider, as_principal
 from secure_tls.folder import CertificateFolder, Order

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from secure_server.authz import Policy, PolicyError
-from secure_server.commands.policy_call import (
+from secure_server.cli.policy_call import (
     Call,
     CallError,
     check_headers,
