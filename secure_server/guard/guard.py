@@ -86,9 +86,12 @@ class Guard:
         self._callbacks = Callbacks()
         self.watchdog = Watchdog(self._callbacks)
         self._aio: list[AioGuardInterceptor] = []
-        self.certificates.start()
+        self.reloads = authenticators.reloads
+        self.reloads.follow(self.certificates)
         if self._policy_file is not None:
-            self._policy_file.follow(lambda policy: setattr(self.core, "policy", policy))
+            self._policy_file.subscribe(lambda policy: setattr(self.core, "policy", policy))
+            self.reloads.follow(self._policy_file)
+        self.reloads.start()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
@@ -171,7 +174,7 @@ class Guard:
         Audit loggers get five seconds at the most to write what they still have, and callbacks of
         servicers one second to return.
         """
-        self.certificates.close()
+        self.reloads.close()
         self.watchdog.close()
         self.watch.close()
         if self._policy_file is not None:
