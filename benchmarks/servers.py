@@ -16,6 +16,7 @@ import grpc.aio
 
 from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, read_tokens
 from benchmarks.everybody import EverybodysInterceptor
+from secure_server.app.metrics import Metrics
 from secure_server.audit.loggers import Loggers
 from secure_server.audit.options import configured_loggers
 from secure_server.auth import Authenticators, Credentials, Principal
@@ -23,7 +24,6 @@ from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.keys import FindKey
 from secure_server.auth.matchers import CredentialMatcher, Scheme
 from secure_server.authz import Policy
-from secure_server.config import ServerSection
 from secure_server.guard import (
     AuditEvent,
     Core,
@@ -37,8 +37,7 @@ from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.watchdog import Watchdog
-from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
-from secure_server.telemetry import Metrics
+from secure_server.limits import MESSAGE_TIMEOUT, Limits, channel_arguments
 from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
 from secure_tls.peer import Peer
 from secure_tls.pem import load_certificates
@@ -88,11 +87,11 @@ def build(wanted: Server, folder: Path) -> tuple[grpc.Server, int]:
 
     All of them have the limits and the thread pool of the shipped server.
     """
-    section = ServerSection()
+    limits = Limits()
     server = grpc.server(
-        ThreadPoolExecutor(section.door_threads),
-        interceptors=_interceptors(wanted.front, folder, section),
-        options=channel_arguments(section),
+        ThreadPoolExecutor(limits.door_threads),
+        interceptors=_interceptors(wanted.front, folder, limits),
+        options=channel_arguments(limits),
     )
     server.add_generic_rpc_handlers((_handlers(_unary, _stream),))
     return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
@@ -100,7 +99,7 @@ def build(wanted: Server, folder: Path) -> tuple[grpc.Server, int]:
 
 def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
     """Return an asyncio server for the running event loop, ready to start, and its port."""
-    section = ServerSection()
+    limits = Limits()
     interceptors = []
     if isinstance(wanted.front, Guarded):
         metrics = Metrics()
@@ -108,14 +107,14 @@ def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
             AioGuardInterceptor(
                 core := _core(wanted.front, folder, metrics),
                 watch=StreamWatch(core),
-                streams=section.stream_threads,
-                threads=section.door_threads,
+                streams=limits.stream_threads,
+                threads=limits.door_threads,
                 call_ended=metrics.call_ended,
                 callbacks=(callbacks := Callbacks()),
                 watchdog=Watchdog(callbacks),
             )
         )
-    server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(section))
+    server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(limits))
     server.add_generic_rpc_handlers((_handlers(_aio_unary, _aio_stream),))
     return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
 
@@ -156,15 +155,15 @@ async def _aio_stream(requests: AsyncIterator[bytes], _context: Any) -> AsyncIte
 
 
 def _interceptors(
-    front: Guarded | str, folder: Path, section: ServerSection
+    front: Guarded | str, folder: Path, limits: Limits
 ) -> list[grpc.ServerInterceptor]:
     if isinstance(front, Guarded):
         metrics = Metrics()
         return [
             GuardInterceptor(
                 core := _core(front, folder, metrics),
-                StreamPool(section.stream_threads).group(),
-                RequestTimeouts(MESSAGE_TIMEOUT, threads=section.door_threads),
+                StreamPool(limits.stream_threads).group(),
+                RequestTimeouts(MESSAGE_TIMEOUT, threads=limits.door_threads),
                 StreamWatch(core),
                 metrics.call_ended,
                 callbacks=(callbacks := Callbacks()),

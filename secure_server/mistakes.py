@@ -1,11 +1,11 @@
-"""The errors that whoever runs the server can mend: their texts say what is wrong and what to do."""
+"""The errors that an operator can mend: their texts say what is wrong and what to do."""
 
 from __future__ import annotations
 
 import sys
 
 _MISTAKES = (
-    ("secure_server.app.errors", "ServerError"),
+    ("secure_server.guard.listener.sockets", "ListenError"),
     ("secure_server.audit.errors", "AuditLoggerError"),
     ("secure_server.auth.errors", "AuthenticatorError"),
     ("secure_server.authz.errors", "PolicyError"),

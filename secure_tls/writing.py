@@ -102,9 +102,7 @@ def make_folder(path: Path) -> None:
             sync_folder(path.parent)
     except FileExistsError:
         if not path.is_dir():
-            raise TLSFileError(
-                "unwritable", f"{path} is not a folder: choose another one with --out.", path
-            ) from None
+            raise not_a_folder(path) from None
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -143,6 +141,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def not_a_folder(path: Path) -> TLSFileError:
+    """The error for a file where a folder is wanted."""
+    return TLSFileError(
+        "unwritable", f"{path} is not a folder: choose another one with --out.", path
+    )
 
 
 def unwritable(path: Path, error: OSError) -> TLSFileError:

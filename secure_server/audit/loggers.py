@@ -98,6 +98,13 @@ class _Running:
     queued: BatchingWriter[AuditEvent]
 
 
+def told(
+    configured: Sequence[ConfiguredLogger], condition: AuditCondition
+) -> Sequence[ConfiguredLogger]:
+    """Return the loggers that are opened under this condition: under ``NONE`` nothing is told."""
+    return () if condition is AuditCondition.NONE else configured
+
+
 class Loggers:
     """Tells the loggers of the policy in force, each by a queue and a thread of its own.
 
@@ -125,9 +132,8 @@ class Loggers:
         before = list(self._told[1])
         running: list[_Running] = []
         built: list[_Running] = []
-        wanted = () if condition is AuditCondition.NONE else configured
         try:
-            for each in wanted:
+            for each in told(configured, condition):
                 same = next((one for one in before if one.configured == each), None)
                 if same is not None:
                     before.remove(same)

@@ -49,11 +49,14 @@ class AuditLoggerType(Generic[S]):
     ``settings`` is the model of the logger's ``config``, a ``secure_server.audit.Settings``:
     relative paths (``secure_server.audit.File``) count from the folder of the policy, and mistakes
     are reported with their line. ``build`` makes the sink; it may raise ``AuditLoggerError``, and
-    had better not wait for a network.
+    had better not wait for a network. ``look``, for `secure-server check`, raises the
+    ``AuditLoggerError`` that ``build`` would and opens nothing; without it a mistake that only
+    ``build`` finds is found by the start.
     """
 
     settings: type[S]
     build: Callable[[S], AuditSink]
+    look: Callable[[S], object] | None = None
     # Not API_VERSION: a plug-in that does not say was written for the first, whichever runs it.
     api_version: int = 1
 

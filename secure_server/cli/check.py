@@ -1,117 +1,56 @@
-"""``secure-server check``: everything that a start would look at, and what an issuer says."""
+"""``secure-server check``: what a start would say, before it is one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import dataclasses
+from pathlib import Path
+from typing import Annotated
 
-from secure_server.auth.errors import AuthenticatorError
-from secure_server.auth.keys import FindKey
-from secure_server.authz import Policy, PolicyError
-from secure_server.config import Config, ConfigError
-from secure_server.guard.certificates import read_tls
-from secure_server.guard.chain import build_chain
-from secure_server.guard.policy_file import read_policy
-from secure_server.server import ServerError, check_every_method_has_a_rule, shipped_policy
-from secure_server.tokens.key_file import KeyFile
-from secure_server.tokens.signing_key import SigningKeyError
-from secure_tls.errors import RevocationListError, TLSError
-from secure_tls.files import TLSFiles
+import typer
 
-_MISTAKES = (
-    AuthenticatorError,
-    ConfigError,
-    PolicyError,
-    ServerError,
-    SigningKeyError,
-    TLSError,
-)
-_DAY = 86400
+from secure_server.cli.configured import ConfigOption, found_file, read_settings
+from secure_server.cli.output import as_json, fail, line
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """What came of looking at one thing."""
+def check(
+    config: ConfigOption = None,
+    own_servicer: Annotated[
+        bool,
+        typer.Option(
+            "--own-servicer",
+            help="Check a file of Guard.from_config, for the guard before a servicer of your own.",
+        ),
+    ] = False,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a start would, and ask the issuers; exit status 1 where the start would fail.
 
-    about: str
-    good: bool
-    text: str
+    It opens nothing for writing, and makes neither store nor keys.
+    """
+    from secure_server.logs import set_up_logging
 
+    set_up_logging("auto", "error")  # what else there is to say is in the findings
+    if own_servicer:
+        from secure_server.config import read_guard_config
+        from secure_server.guard.check import check_guard
 
-def look_through(config: Config) -> Iterator[CheckFinding]:
-    """Look at what a configuration names, and change nothing."""
-    yield _finding("policy", lambda: _policy(config))
-    yield from _tls(config)
-    yield from _authenticators(config)
+        findings = list(check_guard(read_guard_config(_file(config))))
+    else:
+        settings = read_settings(config)
+        from secure_server.app.check import check_service
 
-
-def _finding(about: str, look: Callable[[], str]) -> CheckFinding:
-    try:
-        return CheckFinding(about, good=True, text=look())
-    except _MISTAKES as error:
-        return CheckFinding(about, good=False, text=str(error))
-
-
-def _policy(config: Config) -> str:
-    """A guard of one's own takes the keys of our tokens from a file; its methods are not known."""
-    policy = shipped_policy() if config.policy.file is None else read_policy(config.policy.file)
-    if config.tokens.key_set is None:
-        check_every_method_has_a_rule(policy)
-    return _described(policy)
-
-
-def _described(policy: Policy) -> str:
-    return f"{policy.name!r}; `secure-server policy check` says more"
-
-
-def _tls(config: Config) -> Iterator[CheckFinding]:
-    now = time.time()
-    try:
-        found = read_tls(config.tls, now=now)
-    except RevocationListError as error:
-        yield CheckFinding("revocation list", good=False, text=str(error))
-        return
-    except TLSError as error:
-        yield CheckFinding("certificate", good=False, text=str(error))
-        return
-    yield CheckFinding("certificate", good=True, text=_leaf(found.files))
-    # What a start would only warn of, so it is good.
-    if found.problems:
-        yield CheckFinding("trust", good=True, text=" ".join(found.problems))
-    if (revoked := found.trust.revoked) is not None:
-        yield CheckFinding(
-            "revocation list", good=True, text=" ".join(revoked.warnings(now)) or "fresh"
-        )
+        findings = list(check_service(settings))
+    if as_json_:
+        as_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            line(f"{finding.state:<4}  {finding.about}: {finding.text}")
+    if any(finding.state == "FAIL" for finding in findings):
+        raise typer.Exit(1)
 
 
-def _leaf(files: TLSFiles) -> str:
-    end = files.leaf.not_valid_after_utc
-    days = int((end.timestamp() - time.time()) // _DAY)
-    return f"good until {end:%Y-%m-%d %H:%M} UTC, {days} days from now"
-
-
-def _authenticators(config: Config) -> Iterator[CheckFinding]:
-    try:
-        chain = build_chain(config, clock=time.time, find_key=_own_keys(config))
-    except _MISTAKES as error:
-        yield CheckFinding("authenticators", good=False, text=str(error))
-        return
-    try:
-        for member in chain.members:
-            about = f"authenticator {member.name}"
-            say = getattr(member, "check", None)
-            claims = "; ".join(str(matcher) for matcher in member.matchers)
-            yield _finding(about, say or (lambda claims=claims: claims))
-    finally:
-        chain.close()
-
-
-def _own_keys(config: Config) -> FindKey | None:
-    if config.tokens.key_set is not None:
-        return None
-    tokens = config.tokens
-    if not tokens.signing_key.exists():
-        return lambda _key_id: None  # a start makes the key; looking does not
-    file = KeyFile(tokens.signing_key, tokens.signing_key_passphrase_file)
-    return file.read(time.time()).keys.get
+def _file(config: Path | None) -> Path:
+    file = found_file(config)
+    if file is None:
+        raise fail("A guard of your own has a file: name it with --config.")
+    return file

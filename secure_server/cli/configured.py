@@ -26,6 +26,9 @@ def read_settings(config: Path | None) -> Config:
     """Read what ``ConfigOption`` was given. Raises ``ConfigError``."""
     from secure_server.config import read_config
 
-    if config is None and _DEFAULT_FILE.is_file():
-        config = _DEFAULT_FILE
-    return read_config(config)
+    return read_config(found_file(config))
+
+
+def found_file(config: Path | None) -> Path | None:
+    """Return the file that ``ConfigOption`` stands for, None for the defaults."""
+    return _DEFAULT_FILE if config is None and _DEFAULT_FILE.is_file() else config

@@ -47,13 +47,9 @@ def check(
     from secure_server.authz.check import check as look_through
     from secure_server.authz.parser import parse
     from secure_server.cli.policy_call import CallError, check_method
-    from secure_server.cli.policy_methods import (
-        SHIPPED,
-        MethodsError,
-        about_shipped,
-        methods_of,
-    )
+    from secure_server.cli.policy_methods import MethodsError, about_shipped, methods_of
     from secure_server.cli.policy_report import error_object, print_report, report_object
+    from secure_server.shipped_policy import SHIPPED_METHODS
 
     text = _read(policy)
     try:
@@ -63,7 +59,7 @@ def check(
         parsed = parse(text, origin=str(policy), known_loggers=loggers)
         configured_loggers(text, origin=str(policy), folder=policy.parent)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
-        required = SHIPPED if about_shipped(rules) else ()
+        required = SHIPPED_METHODS if about_shipped(rules) else ()
         methods = list(dict.fromkeys((*required, *methods)))
         report = look_through(
             text,

@@ -264,7 +264,7 @@ def _yaml(text: str, path: Path) -> Any:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             mapping = super().construct_mapping(node, deep=deep)
             if len(mapping) != len(node.value):
                 problem = "a key is given twice"

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from cryptography import x509
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server import logs
-from secure_server.config import TLSSection
+from secure_server.sections import TLSSection
 from secure_tls import pem
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
@@ -125,6 +125,11 @@ class Certificates:
         self._set.subscribe(lambda _: self._said.clear())
         self._warn_of_ca_key()
         self._warn()
+
+    @property
+    def minimum_version(self) -> Literal["1.2", "1.3"]:
+        """The oldest version of TLS that clients may speak."""
+        return self._tls.minimum_version
 
     @property
     def status(self) -> ReloadStatus:

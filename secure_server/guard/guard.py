@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -15,13 +14,13 @@ from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
-from secure_server.config import Config, ConfigError, read_config
+from secure_server.config import read_guard_config
 from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.certificates import Certificates
-from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
+from secure_server.guard.parts import open_parts
 from secure_server.guard.peers import Peers
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
@@ -31,7 +30,9 @@ from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.thread_pool import ThreadPool
 from secure_server.guard.timeouts import RequestTimeouts
 from secure_server.guard.watchdog import Watchdog
-from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+from secure_server.limits import MESSAGE_TIMEOUT, Limits, channel_arguments
+
+_LIMITS = Limits()
 
 _CALLBACKS = 1.0
 """Seconds in which the callbacks of calls that have ended must have run when a guard is closed."""
@@ -46,30 +47,31 @@ class Guard:
 
     def __init__(
         self,
-        config: Config,
         *,
-        authenticators: Authenticators,
+        tls: Certificates,
         policy: Policy | PolicyFile,
+        authenticators: Authenticators,
+        limits: Limits = _LIMITS,
         revocations: Revocations | None = None,
         audit: AuditCallback = log_refusal,
         call_ended: CallEnded | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Use ``[tls]`` and ``[server]`` of the configuration, and what is handed in.
+        """Put the parts together; ``guard.parts`` opens those that a configuration describes.
 
         A policy that comes from a file is followed as the file changes, its audit loggers with it,
-        and closed with the guard; of another one, the audit options stand for nothing but what
-        ``audit`` is told. ``call_ended`` is told method and status of every call. Raises
-        ``secure_tls.TLSFileError`` for certificates that cannot be served with.
+        and closed with the guard, as are the authenticators; of another one, the audit options
+        stand for nothing but what ``audit`` is told. ``call_ended`` is told method and status of
+        every call.
         """
         self._policy_file = policy if isinstance(policy, PolicyFile) else None
         if isinstance(policy, PolicyFile):
             audit, policy = _telling(policy.loggers, audit), policy.policy
-        self._config = config
+        self.limits = limits
         self._clock = clock
         self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
-        self.certificates = Certificates(config.tls, clock)
-        peers = Peers(trust=self.certificates.trust, minimum_tls=config.tls.minimum_version)
+        self.certificates = tls
+        peers = Peers(trust=tls.trust, minimum_tls=tls.minimum_version)
         self.certificates.on_trust(lambda trust: setattr(peers, "trust", trust))
         self.core = Core(
             peers=peers,
@@ -81,8 +83,8 @@ class Guard:
         )
         self._authenticators = authenticators
         self.watch = StreamWatch(self.core, clock)
-        self.streams = StreamPool(config.server.stream_threads)
-        self._patience = RequestTimeouts(MESSAGE_TIMEOUT, threads=config.server.door_threads)
+        self.streams = StreamPool(limits.stream_threads)
+        self._patience = RequestTimeouts(MESSAGE_TIMEOUT, threads=limits.door_threads)
         self._callbacks = Callbacks()
         self.watchdog = Watchdog(self._callbacks)
         self._aio: list[AioGuardInterceptor] = []
@@ -98,23 +100,18 @@ class Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
         It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
-        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError``,
-        ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
+        public keys; keys that only ``secure-server`` has a use for are refused. What this would
+        refuse says ``secure-server check --own-servicer``. Raises ``ConfigError``,
+        ``AuthenticatorError``, ``PolicyError``, ``secure_server.audit.AuditLoggerError`` and
+        ``secure_tls.TLSFileError``.
         """
-        config = read_config(Path(path))
-        if config.policy.file is None:
-            raise ConfigError(
-                f"{path}: policy.file is missing: the policy that comes with the server is about "
-                "its own methods and would deny all of yours."
-            )
-        with ExitStack() as undo:
-            policy = PolicyFile(config.policy.file)
-            undo.callback(policy.close)
-            chain = build_chain(config, clock=time.time)
-            undo.callback(chain.close)
-            guard = cls(config, authenticators=chain, policy=policy)
-            undo.pop_all()
-        return guard
+        parts = open_parts(read_guard_config(Path(path)), clock=time.time)
+        return cls(
+            tls=parts.tls,
+            policy=parts.policy,
+            authenticators=parts.authenticators,
+            limits=parts.limits,
+        )
 
     def thread_pool(self) -> ThreadPoolExecutor:
         """For ``grpc.server``: a new pool of ``[server] door_threads``, one of them started.
@@ -122,7 +119,7 @@ class Guard:
         Where the system starts no more threads it goes on with those that it has; with another
         pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
         """
-        return ThreadPool(self._config.server.door_threads, name="door")
+        return ThreadPool(self.limits.door_threads, name="door")
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
@@ -138,12 +135,11 @@ class Guard:
 
     def aio_interceptor(self) -> AioGuardInterceptor:
         """For ``grpc.aio.server(interceptors=[...])``. It must be the first of them."""
-        server = self._config.server
         interceptor = AioGuardInterceptor(
             self.core,
             watch=self.watch,
-            streams=server.stream_threads,
-            threads=server.door_threads,
+            streams=self.limits.stream_threads,
+            threads=self.limits.door_threads,
             call_ended=self._call_ended,
             callbacks=self._callbacks,
             watchdog=self.watchdog,
@@ -166,7 +162,7 @@ class Guard:
 
     def options(self) -> list[tuple[str, int]]:
         """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
-        return channel_arguments(self._config.server)
+        return channel_arguments(self.limits)
 
     def close(self) -> None:
         """Let go of the threads. Calls that are in flight end as they would.

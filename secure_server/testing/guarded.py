@@ -16,17 +16,17 @@ from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
 from secure_server.auth.plugin import AuthenticatorType
 from secure_server.authz import Policy
-from secure_server.config import (
+from secure_server.config import Config
+from secure_server.guard.guard import Guard
+from secure_server.guard.parts import open_parts
+from secure_server.guard.refusal_log import AuditEvent
+from secure_server.sections import (
     AuthenticatorSection,
-    Config,
     ServerSection,
     TLSSection,
     TokensSection,
     read_authenticator,
 )
-from secure_server.guard.chain import build_chain
-from secure_server.guard.guard import Guard
-from secure_server.guard.refusal_log import AuditEvent
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -119,16 +119,18 @@ def guarding(
     parsed = Policy.parse(text, known_loggers=None)
     with TemporaryDirectory(prefix="secure-server-testing-") as folder:
         config = _config(Path(folder), authority, issuer, sections)
-        chain = build_chain(
+        parts = open_parts(
             config,
             clock=issuer.clock,
+            policy=parsed,
             find_key=issuer.find_key,
             others=[one for one in authenticators if not isinstance(one, Mapping)],
         )
         guard = Guard(
-            config,
-            authenticators=chain,
-            policy=parsed,
+            tls=parts.tls,
+            policy=parts.policy,
+            authenticators=parts.authenticators,
+            limits=parts.limits,
             audit=audit.append,
             clock=issuer.clock,
         )
@@ -160,8 +162,7 @@ def _config(
         trust_domains=[authority.trust_domain],
     )
     tokens = TokensSection(issuer=issuer.name, audience=issuer.audience)
-    # As ``Config(...)``, but for the environment, which is no business of a test's.
-    return Config.model_construct(
+    return Config(
         server=ServerSection(door_threads=THREADS), tls=tls, tokens=tokens, authenticators=sections
     )
 

@@ -17,11 +17,19 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from secure_base.creatable import creation_error
 from secure_base.reloading import signature
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.signing_key import ALGORITHM, SigningKey, SigningKeyError
 from secure_tls.errors import TLSFileError
-from secure_tls.writing import make_folder, replace, sole_writer, write_new
+from secure_tls.writing import (
+    make_folder,
+    not_a_folder,
+    replace,
+    sole_writer,
+    unwritable,
+    write_new,
+)
 
 _BEGIN = re.compile(rb"^-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", re.MULTILINE)
 _KEY = re.compile(
@@ -58,6 +66,23 @@ class KeyFile:
         if not self.path.exists():
             self._make(SigningKey.generate(int(now), int(now)))
         return self.read(now)
+
+    def look(self, now: float) -> KeyRing | None:
+        """Read the keys as ``open`` would, and make none: None where there is none yet.
+
+        Raises ``SigningKeyError`` as ``open`` would, but for a disk that is full.
+        """
+        if self.path.exists():
+            return self.read(now)
+        self._passphrase()
+        folder = self.path.parent
+        if (error := creation_error(self.path)) is not None:
+            if folder.exists() and not folder.is_dir():
+                cause = not_a_folder(folder)
+            else:
+                cause = unwritable(self.path if folder.is_dir() else folder, error)
+            raise _cannot_be_made(cause)
+        return None
 
     def read(self, now: float) -> KeyRing:
         """Read the keys. ``now`` is seconds since the epoch.
@@ -109,7 +134,7 @@ class KeyFile:
             with sole_writer(self.path.parent, below=False):
                 write_new(self.path, data, secret=True)
         except TLSFileError as error:
-            raise SigningKeyError(f"The signing key cannot be made: {error}") from None
+            raise _cannot_be_made(error) from None
 
     def _encode(self, ring: KeyRing) -> bytes:
         passphrase = self._passphrase()
@@ -182,6 +207,10 @@ class KeyFile:
                 "characters. Let chance make one: `openssl rand -base64 32`."
             )
         return passphrase
+
+
+def _cannot_be_made(error: TLSFileError) -> SigningKeyError:
+    return SigningKeyError(f"The signing key cannot be made: {error}")
 
 
 def _encode(key: SigningKey, encryption: serialization.KeySerializationEncryption) -> bytes:

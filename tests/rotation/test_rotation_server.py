@@ -178,13 +178,13 @@ def test_T18_a_renewed_certificate_is_served_within_seconds_and_no_call_fails(
             wait_until(lambda n=seen: callers.count > n + 50)  # type: ignore[misc]
     assert callers.failed == []
     assert callers.count > 150
-    assert house.server._generations.count == 4
+    assert house.server._listeners.count == 4
     assert [line for line in log if line.get("log_level") in {"warning", "error"}] == []
 
 
 def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
     with running_house(tmp_path, SETTINGS) as house:
-        house.server._generations._retire = 1.5
+        house.server._listeners._retire = 1.5
         token = house.first_log_in().access_token
         with silence() as requests:
             stream = house.channel(house.admin).stream_stream(
@@ -199,7 +199,7 @@ def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path:
                 next(stream)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "SERVER_ROTATING" in str(ended.value.trailing_metadata())
-        wait_until(lambda: house.server._generations.retiring == 0)
+        wait_until(lambda: house.server._listeners.retiring == 0)
         assert healthy(ask(house))
 
 
@@ -229,7 +229,7 @@ def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
     lines = [str(line["event"]) for line in log if line["log_level"] == "warning"]
     assert len([line for line in lines if "the last good one stays" in line]) == 1
     assert "server.pem" in [line for line in log if line["log_level"] == "warning"][-1]["reason"]
-    status, _, page = house.server._healthz()
+    status, _, page = house.server._pages["/healthz"]()
     assert status.startswith("200")
     assert b"certificate cannot be reloaded" in page
     counted = b'secure_grpc_reload_failures_total{source="certificate"} 1.0'
@@ -269,7 +269,7 @@ def test_T14_a_revoked_certificate_is_refused_on_its_open_connection(tmp_path: P
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
         assert healthy(ask(house, others))
-        assert house.server._generations.count == 1, "nobody needs a new server for that"
+        assert house.server._listeners.count == 1, "nobody needs a new server for that"
 
 
 @pytest.mark.parametrize("defect", ["forged", "truncated", "missing"])
