@@ -122,13 +122,13 @@ allow_private_addresses = true
     assert not (tmp_path / "state").exists(), "a look made something"
     provider.fail()
     done = check(tmp_path, text)
-    assert done.returncode == 1
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    assert [line.split(":")[0] for line in failed] == [
-        "FAIL  authenticator sso",
-        "FAIL  authenticator introspection",
+    assert done.returncode == 0, "a start does not wait for issuers"
+    warned = [line for line in done.stdout.splitlines() if line.startswith("warn")]
+    assert [line.split(":")[0] for line in warned] == [
+        "warn  authenticator sso",
+        "warn  authenticator introspection",
     ]
-    assert "503" in failed[0]
+    assert "503" in warned[0]
     assert "Traceback" not in done.stderr
 
 

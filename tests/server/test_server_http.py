@@ -267,7 +267,7 @@ def test_a_body_is_refused_unread_and_the_connection_closed(server: Server, body
 )
 def test_an_address_that_is_taken_is_a_sentence(house: House, server: Server) -> None:
     with (
-        pytest.raises(ListenError, match=r"Cannot listen on \S+ for HTTP \(.+\)\. Choose another"),
+        pytest.raises(ListenError, match=r"^Cannot listen on \S+: .+ with \[http\] listen\.$"),
         second_server(house, http={"listen": server.http_address}),
     ):
         pass
