@@ -46,9 +46,10 @@ class KeyStore:
         self._retry_at = float("-inf")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        file.open(clock())
         self._read: Reloaded[KeyRing] = Reloaded(
             "signing-key",
-            lambda last: file.open(clock()) if last is None else file.read(clock()),
+            lambda _: file.read(clock()),
             errors=(SigningKeyError,),
             version=file.version,
         )
