@@ -53,7 +53,7 @@ def issuer() -> Issuer:
 
 
 class Site:
-    """The folder of one row. ``tls``, ``tokens`` and ``more`` are TOML, of those tables and below."""
+    """The folder of one row; ``tls``, ``tokens`` and ``more`` are TOML for its configuration."""
 
     def __init__(self, folder: Path, *, own: bool) -> None:
         self.folder = folder
@@ -170,6 +170,17 @@ def aged(days: float, domain: str = "example.org") -> Authority:
 def crl(by: Authority, days: float = 7) -> bytes:
     made = by.crl([], number=1, lifetime=timedelta(days=days))
     return made.public_bytes(Encoding.PEM)
+
+
+def agree(site: Site) -> tuple[str, bool]:
+    """Hold the check to the start, and to changing nothing; return what both say."""
+    config = site.config
+    before = site.seen()
+    found = check(config, own=site.own)
+    assert site.seen() == before, "a look has changed something"
+    begun = start(config, own=site.own)
+    assert found.refusal == begun.refusal
+    return found.refusal, found.warned
 
 
 @contextmanager
