@@ -23,7 +23,9 @@ from secure_server.auth.plugin import LocalIssuer
 from secure_server.authz import Policy
 from secure_server.config import Config
 from secure_server.guard import AuditEvent, Guard, log_refusal
+from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain, grants
+from secure_server.guard.guard import telling
 from secure_server.guard.listener.rotation import Built, ListenError, ListenerRotation
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.watchdog import Watchdog
@@ -109,29 +111,37 @@ class Server:
         self._undo.append(chain.close)
         keys.start(withdrawn=chain.cache_epoch.advance)
         self._undo.append(keys.close)
+        self._certificates = Certificates(config.tls, self._clock)
+        self._undo.append(self._certificates.close)
         self._guard = Guard(
-            config,
-            authenticators=chain,
+            tls=self._certificates,
             policy=policy,
+            authenticators=chain,
+            limits=config.server.limits,
             revocations=revocations,
-            audit=self._audit,
+            audit=self._audit
+            if self._policy_file is None
+            else telling(self._policy_file.loggers, self._audit),
             call_ended=self._metrics.call_ended,
             clock=self._clock,
         )
         self._undo.append(self._guard.close)
+        self._certificates.start()
+        if self._policy_file is not None:
+            self._policy_file.start()
         self._metrics.gauge(
             "secure_grpc_open_streams", "Streams open now.", lambda: len(self._guard.streams)
         )
         self._metrics.gauge(
             "secure_grpc_certificate_expiry_time_seconds",
             "When the server certificate ends, in seconds since the epoch.",
-            lambda: self._guard.certificates.expires_at,
+            lambda: self._certificates.expires_at,
         )
 
         self._metrics.gauge(
             "secure_grpc_tls_reload_failures",
             "How often new TLS files could not be used, since the start.",
-            lambda: self._guard.certificates.failures,
+            lambda: self._certificates.failures,
         )
         self._metrics.gauge(
             "secure_grpc_server_generation",
@@ -169,7 +179,7 @@ class Server:
         except ListenError as error:
             raise ServerError(str(error)) from None
         self.address = self._generations.address
-        self._guard.certificates.on_serving(self._generations.rotate)
+        self._certificates.on_serving(self._generations.rotate)
         if config.http.listen is not None:
             self._serve_http(config.http.listen, keys.ring)
 
@@ -203,7 +213,7 @@ class Server:
         """Build a server of the servicers and pools that all of them share."""
         interceptor = self._guard.interceptor()
         # Two at once: one that was replaced keeps its connections for a while.
-        options = channel_arguments(self._config.server, servers=2)
+        options = channel_arguments(self._config.server.limits, servers=2)
         server = grpc.server(self._door, interceptors=[interceptor], options=options)
         for add in self._servicers:
             add(server)
@@ -309,7 +319,7 @@ class Server:
     def _healthz(self) -> tuple[str, str, bytes]:
         if self._stopping.is_set() or not self._started.is_set():
             return json_page({"status": "NOT_SERVING"}, "503 Service Unavailable")
-        warnings = self._guard.certificates.warnings
+        warnings = self._certificates.warnings
         if self._policy_file is not None:
             warnings += self._policy_file.warnings
         return json_page({"status": "SERVING", "warnings": warnings})
@@ -370,7 +380,7 @@ class Server:
             over = time.monotonic() + self._config.server.grace
             self._stopping.set()
             self._health.enter_shutdown()
-            self._guard.certificates.close()
+            self._certificates.close()
             self._changes.close()
             self._generations.stop()
             if self._policy_file is not None:

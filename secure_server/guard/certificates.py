@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from secure_server import logs
 from secure_server.config import TLSSection
+from secure_server.guard.tls_set import TLSSet, handshake_bundle
 from secure_server.watch import Watch
-from secure_tls import pem
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
@@ -23,24 +22,6 @@ _EARLY = 30 * _DAY
 _LATE = 7 * _DAY
 _STRIKES = 3  # looks
 _ENDED = frozenset({"expired", "not_yet_valid"})
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSet:
-    """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
-    those of every trust domain that have not ended: what TLS lets in.
-    """
-
-    files: TLSFiles
-    trust: Trust
-    handshake_bundle: bytes
-    problems: tuple[str, ...] = ()
-    """Why files of one trust domain, or lists, are not used, in sentences: the others are."""
-
-    @property
-    def serving(self) -> tuple[bytes, bytes, bytes]:
-        """What gRPC is given; a new server is needed when this differs."""
-        return self.files.certificate_chain, self.files.private_key, self.handshake_bundle
 
 
 def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSet:
@@ -70,13 +51,15 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         frozenset((*tls.trust_domains, *tls.trust_bundles)),
         refuse_stale_lists=tls.stale_crl == "refuse",
     )
-    # TLS follows one path and tries no other: an authority that has ended would hide its successor
-    # of the same name.
-    lasting = [each for each in everybody if now <= each.not_valid_after_utc.timestamp()]
-    handshake_bundle = b"".join(map(pem.encode, lasting))
     if revoked is not None:
         problems += revoked.problems
-    return TLSSet(files, last if last == trust else trust, handshake_bundle, tuple(problems))
+    return TLSSet(
+        files,
+        last if last == trust else trust,
+        handshake_bundle(everybody, now),
+        tuple(problems),
+        minimum_version=tls.minimum_version,
+    )
 
 
 def _read_bundles(
@@ -115,7 +98,7 @@ class Certificates:
         self.failure = ""
         """Why the files that are there now are not used; empty where they are."""
         self._said: dict[str, float] = {}
-        self._on_trust: list[Callable[[Trust], None]] = []
+        self._told: list[Callable[[TLSSet], object]] = []
         self._on_serving: list[Callable[[], None]] = []
         self._strikes = 0
         # Made before the first look into the files, so that no change between the two is missed.
@@ -160,9 +143,15 @@ class Certificates:
             found += self.trust.revoked.warnings(self._clock())
         return found
 
-    def on_trust(self, told: Callable[[Trust], None]) -> None:
-        """Have a function called with each new snapshot of whom we trust."""
-        self._on_trust.append(told)
+    @property
+    def value(self) -> TLSSet:
+        """The set in use."""
+        return self._set
+
+    def subscribe(self, told: Callable[[TLSSet], object]) -> Callable[[], None]:
+        """Call ``told`` with each new set; return what ends that."""
+        self._told.append(told)
+        return lambda: self._told.remove(told)
 
     def on_serving(self, told: Callable[[], None]) -> None:
         """Have a function called when there is something new to serve with."""
@@ -194,9 +183,8 @@ class Certificates:
             after = self._set = read_tls(self._tls, now=self._clock(), last=before.trust)
         except TLSError as error:
             return self._fail(str(error))
-        trust = after.trust
-        for told in self._on_trust if trust is not before.trust else ():
-            told(trust)
+        for told in tuple(self._told):
+            told(after)
         for tell in self._on_serving if after.serving != before.serving else ():
             tell()
         if after.problems:

@@ -16,7 +16,7 @@ from secure_server.authz import Policy
 from secure_server.config import ConfigError
 from secure_server.watch import Watch
 
-TakeUp = Callable[[Policy], None]
+TakeUp = Callable[[Policy], object]
 
 
 class PolicyFile:
@@ -35,7 +35,7 @@ class PolicyFile:
         self._path = path
         self._accept = accept
         self._log = logs.logger(__name__)
-        self._take_up: TakeUp | None = None
+        self._told: list[TakeUp] = []
         self.loggers = Loggers()
         self.failures = 0
         self.failure = ""
@@ -57,9 +57,18 @@ class PolicyFile:
         """What an operator should see to, in sentences."""
         return [f"The new policy is not used: {self.failure}"] if self.failure else []
 
-    def follow(self, take_up: TakeUp) -> None:
-        """Hand on every new policy, from now on, on a thread of its own."""
-        self._take_up = take_up
+    @property
+    def value(self) -> Policy:
+        """The policy in force."""
+        return self.policy
+
+    def subscribe(self, told: TakeUp) -> Callable[[], None]:
+        """Call ``told`` with each new policy; return what ends that."""
+        self._told.append(told)
+        return lambda: self._told.remove(told)
+
+    def start(self) -> None:
+        """Begin to look at the file."""
         self._watch.start()
 
     def close(self, seconds: float = FLUSH) -> None:
@@ -97,8 +106,8 @@ class PolicyFile:
         self._text = text
         self.loaded_at = time.time()
         self._log.info("policy taken up", file=os.fspath(self._path), policy=self.policy.name)
-        if self._take_up is not None:
-            self._take_up(self.policy)
+        for told in tuple(self._told):
+            told(self.policy)
 
     def _fail(self, error: Exception) -> bool:
         """Say what is wrong when it is so for the second time: a writer may be at it just now."""
