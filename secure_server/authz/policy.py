@@ -95,6 +95,11 @@ class Policy:
         """Whether a decision about ``method`` may depend on the headers of the call."""
         return self._reading_headers.is_about(method)
 
+    def reads_header(self, name: str) -> bool:
+        """Whether some rule is about the header ``name``, which is lower case."""
+        rules = self._reading_headers.rules
+        return any(name == key for rule in rules for key, _ in rule.headers)
+
     def names(self, method: str) -> bool:
         """Whether some rule, deny or allow, is about ``method``: by a path or by having none."""
         return self._deny.is_about(method) or self._allow.is_about(method)
@@ -111,8 +116,9 @@ class Policy:
         """Decide about one call of ``method``, its full path (``/package.Service/Method``).
 
         ``peer`` is None for a TLS client without a certificate; ``tls`` is False on plaintext.
-        ``headers`` have lower-case keys; the values of one that is repeated are joined by commas
-        without spaces (A43, "headers"), those of binary headers are base64 text (A41).
+        ``headers`` are what ``secure_server.authz.headers.policy_headers`` makes of gRPC's
+        metadata: lower-case keys; the values of one that is repeated joined by commas without
+        spaces (A43, "headers"), those of binary headers as base64 text (A41).
         """
         caller = Caller(_peer_names(peer, tls=tls), principal, {} if headers is None else headers)
         rule = self._deny.first_match(method, caller)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-
 from secure_base.reloading.watched import Watched
 from secure_server import logs
 from secure_server.authz import Decision, Policy
-from secure_server.guard.call import Call, Metadata
+from secure_server.authz.headers import policy_headers
+from secure_server.guard.call import Call
 from secure_server.guard.recognition import CachedCaller
 from secure_server.guard.refusal import Refusal, RefusalReason
 
@@ -74,15 +73,6 @@ class Authorization:
 
 
 def _decide(policy: Policy, cached: CachedCaller, call: Call) -> Decision:
-    headers = _headers(call.metadata) if policy.reads_headers(call.method) else None
+    headers = policy_headers(call.metadata) if policy.reads_headers(call.method) else None
     caller = cached.caller
     return policy.decide(call.method, peer=caller.peer, principal=caller.principal, headers=headers)
-
-
-def _headers(metadata: Metadata) -> dict[str, str]:
-    """Join repeated values by commas, as gRFC A43 compares them; binary ones as base64 text."""
-    headers: dict[str, str] = {}
-    for name, value in metadata:
-        text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        headers[name] = f"{headers[name]},{text}" if name in headers else text
-    return headers

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from secure_server.authz.headers import Metadata
 from secure_server.guard.refusal import Refusal, RefusalReason
 from secure_server.limits import MAX_METADATA_BYTES
 
-Metadata = Iterable[tuple[str, str | bytes]]
 Transport = Mapping[str, Sequence[bytes]]
 
 
