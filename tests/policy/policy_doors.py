@@ -16,7 +16,7 @@ from secure_server.auth.credentials import Credentials
 from secure_server.auth.matchers import Scheme
 from secure_server.auth.principal import Principal
 from secure_server.authz import Policy
-from secure_server.guard.audit import AuditEvent
+from secure_server.guard.refusal_log import AuditEvent
 from secure_server.testing import aio_guarded_server, guarded_server
 from secure_server.testing.guarded import Guarded
 from secure_tls.authority import Authority

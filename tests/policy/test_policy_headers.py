@@ -9,7 +9,7 @@ import pytest
 from policy_doors import OPEN, Door, running_doors
 
 from secure_server.authz import Policy, PolicyError
-from secure_server.authz.check import Kind, check
+from secure_server.authz.check import PolicyFindingKind, check
 from secure_server.authz.errors import HeaderError
 from secure_server.authz.headers import (
     NEVER_HANDED_OVER,
@@ -175,7 +175,7 @@ def test_G19_a_value_that_no_binary_header_has_is_warned_of(
     values: list[str], message: str
 ) -> None:
     ((kind, said),) = findings(a_policy("allow_rules", "X-Bin", *values))
-    assert kind is Kind.NO_SUCH_VALUE
+    assert kind is PolicyFindingKind.NO_SUCH_VALUE
     assert said.startswith('The header "x-bin" never has the value ')
     assert message in said
 
@@ -197,7 +197,7 @@ def test_G19_a_deny_rule_that_a_repeated_header_passes_is_warned_of(
     assert door.ask(policy, "a", "/a/B", [*NEEDED, UA, *twice]).allowed
 
     ((kind, message),) = findings(text)
-    assert kind is Kind.REPEATED_HEADER
+    assert kind is PolicyFindingKind.REPEATED_HEADER
     assert message == (
         'A caller passes the deny rule "r" by sending the header "x-env" twice: its values are '
         'compared as one text, joined by commas (gRFC A43). Deny any value, ["*"], or name the '
