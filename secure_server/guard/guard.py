@@ -84,14 +84,18 @@ class Guard:
         self._timeouts = RequestTimeouts(limits.message_timeout, threads=limits.door_threads)
         self._callbacks = Callbacks()
         self.watchdog = Watchdog(self._callbacks)
+        self.audit_loggers: Loggers | None = None
+        """Those that the policy names, where the guard was made ``from_config``."""
         # What is closed last comes first.
         self._on_close = ExitStack()
         self._on_close.callback(self._callbacks.close, _CALLBACKS)
         self._on_close.callback(self.streams.close)
         self._on_close.callback(self._timeouts.close)
         self._on_close.callback(authenticators.close)
+        self.reloads = authenticators.reloads
         self._on_close.callback(self.watch.close)
         self._on_close.callback(self.watchdog.close)
+        self._on_close.callback(self.reloads.close)
         for source in (self._tls, watched_policy):
             self._on_close.callback(source.subscribe(self.watch.notice))
         self._on_close.callback(revocations.subscribe(self.watch.notice))
@@ -117,7 +121,6 @@ class Guard:
             chain = build_chain(config, clock=time.time)
             undo.callback(chain.close)
             tls = Certificates(config.tls)
-            undo.callback(tls.close)
             guard = cls(
                 tls=tls,
                 policy=policy,
@@ -127,9 +130,10 @@ class Guard:
             )
             undo.pop_all()
         guard._on_close.callback(policy.close)
-        guard._on_close.callback(tls.close)
-        tls.start()
-        policy.start()
+        guard.audit_loggers = policy.loggers
+        for source in (tls, policy):
+            guard.reloads.follow(source)
+        guard.reloads.start()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:

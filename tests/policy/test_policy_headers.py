@@ -155,7 +155,7 @@ def test_G19_a_rule_on_a_header_that_no_server_is_told_of_is_an_error(
     )
 
 
-def findings(text: str) -> list[tuple[Kind, str]]:
+def findings(text: str) -> list[tuple[PolicyFindingKind, str]]:
     report = check(text, origin="p", known_loggers=frozenset())
     return [(finding.kind, finding.message) for finding in report.findings]
 
