@@ -58,7 +58,8 @@ class Server:
             audit=self.audit.append,
             clock=lambda: self.now,
         )
-        self._tls.start()
+        self.guard.reloads.follow(self._tls)
+        self.guard.reloads.start()
         self._channels: list[grpc.Channel] = []
         if style == "threaded":
             self._pool = ThreadPoolExecutor(16)
@@ -98,7 +99,6 @@ class Server:
         else:
             event_loop().run(self._grpc.stop(0))
         self.guard.close()
-        self._tls.close()
 
 
 @contextmanager
