@@ -303,3 +303,13 @@ def test_what_a_policy_opened_is_closed_with_it(tmp_path: Path) -> None:
     assert is_open(log)
     followed.close()
     assert not is_open(log)
+
+
+def test_one_that_is_closed_opens_no_logger_any_more(tmp_path: Path) -> None:
+    path, log = tmp_path / "policy.json", tmp_path / "audit.log"
+    path.write_text(policy())
+    followed = PolicyFile(path)
+    followed.close()
+    path.write_text(policy(file_logger(log)))
+    followed.look()
+    assert not is_open(log)

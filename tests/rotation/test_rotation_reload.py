@@ -161,7 +161,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize(("source", "breaks"), BREAKS.values(), ids=BREAKS.keys())
-def test_O_what_breaks_is_told_everywhere_and_so_is_that_it_has_come_back(
+def test_what_breaks_is_told_everywhere_and_so_is_that_it_has_come_back(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     log: list[dict[str, Any]],
@@ -199,7 +199,7 @@ def test_O_what_breaks_is_told_everywhere_and_so_is_that_it_has_come_back(
         assert call(admin, metadata=bearer(KEY)).served
 
 
-def test_O_a_broken_file_of_API_keys_is_seen_within_two_seconds(tmp_path: Path) -> None:
+def test_a_broken_file_of_API_keys_is_seen_within_two_seconds(tmp_path: Path) -> None:
     """With it unseen, a key that was withdrawn would live for ever."""
     with running_provider() as provider, everything(tmp_path, provider) as house:
         seen = Page(house, "api-keys robots")
