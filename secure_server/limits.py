@@ -1,4 +1,4 @@
-"""What a guard has room for, and what one peer may cost: all of gRPC's channel arguments.
+"""What one peer may cost: gRPC's channel arguments, all of them here.
 
 gRPC ignores an argument that it does not know without a word, so each is tested by its effect.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secure_server import descriptors
-from secure_server.guard.core import MAX_METADATA_BYTES
 
 _SECOND = 1000
+
+MAX_METADATA_BYTES = 16 * 1024
+"""Names, values and 32 bytes an entry (RFC 9113, section 10.5.1). gRPC has a limit too, but does
+not apply it before the client has acknowledged the server's settings."""
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a connection must have finished TLS and the HTTP/2 preface."""
 
-MESSAGE_TIMEOUT = 10.0
-"""Seconds in which the one message of a unary or server-streaming call must have come."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a guard has room for; the defaults are those of ``[server]``."""
+    """How much a guard lets through at once. The defaults are those of ``[server]``."""
 
     door_threads: int = 128
     """Decisions and unary calls at once."""
@@ -30,13 +30,15 @@ class Limits:
     max_message_bytes: int = 4 * 1024 * 1024
     """A larger message is RESOURCE_EXHAUSTED, before and after decompression."""
     retire: float = 600.0
-    """Seconds after which no connection under a replaced certificate is left."""
+    """Seconds that connections under a replaced certificate get until they are closed."""
+    message_timeout: float = 10.0
+    """Seconds in which the one message of a unary or server-streaming call must have come."""
 
 
 def channel_arguments(limits: Limits, *, servers: int = 1) -> list[tuple[str, int]]:
     """Return the options for ``grpc.server``, of ``servers`` that this process runs at once."""
     return [
-        # For the server that comes after; `listening.is_free` sees to it that it is one of ours.
+        # For the server that comes after: `listener.sockets.check_free` keeps others off the port.
         ("grpc.so_reuseport", 1),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * _SECOND)),
         # Sockets that are still in their handshake count too, hence the short time-out above. One

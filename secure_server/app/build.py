@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from secure_server.app.addresses import check_addresses
 from secure_server.app.servicers import Servicers, build_servicers
 from secure_server.config import Config
+from secure_server.guard.certificates import Certificates
 from secure_server.guard.guard import Guard
 from secure_server.guard.parts import open_parts
 from secure_server.guard.policy_file import PolicyFile
@@ -27,6 +28,7 @@ class Service:
     """The parts of one identity service, open."""
 
     guard: Guard
+    certificates: Certificates
     policy_file: PolicyFile | None
     keys: KeyStore
     database: Database
@@ -63,9 +65,8 @@ def build_service(
         accept=check_every_method_has_a_rule,
         find_key=keys.find,
     )
-    policy_file = parts.policy if isinstance(parts.policy, PolicyFile) else None
-    if policy_file is not None:
-        undo.callback(policy_file.close)
+    if parts.policy_file is not None:
+        undo.callback(parts.policy_file.close)
     authenticators = parts.authenticators
     undo.callback(authenticators.close)
     authenticators.reloads.follow(keys)
@@ -87,11 +88,12 @@ def build_service(
         authenticators=authenticators,
         limits=parts.limits,
         revocations=revocations,
-        audit=audit,
+        audit=parts.telling(audit),
         call_ended=call_ended,
         clock=clock,
     )
     undo.callback(guard.close)
+    parts.follow()
     servicers = build_servicers(
         config,
         database=database,
@@ -102,4 +104,4 @@ def build_service(
         clock=clock,
         undo=undo,
     )
-    return Service(guard, policy_file, keys, database, revocations, servicers)
+    return Service(guard, parts.tls, parts.policy_file, keys, database, revocations, servicers)

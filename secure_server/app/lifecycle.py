@@ -70,7 +70,8 @@ class Server:
             forget=self._guard.streams.forget,
         )
         self.address = self._listeners.address
-        self._guard.certificates.on_serving(self._listeners.rotate)
+        service.certificates.on_serving(self._listeners.rotate)
+        self._guard.reloads.start()
         publish(self._metrics, service, self._listeners)
         self._pages = pages(service, self._metrics, self._stage)
         if config.http.listen is not None:
@@ -80,7 +81,7 @@ class Server:
         """Build a server of the servicers and pools that all of them share."""
         interceptor = self._guard.interceptor()
         # Two at once: one that was replaced keeps its connections for a while.
-        options = channel_arguments(self._guard.limits, servers=2)
+        options = channel_arguments(self._config.server.limits, servers=2)
         server = grpc.server(self._door, interceptors=[interceptor], options=options)
         for add in self._service.servicers.add:
             add(server)

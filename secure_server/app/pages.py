@@ -87,8 +87,7 @@ class _Health:
 
     @property
     def _warnings(self) -> list[str]:
-        guard = self.service.guard
-        return [*guard.certificates.warnings, *guard.reloads.warnings]
+        return [*self.service.certificates.warnings, *self.service.guard.reloads.warnings]
 
 
 def _stalled(watchdog: Watchdog) -> str:

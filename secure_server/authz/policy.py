@@ -22,7 +22,7 @@ class Decision:
     """Whether the call may go on.
 
     ``rule`` is the name of the rule that decided, as the file has it, and empty where none did: the
-    ``matched_rule`` of A59, whose ``policy_name`` stands beside it. (grpc-go calls the same rule
+    ``matched_rule`` of A59; ``policy`` is its ``policy_name``. (grpc-go calls the same rule
     ``<policy>_<rule>`` in its messages.) ``audit`` says whether the policy's
     ``audit_logging_options`` want an event.
     """
@@ -30,6 +30,7 @@ class Decision:
     allowed: bool
     rule: str
     audit: bool
+    policy: str
 
 
 class Policy:
@@ -142,7 +143,7 @@ class Policy:
         return explain(self._deny.rules, self._allow.rules, method, caller)
 
     def _decision(self, rule: str, *, allowed: bool) -> Decision:
-        return Decision(allowed, rule, self._audit.wants(allowed=allowed))
+        return Decision(allowed, rule, self._audit.wants(allowed=allowed), self._name)
 
 
 def _peer_names(peer: Peer | None, *, tls: bool) -> tuple[str, ...]:

@@ -109,10 +109,12 @@ def check_headers(policy: Policy, call: Call) -> None:
             "A call with the header authorization is not anonymous: say whose it is, by the claims "
             "of its token, or leave the header out."
         )
-    if "user-agent" not in call.headers and policy.reads_header("user-agent"):
-        raise CallError(
-            "Every call has the header user-agent, and a rule of the policy reads it: give it, too."
-        )
+    for name, who in (("user-agent", "every call"), ("authorization", "a caller with a token")):
+        is_sent = name == "user-agent" or not call.principal.is_anonymous
+        if is_sent and name not in call.headers and policy.reads_header(name):
+            raise CallError(
+                f"A rule of the policy reads the header {name}, which {who} has: give it, too."
+            )
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

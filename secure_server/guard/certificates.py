@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
 
 from cryptography import x509
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server import logs
+from secure_server.guard.tls_set import TLSSet, handshake_bundle
 from secure_server.sections import TLSSection
-from secure_tls import pem
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
 from secure_tls.trust import Trust
 
-P = TypeVar("P")
-
 _DAY = 86400.0
 _EARLY = 30 * _DAY
 _LATE = 7 * _DAY
 _ENDED = frozenset({"expired", "not_yet_valid"})
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSet:
-    """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
-    those of every trust domain that have not ended: what TLS lets in.
-    """
-
-    files: TLSFiles
-    trust: Trust
-    handshake_bundle: bytes
-    problems: tuple[str, ...] = ()
-    """Why files of one trust domain, or lists, are not used, in sentences: the others are."""
-
-    @property
-    def serving(self) -> tuple[bytes, bytes, bytes]:
-        """What gRPC is given; a new server is needed when this differs."""
-        return self.files.certificate_chain, self.files.private_key, self.handshake_bundle
 
 
 def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSet:
@@ -72,13 +50,15 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         frozenset((*tls.trust_domains, *tls.trust_bundles)),
         refuse_stale_lists=tls.stale_crl == "refuse",
     )
-    # TLS follows one path and tries no other: an authority that has ended would hide its successor
-    # of the same name.
-    lasting = [each for each in everybody if now <= each.not_valid_after_utc.timestamp()]
-    handshake_bundle = b"".join(map(pem.encode, lasting))
     if revoked is not None:
         problems += revoked.problems
-    return TLSSet(files, last if last == trust else trust, handshake_bundle, tuple(problems))
+    return TLSSet(
+        files,
+        last if last == trust else trust,
+        handshake_bundle(everybody, now),
+        tuple(problems),
+        minimum_version=tls.minimum_version,
+    )
 
 
 def _read_bundles(
@@ -127,11 +107,6 @@ class Certificates:
         self._warn()
 
     @property
-    def minimum_version(self) -> Literal["1.2", "1.3"]:
-        """The oldest version of TLS that clients may speak."""
-        return self._tls.minimum_version
-
-    @property
     def status(self) -> ReloadStatus:
         """How the reloads went."""
         return self._set.status
@@ -167,29 +142,31 @@ class Certificates:
             found += self.trust.revoked.warnings(self._clock())
         return found
 
-    def on_trust(self, told: Callable[[Trust], None]) -> None:
-        """Have a function called with each new snapshot of whom we trust."""
-        self._on_change(lambda found: found.trust, told)
+    @property
+    def value(self) -> TLSSet:
+        """The set in use."""
+        return self._set.value
+
+    def subscribe(self, told: Callable[[TLSSet], object]) -> Callable[[], None]:
+        """Call ``told`` with each new set; return what ends that."""
+        return self._set.subscribe(told)
 
     def on_serving(self, told: Callable[[], None]) -> None:
         """Have a function called when there is something new to serve with."""
-        self._on_change(lambda found: found.serving, lambda _: told())
+        last = self._set.value.serving
+
+        def tell(found: TLSSet) -> None:
+            nonlocal last
+            before, last = last, found.serving
+            if last != before:
+                told()
+
+        self._set.subscribe(tell)
 
     def look(self) -> None:
         """See whether the files have changed, and warn of what ends soon."""
         self._set.look()
         self._warn()
-
-    def _on_change(self, part: Callable[[TLSSet], P], told: Callable[[P], None]) -> None:
-        last = part(self._set.value)
-
-        def tell(found: TLSSet) -> None:
-            nonlocal last
-            before, last = last, part(found)
-            if last is not before and last != before:
-                told(last)
-
-        self._set.subscribe(tell)
 
     @property
     def _early(self) -> float:

@@ -49,7 +49,7 @@ class PolicyFile:
             raise
 
     @property
-    def policy(self) -> Policy:
+    def value(self) -> Policy:
         """The policy in force."""
         return self._policy.value
 

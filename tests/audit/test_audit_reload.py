@@ -146,7 +146,7 @@ def test_a_writer_who_is_at_it_just_now_is_no_failure(
     followed.close()
     assert followed.status.failures == 0
     assert events(log, REFUSED) == []
-    assert followed.policy.names("/any/Method")
+    assert followed.value.names("/any/Method")
 
 
 @pytest.mark.usefixtures("fast")
@@ -302,4 +302,14 @@ def test_what_a_policy_opened_is_closed_with_it(tmp_path: Path) -> None:
     followed = PolicyFile(tmp_path / "policy.json")
     assert is_open(log)
     followed.close()
+    assert not is_open(log)
+
+
+def test_one_that_is_closed_opens_no_logger_any_more(tmp_path: Path) -> None:
+    path, log = tmp_path / "policy.json", tmp_path / "audit.log"
+    path.write_text(policy())
+    followed = PolicyFile(path)
+    followed.close()
+    path.write_text(policy(file_logger(log)))
+    followed.look()
     assert not is_open(log)

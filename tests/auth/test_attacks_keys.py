@@ -511,7 +511,8 @@ class TestIntrospection:
             assert door.ask(f"Bearer {token}x")[0] == "UNAUTHENTICATED"
             asker = door.member("introspection")
             core = door.core()
-            held = f"{asker._answers._entries}{core._known._entries}{core.__dict__}{log}"
+            callers = core._recognition._callers._entries
+            held = f"{asker._answers._entries}{callers}{core.__dict__}{log}"
             assert token not in held
             assert token not in f"{door.audit}"
             assert provider.client_secret not in f"{asker!r}{held}{door.audit}"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from auth_door import STACKS, guarded, introspection, oidc
 
+from secure_server.auth.api_keys import API_KEYS
+from secure_server.auth.introspection import INTROSPECTION
+from secure_server.auth.oidc import OIDC
+from secure_server.auth.plugin import AuthenticatorContext, build
 from secure_server.testing import Provider, running_provider
+from secure_server.testing.provider import KEYS, page
 from secure_tls.authority import Authority
 from support.door import wait_until
 
@@ -85,3 +94,55 @@ def test_new_authorities_of_an_openid_provider_count_for_new_connections(
         provider.renew(successor)
         keys._asked_at = float("-inf")  # the cooldown is over
         assert door.ask(f"Bearer {provider.issuer.token(None)}")[0] == "OK"
+
+
+# Callers that wait take places, whoever's question it is
+
+
+@pytest.mark.parametrize("kind", ["introspection", "keys"])
+def test_who_waits_for_anothers_question_takes_a_place_too(
+    provider: Provider, tmp_path: Path, kind: str
+) -> None:
+    """Half of the 32 threads may wait: the others of these callers are told to come again."""
+    over = threading.Event()
+
+    def late() -> Any:
+        over.wait(20)
+        return page({"active": False} if kind == "introspection" else {})
+
+    table = introspection(provider, tmp_path) if kind == "introspection" else oidc(provider)
+    with guarded("threads", table) as door, ThreadPoolExecutor(40) as pool:
+        if kind == "introspection":
+            provider.answers["/introspect"] = late
+            token = provider.opaque("one-and-the-same")
+        else:
+            assert door.ask(f"Bearer {provider.issuer.token(None)}")[0] == "OK"
+            provider.answers[KEYS] = late
+            token = provider.issuer.token(None, defect="unknown_kid")
+        waiting = [pool.submit(door.ask, f"Bearer {token}") for _ in range(24)]
+        try:
+            wait_until(lambda: sum(one.done() for one in waiting) == 8)
+            assert {one.result()[0] for one in waiting if one.done()} == {"UNAVAILABLE"}
+        finally:
+            over.set()
+
+
+def test_an_authenticator_that_is_closed_is_followed_no_more(
+    provider: Provider, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.json").write_text(provider.issuer.jwks())
+    (tmp_path / "api-keys.toml").touch()
+    kinds: list[tuple[Any, dict[str, Any]]] = [
+        (OIDC, oidc(provider)),
+        (OIDC, oidc(provider, key_set=tmp_path / "keys.json")),
+        (INTROSPECTION, introspection(provider, tmp_path)),
+        (API_KEYS, {"file": tmp_path / "api-keys.toml"}),
+    ]
+    for kind, table in kinds:
+        table.pop("type", None)
+        context = AuthenticatorContext("it", time.time)
+        authenticator: Any = build(kind, kind.settings(**table), context)
+        assert context.reloads.statuses
+        authenticator.close()
+        assert context.reloads.statuses == {}
+        assert context.reloads._followed == []

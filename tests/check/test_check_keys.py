@@ -19,7 +19,6 @@ from secure_server import Guard
 from secure_server.app.lifecycle import Server
 from secure_server.config import Config, ConfigError, read_config
 from secure_server.config_uses import GUARD, SERVICE, Use
-from secure_server.guard.parts import limits_of
 from secure_server.limits import Limits
 from secure_server.sections import ServerSection
 from secure_server.store.schema import sessions
@@ -95,9 +94,10 @@ roles = ["reader"]
 
 def shown_by_a_guard(guard: Guard) -> dict[str, bool]:
     """Whether the value of each key has reached a guard that is made of all of them."""
-    certificates, trust = guard.certificates, guard.certificates.trust
+    tls = guard._tls.value
+    files, trust = tls.files, tls.trust
     options = dict(guard.options())
-    own, by_certificate = guard._authenticators.members
+    own, by_certificate = guard.core._recognition._authenticators.members
     pool = guard.thread_pool()
     pool.shutdown()
     return {
@@ -105,21 +105,21 @@ def shown_by_a_guard(guard: Guard) -> dict[str, bool]:
         "server.door_threads": pool._max_workers == 5,
         "server.stream_threads": guard.streams._executor._max_workers == 6,
         "server.max_message_bytes": options["grpc.max_receive_message_length"] == 4321,
-        "tls.certificate": certificates.files.certificate_chain == server().certificate_pem,
-        "tls.private_key": certificates.files.private_key == server().private_key_pem,
-        "tls.client_ca": certificates.files.authorities == (authority().certificate,),
+        "tls.certificate": files.certificate_chain == server().certificate_pem,
+        "tls.private_key": files.private_key == server().private_key_pem,
+        "tls.client_ca": files.authorities == (authority().certificate,),
         "tls.crl": trust.revoked is not None,
         "tls.stale_crl": trust.refuse_stale_lists,
         "tls.trust_bundles": set(trust.bundles) == {"partner.example"},
         "tls.trust_domains": trust.admits("second.example"),
-        "tls.minimum_version": certificates.minimum_version == "1.2",
+        "tls.minimum_version": tls.minimum_version == "1.2",
         # The key is readable: without the setting there would be no guard.
         "tls.allow_readable_private_key": True,
         "tokens.issuer": "of https://issuer.example for" in own.check(),
         "tokens.audience": "for another," in own.check(),
         "authenticators": (own.name, by_certificate.name) == ("mine", "certificate"),
         "workloads": "; 1 of them" in by_certificate.check(),
-        "policy.file": guard.core.policy.name == "mine",
+        "policy.file": guard.core._authorization._policy.value.name == "mine",
     }
 
 
@@ -205,7 +205,7 @@ def test_each_key_reaches_a_guard_of_ones_own_or_is_refused(folder: Path) -> Non
     finally:
         guard.close()
     shown["tokens.key_set"] = (
-        guard._authenticators.members[0]._own.keys(issuer().key_id) is not None
+        guard.core._recognition._authenticators.members[0]._own.keys(issuer().key_id) is not None
     )
     assert [key for key, reached in shown.items() if not reached] == []
     assert sorted([*shown, *GUARD.refused]) == ALL_KEYS
@@ -270,4 +270,4 @@ def test_the_log_of_a_server_has_the_form_and_the_level(
 
 
 def test_the_limits_of_a_guard_are_by_default_those_of_the_configuration() -> None:
-    assert Limits() == limits_of(ServerSection())
+    assert Limits() == ServerSection().limits

@@ -50,13 +50,16 @@ class Server:
         self.audit: list[AuditEvent] = []
         self.probe = STYLES[style]()
         self.crl = root / "crl"
+        self._tls = Certificates(_tls(row, pki, root), lambda: self.now)
         self.guard = Guard(
-            tls=Certificates(_section(row, pki, root), lambda: self.now),
+            tls=self._tls,
             authenticators=Authenticators([]),
             policy=Policy.parse(_POLICY),
             audit=self.audit.append,
             clock=lambda: self.now,
         )
+        self.guard.reloads.follow(self._tls)
+        self.guard.reloads.start()
         self._channels: list[grpc.Channel] = []
         if style == "threaded":
             self._pool = ThreadPoolExecutor(16)
@@ -115,7 +118,7 @@ def write(path: Path, data: bytes) -> Path:
     return new.rename(path)
 
 
-def _section(row: Row, pki: Pki, root: Path) -> TLSSection:
+def _tls(row: Row, pki: Pki, root: Path) -> TLSSection:
     folder = root / "tls"
     folder.mkdir()
     bundles = {

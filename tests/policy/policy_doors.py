@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from secure_base.reloading import Static
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.matchers import Scheme
 from secure_server.auth.principal import Principal
@@ -98,7 +99,7 @@ class Door:
         self, policy: Policy, client: str, path: str, headers: Headers
     ) -> Callable[[], Answer]:
         """Do as ``ask`` does, and return what waits for the answer."""
-        self._server._guard.core.policy = policy
+        self._server._guard.core._authorization._policy = Static(policy)
         self._server.audit.clear()
         self._seen.clear()
         connection = self._clients[client]

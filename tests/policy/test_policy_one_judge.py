@@ -29,6 +29,7 @@ from secure_server.authz.headers import HANDED_OVER_ONCE, NEVER_HANDED_OVER
 from secure_server.cli import policy as commands
 from secure_server.guard.policy_file import read_policy
 
+SEED = 19
 POLICIES = 1_000
 THROUGH_A_PROCESS = 2
 
@@ -221,7 +222,7 @@ def test_G19_the_commands_and_both_doors_agree_on_1000_policies_and_calls(
 ) -> None:
     # Which packages are installed stays the same, and looking costs ten times what a policy does.
     monkeypatch.setattr(plugin, "entry_points", functools.cache(plugin.entry_points))
-    random = Random(19)
+    random = Random(SEED)
     path, cases_path = tmp_path / "policy.json", tmp_path / "cases.json"
     met: Counter[str] = Counter()
     vectors: list[dict[str, Any]] = []
@@ -310,7 +311,7 @@ def test_G19_a_call_that_leaves_out_what_every_call_has_is_not_answered(
     call = Call("a", "/a", None, ())
     code, _, err = explained(tmp_path / "policy.json", call, [])
     assert code == 1
-    assert "Every call has the header user-agent" in err
+    assert "A rule of the policy reads the header user-agent, which every call has" in err
     _, out, _ = explained(tmp_path / "policy.json", call, [("user-agent", "curl")])
     needed = [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "curl")]
     for door in doors.values():
@@ -319,7 +320,30 @@ def test_G19_a_call_that_leaves_out_what_every_call_has_is_not_answered(
     (tmp_path / "cases.json").write_text(json.dumps([as_case(call, [])]))
     code, _, err = run(commands.hold, [tmp_path / "policy.json", tmp_path / "cases.json"])
     assert code == 1
-    assert "cases.json: case 0: Every call has the header user-agent" in err
+    assert (
+        "cases.json: case 0: A rule of the policy reads the header user-agent, which every call has"
+        in err
+    )
+
+
+def test_G19_the_header_that_a_rule_reads_of_a_caller_with_a_token_must_be_given(
+    doors: dict[str, Door], tmp_path: Path
+) -> None:
+    values = ["Claims *"]
+    rule = {"name": "no", "request": {"headers": [{"key": "Authorization", "values": values}]}}
+    text = json.dumps({"name": "p", "deny_rules": [rule], "allow_rules": [{"name": "a"}]})
+    (tmp_path / "policy.json").write_text(text)
+    claims = {"iss": "i", "sub": "s", "roles": [], "scope": ""}
+    sent = [("user-agent", "ua"), ("authorization", authorization(claims))]
+    call = Call("a", "/a", claims, tuple(sent))
+    code, _, err = explained(tmp_path / "policy.json", call, sent[:1])
+    assert code == 1
+    assert "reads the header authorization, which a caller with a token has: give it" in err
+    _, out, _ = explained(tmp_path / "policy.json", call, sent)
+    for door in doors.values():
+        needed = [("te", "trailers"), ("content-type", "application/grpc")]
+        answer = door.ask(Policy.parse(text), "a", "/a", [*needed, *sent])
+        assert (answer.allowed, answer.rule) == decided(out) == (False, "no")
 
 
 def test_G19_a_caller_with_an_authorization_header_is_not_explained_as_anonymous(
