@@ -9,6 +9,7 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
+from secure_base.version import installed_version
 from secure_client.cli import bulk, session, sessions, tokens, users
 from secure_client.cli.failures import explain
 from secure_client.cli.output import complain
@@ -44,10 +45,22 @@ users.add_to(app)
 bulk.add_to(users.users)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secure-client {installed_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
     *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
     target: Annotated[
         str | None, typer.Option(help="The server, as host:port.", metavar="HOST:PORT")
     ] = None,

@@ -137,6 +137,7 @@ def guarding(
         audit=audit.append,
         clock=issuer.clock,
     )
+    guard.reloads.start()
     try:
         yield guard
     finally:
