@@ -66,7 +66,7 @@ class SessionFile:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold off every other process and thread that wants to change the session."""
-        with locked(self._lock):
+        with locked(self._lock, self.path):
             yield
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secure_base.atomic_files import make_folder, write_new
 from secure_tls import own_list, pem, renewal, revocation
 from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued, trust_domain_of
 from secure_tls.errors import AuthorityError, TLSFileError
@@ -26,7 +27,7 @@ from secure_tls.outcome import FileState, Outcome
 from secure_tls.pairs import sole_run
 from secure_tls.revocation import Reason
 from secure_tls.spiffe import check_trust_domain
-from secure_tls.writing import make_folder, write_new
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,7 +101,8 @@ class CertificateFolder:
         """
         if trust_domain is not None:
             check_trust_domain(trust_domain)
-        make_folder(self._path)
+        with explained(self._path):
+            make_folder(self._path)
         with sole_run(self._path) as (locked, repaired):
             outcomes = self._complete(
                 orders, trust_domain=trust_domain, key_type=key_type, lifetime=lifetime
@@ -206,7 +208,8 @@ class CertificateFolder:
         self, order: Order, authority: Authority, key_type: KeyType, lifetime: timedelta
     ) -> None:
         leaf = self._leaf(order)
-        make_folder(leaf.certificate.parent)
+        with explained(leaf.certificate.parent):
+            make_folder(leaf.certificate.parent)
         key = self._key(leaf.key, key_type)
         issued = order.fill(authority, lifetime, key)
         self._write(leaf.certificate, issued.certificate_pem, secret=False)
@@ -220,7 +223,8 @@ class CertificateFolder:
         return pem.load_private_key(pem.read_secret(path, allow_readable=False), path)
 
     def _write(self, path: Path, data: bytes, *, secret: bool) -> bool:
-        created = write_new(path, data, secret=secret)
+        with explained(path):
+            created = write_new(path, data, secret=secret)
         if created:
             self._created.add(path)
         return created

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from secure_tls import writing
+from secure_base.atomic_files import replace
 from secure_tls.crl import ParsedList, parse_file
 from secure_tls.errors import RevocationListError, TLSFileError
 from secure_tls.layout import Layout, is_there
 from secure_tls.outcome import FileState, Outcome
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,5 +84,6 @@ def sign(
     Raises ``TLSFileError``.
     """
     crl = authority.crl([*current.crl, *new], number=current.number + 1)
-    writing.replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False)
+    with explained(layout.crl):
+        replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False, keep=True)
     return Outcome.of(layout.crl, FileState.RENEWED)

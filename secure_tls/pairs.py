@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secure_tls import files, pem, writing
+from secure_base.atomic_files import sync_folder, write_draft
+from secure_tls import files, pem
 from secure_tls.errors import TLSFileError
 from secure_tls.layout import LEAF_FOLDERS
 from secure_tls.outcome import FileState, Outcome
+from secure_tls.writing import explained, sole_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,14 +30,14 @@ def replace_pair(
     """Replace both files; only under the folder's lock. Raises ``TLSFileError``."""
     drafts = {key: _draft(key), certificate: _draft(certificate)}
     try:
-        writing.write_draft(drafts[key], key, private_key_pem, secret=True)
-        writing.write_draft(drafts[certificate], certificate, certificate_pem, secret=False)
-        writing.sync_folder(key.parent)
-    except (OSError, TLSFileError) as error:
+        with explained(key):
+            write_draft(drafts[key], private_key_pem, secret=True, keep=key)
+        with explained(certificate):
+            write_draft(drafts[certificate], certificate_pem, secret=False, keep=certificate)
+            sync_folder(key.parent)
+    except TLSFileError:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise writing.unwritable(certificate, error) from error
         raise
     _put_in_place(drafts)
 
@@ -47,7 +49,7 @@ def sole_run(folder: Path, *, needs_lock: bool = False) -> Iterator[tuple[bool, 
     Without a lock nothing is completed, since another run could be at it. Raises
     ``TLSFileError``, with ``needs_lock`` also ``no_locks``.
     """
-    with writing.sole_writer(folder) as locked:
+    with sole_writer(folder) as locked:
         if needs_lock and not locked:
             raise TLSFileError(
                 "no_locks",
@@ -86,15 +88,11 @@ def _belong_together(certificate: Path, key: Path) -> bool:
 
 def _put_in_place(drafts: dict[Path, Path]) -> None:
     for path, draft in drafts.items():
-        try:
+        with explained(path):
             draft.replace(path)
-        except OSError as error:
-            raise writing.unwritable(path, error) from error
     for folder in {path.parent for path in drafts}:
-        try:
-            writing.sync_folder(folder)
-        except OSError as error:
-            raise writing.unwritable(folder, error) from error
+        with explained(folder):
+            sync_folder(folder)
 
 
 def _draft(path: Path) -> Path:

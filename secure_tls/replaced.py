@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from secure_tls import pem, writing
+from secure_base.atomic_files import replace
+from secure_tls import pem
 from secure_tls.layout import Layout, is_there
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +35,8 @@ def remember(layout: Layout, certificates: Sequence[x509.Certificate]) -> None:
     now = layout.clock()
     valid = [c for c in both.values() if c.not_valid_after_utc.timestamp() >= now]
     if valid:
-        data = b"".join(map(pem.encode, valid))
-        writing.replace(layout.replaced, data, secret=False)
+        with explained(layout.replaced):
+            replace(layout.replaced, b"".join(map(pem.encode, valid)), secret=False, keep=True)
     else:
         layout.replaced.unlink(missing_ok=True)
 

@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secure_base.atomic_files import write_new
 from secure_tls import Authority
 from secure_tls.folder import CertificateFolder, Order
-from secure_tls.writing import write_new
 
 
 @pytest.fixture

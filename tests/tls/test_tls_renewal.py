@@ -10,18 +10,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from test_tls_folder import assert_refused, state
 
+from secure_base.atomic_files import write_new
 from secure_tls import (
     Authority,
     AuthorityError,
     KeyType,
     TLSFileError,
     read_server_files,
-    writing,
 )
 from secure_tls.check import check_folder
 from secure_tls.folder import CertificateFolder, Order
 from secure_tls.outcome import FileState
-from secure_tls.writing import write_new
 
 NOW = 1_800_000_000
 DAY = 86400
@@ -75,7 +74,7 @@ def authority_of(certs, *, now=NOW):
 def assert_is_whole(certs, *, now=NOW) -> None:
     """Every certificate has its own key, and nothing else is wrong with any file."""
     assert [f for f in check_folder(certs, now=now) if f.problems] == []
-    assert not list(certs.rglob(".secure-certs-*"))
+    assert not list(certs.rglob(".secure-*"))
 
 
 @pytest.mark.parametrize(("days", "due"), [(19, False), (21, True), (29, True), (40, True)])
@@ -334,7 +333,7 @@ def test_without_locks_nothing_is_replaced(certs, monkeypatch):
     def no_locks(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(writing.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     before = state(certs)
     assert_refused("no_locks", folder(certs).renew, ["billing"])
     assert_refused("no_locks", folder(certs).revoke, "billing")

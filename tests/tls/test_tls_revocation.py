@@ -250,7 +250,7 @@ def test_where_the_list_cannot_be_signed_anew_a_run_says_so(certs, monkeypatch, 
     if lock:
         (certs / "ca.key").unlink()
     else:
-        monkeypatch.setattr("secure_tls.writing.fcntl.flock", no_locks)
+        monkeypatch.setattr("fcntl.flock", no_locks)
     before = state(certs)
     for outcomes in (
         folder(certs, now=HALF).generate(ORDERS),
@@ -318,4 +318,4 @@ def test_O7_a_list_is_whole_wherever_a_run_is_killed(tmp_path):
         assert (number(path), len(serials(path))) in {(1, 0), (2, 1)}
         folder(path).revoke("billing")
         assert (number(path), len(serials(path))) == (2, 1)
-        assert not list(path.rglob(".secure-certs-*"))
+        assert not list(path.rglob(".secure-*"))

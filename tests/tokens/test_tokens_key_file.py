@@ -302,7 +302,7 @@ def killed_at(line, step):
         def trace(frame, event, argument):
             nonlocal left
             code = frame.f_code
-            if not (code.co_filename.endswith("writing.py") or code.co_name in ("change", "_make")):
+            if not (code.co_filename.endswith("atomic_files.py") or code.co_name in ("change", "_make")):
                 return None  # nothing is written there
             if event == "line":
                 left -= 1
