@@ -4,7 +4,7 @@ import re
 
 import grpc
 
-from secure_client.cli.output import escaped
+from secure_base.terminal import escape
 from secure_client.cli.probe import probe
 from secure_client.cli.state import RunState
 from secure_client.connection_settings import ConnectionSettings
@@ -119,6 +119,6 @@ def _who(state: RunState) -> str:
 
 
 def _said(error: CallError) -> str:
-    said = escaped(error.details).strip()
-    reason = f" [{escaped(error.reason)}]" if error.reason else ""
+    said = escape(error.details).strip()
+    reason = f" [{escape(error.reason)}]" if error.reason else ""
     return f" The server says: {said}{reason}" if said else reason

@@ -8,8 +8,9 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_base.terminal import print_fields
 from secure_client.cli.failures import explain
-from secure_client.cli.output import as_json, complain, fields_of, line, moment, note, record
+from secure_client.cli.output import as_json, complain, fields_of, line, moment, note
 from secure_client.cli.secrets import read_new_password, read_password
 from secure_client.cli.state import RunState, state_of
 from secure_client.errors import CallError, SessionEndedError
@@ -124,7 +125,7 @@ def whoami(ctx: typer.Context) -> None:
             ("token", token.token_id),
             ("token ends", _ends(token.expire_time)),
         ]
-    record([(name, value) for name, value in fields if value])
+    print_fields([(name, value) for name, value in fields if value])
 
 
 def token(ctx: typer.Context) -> None:

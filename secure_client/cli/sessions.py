@@ -7,7 +7,8 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client.cli.output import as_json, fields_of, moment, note, table
+from secure_base.terminal import print_table
+from secure_client.cli.output import as_json, fields_of, moment, note
 from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
 from secure_client.errors import NotLoggedInError
@@ -40,8 +41,8 @@ def list_sessions(
     if state.as_json:
         as_json([fields_of(session) for session in found])
         return
-    table(
-        ("session", "", "client", "created", "last used", "ends"),
+    print_table(
+        ("SESSION", "", "CLIENT", "CREATED", "LAST USED", "ENDS"),
         (
             (
                 session.name.rpartition("/")[2],

@@ -6,7 +6,8 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client.cli.output import as_json, fields_of, line, moment, note, table
+from secure_base.terminal import print_table
+from secure_client.cli.output import as_json, fields_of, line, moment, note
 from secure_client.cli.secrets import read_lines
 from secure_client.cli.sessions import revoke_session
 from secure_client.cli.state import RunState, UsageProblem, state_of
@@ -171,7 +172,8 @@ def introspect(
             else:
                 rows.append(_row(answer))
     if not state.as_json:
-        table(("#", "active", "subject", "roles", "scopes", "client", "token", "ends"), rows)
+        heads = ("#", "ACTIVE", "SUBJECT", "ROLES", "SCOPES", "CLIENT", "TOKEN", "ENDS")
+        print_table(heads, rows)
 
 
 def keys(ctx: typer.Context) -> None:

@@ -17,9 +17,9 @@ import pytest
 from client_seen import until
 
 from secure_api.users.v1 import user_service_pb2
+from secure_base.terminal import escape
 from secure_client.cli import main
 from secure_client.cli.app import _hoisted
-from secure_client.cli.output import escaped
 from secure_client.cli.rows import read_rows
 from secure_client.cli.secrets import random_password
 from secure_client.cli.state import UsageProblem
@@ -385,7 +385,7 @@ def test_C6_the_session_stays_with_its_target(logged_in, running):
 
 
 def test_texts_of_the_server_are_escaped():
-    assert escaped("a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本") == (
+    assert escape("a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本") == (
         r"a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本"
     )
 
