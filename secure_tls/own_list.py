@@ -1,7 +1,6 @@
 """The revocation list that a folder's own authority signs, and that every run keeps fresh.
 
-A list past its end is not to be relied on, so an authority must not fall silent only because there
-is nobody to revoke.
+Servers may refuse a list past its end, so it is re-signed even where nothing is revoked.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def load(layout: Layout) -> ParsedList:
 
 
 def keep_fresh(layout: Layout, *, locked: bool) -> Outcome:
-    """Sign the list anew when half of its life is over; a note says where that is not possible.
+    """Re-sign the list after half of its lifetime; a note says why where that is impossible.
 
     Raises ``TLSFileError`` where the authority cannot be read or the list cannot be written.
     """

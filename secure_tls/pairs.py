@@ -1,8 +1,8 @@
 """A certificate and its key, replaced together although they are two files.
 
-Both drafts are on the disk before the first file is replaced, and the two renames follow each
-other at once. Where a run was killed between them one draft is left, and it belongs to the file
-that was replaced: the next run finds that out and completes the pair, without the authority's key.
+Both drafts are on the disk before the first rename, and the second rename follows at once. A run
+killed between the two leaves one draft, which matches the replaced file: the next run notices and
+completes the pair, without the authority's key.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def replace_pair(
 
 @contextmanager
 def sole_run(folder: Path, *, needs_lock: bool = False) -> Iterator[tuple[bool, list[Outcome]]]:
-    """Be the only run in the folder; yields whether so, and which pairs had to be completed.
+    """Lock the folder; yields whether it is locked, and which pairs had to be completed.
 
-    Without a lock nothing is completed, since another run could be at it. Raises
+    Without a lock nothing is completed: another run could be writing. Raises
     ``TLSFileError``, with ``needs_lock`` also ``no_locks``.
     """
     with sole_writer(folder) as locked:
@@ -66,7 +66,7 @@ def _complete(folder: Path) -> list[Outcome]:
     for draft in sorted(draft for place in places for draft in place.glob(f"{_PREFIX}*")):
         path = draft.with_name(draft.name.removeprefix(_PREFIX))
         certificate, key = path.with_suffix(".pem"), path.with_suffix(".key")
-        # Named by its own path is what was replaced, by its draft what was not.
+        # The replaced file has its own name, the other one its draft's.
         pair = (draft, key) if path == certificate else (certificate, draft)
         if _belong_together(*pair):
             _put_in_place({path: draft})

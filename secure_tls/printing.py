@@ -26,7 +26,7 @@ def complain(message: str) -> None:
 
 
 def print_outcomes(folder: Path, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
-    """Print what a run made of the files of a folder."""
+    """Print what a run did with the files of a folder."""
     if as_json:
         _print_json({"files": [_outcome_object(folder, outcome) for outcome in outcomes]})
         return
@@ -49,7 +49,7 @@ def print_check(folder: Path, findings: Sequence[FileFinding], *, as_json: bool)
 
 
 def print_all(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -> None:
-    """Print what ``print_check`` does, with numbers, keys and dates, and all that is revoked."""
+    """As ``print_check``, with serial numbers, keys and dates, and the revoked certificates."""
     entries = [entry for finding in findings for entry in finding.revoked]
     owners = {f.serial: f.who for f in findings if f.serial is not None}
     if as_json:

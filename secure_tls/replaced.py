@@ -1,7 +1,7 @@
-"""The certificates that were renewed and are still valid, which ``replaced.pem`` remembers.
+"""``replaced.pem``: the certificates that renewals replaced and that are still valid.
 
-Both a new certificate and the one before it are good until that ends: whoever revokes a client
-means both, and the folder has only the new one in the client's place.
+The old certificate stays valid until it expires, so revoking a client must revoke it too; the
+client's own file holds only the new one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load(layout: Layout) -> list[x509.Certificate]:
 
 
 def remember(layout: Layout, certificates: Sequence[x509.Certificate]) -> None:
-    """Add these and drop what has expired; only under the folder's lock.
+    """Add these and drop the expired ones; only under the folder's lock.
 
     Raises ``TLSFileError``.
     """
