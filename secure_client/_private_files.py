@@ -1,4 +1,4 @@
-"""Files that nobody else may read: written whole or not at all, refused when others could have."""
+"""The user's private files: mode 0600, written atomically, refused if other users could read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOCK_PATIENCE = 30.0
 def read_private(path: Path, *, forbidden: int = 0o077) -> bytes | None:
     """The contents, or None where there is no such file.
 
-    Raises ``ProfileError`` if it is somebody else's, or has a mode bit in ``forbidden``.
+    Raises ``ProfileError`` if another user owns it, or it has a mode bit in ``forbidden``.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""``users import`` and ``users watch``: the streams."""
+"""``users import`` and ``users watch``."""
 
 import logging
 from typing import Annotated
@@ -21,7 +21,7 @@ from secure_client.users import watch_users
 _IMPORT = 30.0
 _IMPORT_EACH = 0.05
 
-# With these there is nothing to go on from.
+# After these the watch cannot be resumed.
 _NO_PLACE = frozenset({grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT})
 
 _CHANGES = {
@@ -78,7 +78,7 @@ def watch(
 ) -> None:
     """Print changes of users as they happen.
 
-    One a line, until Ctrl-C or the end of the session, which show how to go on from there.
+    One a line, until Ctrl-C or the end of the session; then it prints how to resume.
     """
     state = state_of(ctx)
     token = resume

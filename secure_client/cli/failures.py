@@ -13,7 +13,7 @@ from secure_client.errors import CallError, ClientError
 # What gRPC and OpenSSL say about a failed connection, and what it means.
 _CONNECTING = {
     "certificate has expired": (
-        "The certificate of {target} has expired: whoever runs the server must renew it."
+        "The certificate of {target} has expired: its operator must renew it."
     ),
     "certificate is not yet valid": (
         "The certificate of {target} is not valid yet: check the clocks of both machines."
@@ -24,7 +24,7 @@ _CONNECTING = {
     ),
     "CERTIFICATE_VERIFY_FAILED": (
         "The certificate of {target} was not issued by the CA in {ca}: give the server's CA with "
-        "--ca. If that is the right CA, somebody else is answering."
+        "--ca. If that is the right CA, another server is answering."
     ),
     "WRONG_VERSION_NUMBER": "{target} does not speak TLS: check the port.",
     "Connection refused": (
@@ -42,7 +42,7 @@ _CONNECTING = {
     ),
 }
 
-# gRPC's words for a connection that did not come about, as against a server's own UNAVAILABLE.
+# gRPC's texts for a failed connection; any other UNAVAILABLE comes from the server.
 _NOT_CONNECTED = re.compile(
     "all backends|all addresses|Socket closed|Connection reset|Broken pipe|End of TCP stream"
 )

@@ -12,17 +12,17 @@ from secure_base.terminal import escape
 
 
 def line(text: str) -> None:
-    """Print one line at once: somebody may be waiting for it."""
+    """Print one line and flush it: a program may be waiting for it."""
     print(escape(text), flush=True)  # noqa: T201 - the output of the command
 
 
 def as_json(value: Any) -> None:
-    """Print one JSON document on one line, in ASCII: escapes take care of control characters."""
+    """Print one JSON document on one line, in ASCII, with control characters escaped."""
     print(json.dumps(value), flush=True)  # noqa: T201 - the output of the command
 
 
 def note(text: str) -> None:
-    """Tell the person, not the pipe."""
+    """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the output of the command
 
 
@@ -32,7 +32,7 @@ def complain(text: str) -> None:
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """A message as JSON knows it, under the names of the ``.proto`` file, nothing left out."""
+    """A message as JSON, with all fields, named as in the ``.proto`` file."""
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

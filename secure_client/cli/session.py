@@ -39,10 +39,10 @@ def login(
     password_file: PasswordFile = None,
     new_password_file: NewPasswordFile = None,
 ) -> None:
-    """Open a session, and remember how this server was reached."""
+    """Open a session, and save the connection settings in the profile."""
     state = state_of(ctx)
     user = user.removeprefix("users/")
-    # What is wrong with the settings is said before anybody types a password.
+    # Report wrong settings before the user types a password.
     connection = state.connection
     connection.open().close()
     password = read_password(password_file, f"Password of {user}: ", "--password-file")
@@ -87,7 +87,7 @@ def logout(ctx: typer.Context) -> None:
         with state.channel() as channel:
             TokenServiceStub(channel).Logout(token_service_pb2.LogoutRequest())
     except SessionEndedError:
-        # It is over already: nothing is left to end there.
+        # The session has ended already.
         pass
     except CallError as error:
         if error.code is not grpc.StatusCode.UNAUTHENTICATED:

@@ -36,9 +36,9 @@ def issue(
         typer.Option(help="A scope wanted; repeat it for more. All that are granted if absent."),
     ] = None,
 ) -> None:
-    """Print a workload's access token, got by the client certificate alone."""
+    """Print an access token for the workload that this client certificate names."""
     state = state_of(ctx)
-    # Said by its own name first: a wrong file is a local problem.
+    # Read first: a wrong file is a local problem, with exit status 2.
     state.connection.open().close()
     token = WorkloadTokenSource(state.connection, scope or ()).token()
     if state.as_json:
@@ -84,8 +84,8 @@ def revoke(
         ),
     ] = None,
 ) -> None:
-    """Revoke a token, or all that a session, a user or a client has: one's own, or with the role
-    admin anybody's.
+    """Revoke a token, or all of a session, a user or a client: your own, or with the role admin
+    any user's.
     """
     state = state_of(ctx)
     given = [each for each in (token, jti, session, user, client) if each is not None]

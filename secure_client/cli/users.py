@@ -175,9 +175,9 @@ def password(
     password_file: PasswordFile = None,
     new_password_file: NewPasswordFile = None,
 ) -> None:
-    """Change one's own password.
+    """Change your own password.
 
-    All one's other sessions end.
+    Your other sessions end.
     """
     state = state_of(ctx)
     session = state.session()

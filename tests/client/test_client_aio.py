@@ -508,7 +508,7 @@ def test_illegal_metadata_is_refused_before_the_call_and_without_its_value(world
             with pytest.raises(ValueError, match="metadata key") as caught:
                 await call(channel, kind, metadata=(pair,))
             assert "hunter2" not in str(caught.value)
-            assert not channel._lines.current.busy()
+            assert not channel._rotation.current.busy()
         assert echo.calls == []
 
     asyncio.run(main())
@@ -534,7 +534,7 @@ def test_a_request_that_cannot_be_sent_ends_with_an_error(world):
             begun = method(channel, "unary_unary", lambda _: "no bytes")(b"")
             with pytest.raises(TypeError):
                 await begun
-            assert not channel._lines.current.busy()
+            assert not channel._rotation.current.busy()
         assert echo.calls == []
 
     asyncio.run(main())

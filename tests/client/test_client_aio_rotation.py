@@ -33,7 +33,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, kind):
             echo.gate = asyncio.Event()
             in_flight = asyncio.create_task(call(channel, kind))
             await echo.waiting.wait()
-            old = channel._lines.current
+            old = channel._rotation.current
 
             world.client()
             await channel.look()
@@ -99,10 +99,10 @@ def test_C7_a_half_replaced_pair_is_not_used(world):
 def test_C7_the_files_are_looked_at_also_while_there_are_no_calls(world, often):
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client()
             await until_closed(old.channel)
-            assert channel._lines.current is not old
+            assert channel._rotation.current is not old
 
     asyncio.run(main())
 
@@ -181,15 +181,15 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
 
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client()
             for _ in range(3):
                 await channel.look()
-                assert channel._lines.current is old
+                assert channel._rotation.current is old
             # It waits longer and longer; here nobody does.
             channel._files._clock = Clock(elapsed=lambda: float("inf"))
             await channel.look()
-            assert channel._lines.current is not old
+            assert channel._rotation.current is not old
         assert caplog.text.count("RuntimeError") == 1
         assert "hunter2" not in caplog.text
 
@@ -200,11 +200,11 @@ def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, c
     async def main():
         async with serving(world) as (echo, connect), connect() as channel:
             await call(channel, "unary_unary")
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client("alice", Authority.create("example.org").issue_client("alice"))
             await channel.look()
             await channel.look()
-            assert channel._lines.current is old
+            assert channel._rotation.current is old
             await call(channel, "unary_unary")
             world.client()
             await channel.look()
@@ -227,12 +227,12 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
         async with serving(world) as (echo, connect), connect(tokens=AtOnce()) as channel:
             await call(channel, "unary_unary")
             for _ in range(5):
-                line = channel._lines.current
+                line = channel._rotation.current
                 issued = world.authority.issue_client("alice")
                 # The certificate last: with the key alone there is no pair to take up.
                 (world.folder / "alice.key").write_bytes(issued.private_key_pem)
                 (world.folder / "alice.pem").write_bytes(issued.certificate_pem)
-                while channel._lines.current is line:
+                while channel._rotation.current is line:
                     for kind in KINDS:
                         await call(channel, kind)
             await call(channel, "unary_unary")
@@ -249,7 +249,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
 def test_no_call_is_counted_for_ever(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Fixed()) as channel:
-            line = channel._lines.current
+            line = channel._rotation.current
             for kind in KINDS:
                 await call(channel, kind)
                 echo.refused = {"Bearer token-a"}

@@ -144,7 +144,7 @@ def test_C7_no_call_fails_while_certificates_are_renewed(home, caller, often, lo
         assert connections(home.port) > home.own_connections() + 1
         questions.put(None)
         assert list(stream) == []
-        until(lambda: len(channel._lines.all()) == 1)
+        until(lambda: len(channel._rotation.all()) == 1)
         until(lambda: connections(home.port) == home.own_connections() + 1)
     seen.judge(log, RENEWALS + 1)
 
@@ -186,14 +186,14 @@ def test_C7_no_call_fails_while_the_authority_is_replaced_on_both_sides(
             replace(folder / "clients/workload.key", issued.private_key_pem)
             replace(folder / "clients/workload.pem", issued.certificate_pem)
             seen.wait_for_another(known)
-            until(lambda: len(channel._lines.all()) == 1)
+            until(lambda: len(channel._rotation.all()) == 1)
             issued = successor.issue_server("server", ["localhost"], [ip_address("127.0.0.1")])
             replace(root / "server.key", issued.private_key_pem)
             replace(root / "server.pem", issued.certificate_pem)
             wait_for_server(3)
             replace(folder / "ca.pem", new)
             until(lambda: trusted(new))
-            until(lambda: len(channel._lines.all()) == 1)
+            until(lambda: len(channel._rotation.all()) == 1)
             replace(root / "ca.pem", new)
             wait_for_server(4)
             count = len(seen.thumbprints)
@@ -235,7 +235,7 @@ def test_C7_no_call_fails_on_asyncio_while_certificates_are_renewed(home, caller
             await asyncio.gather(*callers)
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
-            await asyncio.to_thread(until, lambda: len(channel._lines.all()) == 1)
+            await asyncio.to_thread(until, lambda: len(channel._rotation.all()) == 1)
 
     asyncio.run(main())
     seen.judge(log, RENEWALS + 1)

@@ -61,9 +61,9 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running)
 
 def test_C7_the_files_are_watched_whether_there_are_calls_or_not(world, running, often):
     with open_channel(world, running) as channel:
-        before = channel._lines.current
+        before = channel._rotation.current
         world.client()
-        until(lambda: channel._lines.current is not before)
+        until(lambda: channel._rotation.current is not before)
         assert subject(channel).encode() == (world.folder / "alice.pem").read_bytes()
 
 
@@ -138,11 +138,11 @@ def test_C7_a_half_replaced_pair_is_not_used(world, running):
 
 def test_files_that_are_only_touched_change_nothing(world, running):
     with open_channel(world, running) as channel:
-        line = channel._lines.current
+        line = channel._rotation.current
         os.utime(world.ca)
         assert channel._files.changed()
         channel.look()
-        assert channel._lines.current is line
+        assert channel._rotation.current is line
         assert not channel._files.changed()
 
 
@@ -249,10 +249,10 @@ def test_an_expired_certificate_is_replaced_unproven(world, running):
         far = Clock(lambda: time.time() + 10**9)
         world.client("alice", stranger(world))
         channel.look()
-        kept = channel._lines.current
+        kept = channel._rotation.current
         channel._files._clock = far
         channel.look()
-        assert channel._lines.current is not kept
+        assert channel._rotation.current is not kept
 
 
 # Authorities
@@ -290,10 +290,10 @@ def test_C7_another_ca_alone_asks_for_no_other_token(world, running):
     source = Renewing()
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
-        line = channel._lines.current
+        line = channel._rotation.current
         world.ca.write_bytes(world.authority.certificate_pem + b"\n")
         channel.look()
-        assert channel._lines.current is not line
+        assert channel._rotation.current is not line
         subject(channel)
     assert [sent for _, sent in running.service.calls] == [["Bearer token-0"]] * 2
 
@@ -475,19 +475,19 @@ def clients():
 def test_old_lines_leave_nothing_behind(world, running, often):
     with open_channel(world, running, host="127.0.0.1", tokens=Renewing()) as channel:
         subject(channel)
-        lines = weakref.WeakSet([channel._lines.current])
+        lines = weakref.WeakSet([channel._rotation.current])
         threads = clients()
         for _ in range(8):
-            before, requests = channel._lines.current, Requests()
+            before, requests = channel._rotation.current, Requests()
             stream = TokenServiceStub(channel).Introspect(requests)
             world.client()
-            until(lambda before=before: channel._lines.current is not before)
-            lines.add(channel._lines.current)
+            until(lambda before=before: channel._rotation.current is not before)
+            lines.add(channel._rotation.current)
             subject(channel)
             requests.end()
             assert list(stream) == []
         del before, stream
-        until(lambda: len(channel._lines.all()) == 1)
+        until(lambda: len(channel._rotation.all()) == 1)
         until(lambda: connections(running.port) == 1)
         until(lambda: clients() <= threads)
         until(lambda: (gc.collect(), len(lines))[1] == 1)
