@@ -41,7 +41,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, kind):
             later = asyncio.create_task(call(channel, kind))
             echo.gate.set()
             assert await asyncio.gather(in_flight, later) == [b"a b"] * 2
-            # What is out of date is closed once its last call has ended, and only then.
+            # The old channel is closed when its last call has ended, and not before.
             await until_closed(old.channel)
         before, after = echo.certificates
         assert before != after
@@ -127,7 +127,7 @@ def test_C8_a_disk_that_hangs_does_not_block_the_loop(world, monkeypatch):
             for _ in range(10):
                 await call(channel, "unary_unary")
             assert not looking.done()
-            # Whoever comes second waits for the first, and both see what it finds.
+            # The second caller waits for the first one's attempt, and both see its result.
             second = asyncio.create_task(channel.look())
             release.set()
             await asyncio.gather(looking, second)
@@ -160,7 +160,7 @@ def test_C8_a_token_that_is_long_in_coming_does_not_block_the_loop(world):
             release.set()
             await looking
             await call(channel, "unary_unary")
-        # Whoever calls meanwhile has the old certificate with its own token.
+        # Calls meanwhile have the old certificate and its token.
         assert len(set(echo.certificates[:11])) == 1
         assert echo.tokens == [["Bearer token-0"]] * 11 + [["Bearer token-1"]]
         assert echo.certificates[11] != echo.certificates[0]
@@ -186,7 +186,7 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
             for _ in range(3):
                 await channel.look()
                 assert channel._rotation.current is old
-            # It waits longer and longer; here nobody does.
+            # The pauses between attempts grow; this test does not wait for them.
             channel._files._clock = Clock(elapsed=lambda: float("inf"))
             await channel.look()
             assert channel._rotation.current is not old
@@ -196,7 +196,7 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
     asyncio.run(main())
 
 
-def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, caplog):
+def test_C7_a_certificate_that_the_server_does_not_take_is_not_used(world, caplog):
     async def main():
         async with serving(world) as (echo, connect), connect() as channel:
             await call(channel, "unary_unary")
@@ -217,7 +217,7 @@ def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, c
 
 def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, often):
     class AtOnce:
-        """Its tokens are bound to what is in the file now, and the file is ahead of the line."""
+        """Its tokens are bound to the file's certificate, which is newer than the channel's."""
 
         def token(self, *, refused=None):
             bound = thumbprint((world.folder / "alice.pem").read_bytes())
@@ -229,7 +229,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
             for _ in range(5):
                 line = channel._rotation.current
                 issued = world.authority.issue_client("alice")
-                # The certificate last: with the key alone there is no pair to take up.
+                # The certificate last: with only the key replaced, the pair does not match.
                 (world.folder / "alice.key").write_bytes(issued.private_key_pem)
                 (world.folder / "alice.pem").write_bytes(issued.certificate_pem)
                 while channel._rotation.current is line:

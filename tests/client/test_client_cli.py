@@ -146,18 +146,18 @@ def test_token_without_a_session_says_what_to_do(cli):
 
 
 def test_who_is_interrupted_while_the_session_is_renewed_keeps_it(cli, running):
-    """A refresh token works once: the answer with the next one is waited for."""
+    """A refresh token works once: the command waits for the answer with the next one."""
     running.service.lifetime = 1
     assert cli("login", "alice", "--password-file", "-", stdin="right\n")[0] == 0
     running.service.gate = threading.Event()
     with subprocess.Popen(
-        # Whoever runs the tests in the background may have SIGINT ignored.
+        # A background shell job ignores SIGINT.
         ["env", "--default-signal=INT", Path(sys.executable).with_name("secure-client"), "token"],
         stderr=subprocess.PIPE,
     ) as command:
         until(lambda: "Refresh" in running.service.names())
         command.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # it would be gone by now
+        time.sleep(0.2)  # otherwise it would have ended by now
         running.service.gate.set()
         _, err = command.communicate(timeout=30)
         assert command.returncode == 130
@@ -313,7 +313,7 @@ def test_a_session_that_is_refused(logged_in, running):
 
 def test_no_server(cli):
     with socket.socket() as taken:
-        # Bound and not listening: nobody else gets the port, and nobody answers.
+        # Bound and not listening: the port is taken, and no server answers.
         taken.bind(("127.0.0.1", 0))
         code, _, err = cli("--target", f"127.0.0.1:{taken.getsockname()[1]}", "keys")
     assert code == 1

@@ -1,4 +1,4 @@
-"""What is remembered of a client's certificate: by leaf and chain, for as long as it holds."""
+"""Cached verdicts on client certificates: by leaf and chain, while they hold."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def peers() -> Peers:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moments at which the judge was asked."""
+    """The times at which a certificate was judged."""
     moments: list[float] = []
     judge = module.judge_client
 
@@ -91,7 +91,7 @@ def test_M5_another_path_is_tried_when_one_has_ended(peers: Peers, judged: list[
     for day in range(0, 50, 5):
         expected = "" if day <= 40 else "issuer_dates"
         assert code_of(peers, both, ZERO + day * DAY) == expected, day
-    # At first, when the path that was found had ended, and when the last one had.
+    # At first, after the found path had expired, and after the last one had.
     days = [round((moment - ZERO) / DAY) for moment in judged]
     assert (days[0], days[-1], len(days) <= 3) == (0, 45, True)
 
@@ -104,13 +104,13 @@ def test_a_refusal_ends_when_a_certificate_becomes_valid(peers: Peers, judged: l
     assert len(judged) == 2
 
 
-def test_a_clock_that_goes_back_is_asked_anew(peers: Peers) -> None:
+def test_after_a_clock_step_back_it_is_judged_again(peers: Peers) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
     assert code_of(peers, ("mid",), ZERO - 6 * DAY) == "certificate_dates"
     assert code_of(peers, ("mid",), ZERO) == ""
 
 
-def test_new_trust_judges_anew(peers: Peers) -> None:
+def test_new_trust_is_judged_again(peers: Peers) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
     peers.trust = Trust(PKI.certificates(("acme",)))
     assert not peers.knows(transport("mid"), ZERO)

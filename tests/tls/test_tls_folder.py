@@ -1,4 +1,4 @@
-"""A folder is completed, never overwritten, and never left with half of anything."""
+"""A folder is completed, never overwritten, and never left with half a file or pair."""
 
 import os
 import subprocess
@@ -203,7 +203,7 @@ def test_O7_a_key_is_private_before_its_first_byte(tmp_path, monkeypatch):
 
 
 class Fault:
-    """Make the n-th step that reaches the disk fail, whichever it is."""
+    """Make the n-th step that reaches the disk fail."""
 
     STEPS = ("open", "fsync", "link", "unlink")
 
@@ -223,7 +223,7 @@ class Fault:
 
 
 def assert_holds_no_halves(path) -> None:
-    """Whatever is there is whole; a certificate never without its key."""
+    """Every file is whole; no certificate is without its key."""
     for file in path.rglob("*"):
         if file.suffix in {".pem", ".key"}:
             assert file.read_bytes().endswith(b"-----\n")
@@ -348,7 +348,7 @@ def test_O7_runs_at_once_agree_even_where_there_are_no_locks(tmp_path):
         assert_is_sound(tmp_path / str(number))
 
 
-def test_what_a_killed_run_left_is_swept_up(tmp_path):
+def test_drafts_of_a_killed_run_are_deleted(tmp_path):
     generate(tmp_path)
     leftover = tmp_path / "clients" / ".secure-draft-a.key-0123456789abcdef.tmp"
     leftover.write_bytes(b"half a key")
