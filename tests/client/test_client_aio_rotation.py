@@ -227,12 +227,12 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
         async with serving(world) as (echo, connect), connect(tokens=AtOnce()) as channel:
             await call(channel, "unary_unary")
             for _ in range(5):
-                line = channel._rotation.current
+                counted = channel._rotation.current
                 issued = world.authority.issue_client("alice")
                 # The certificate last: with only the key replaced, the pair does not match.
                 (world.folder / "alice.key").write_bytes(issued.private_key_pem)
                 (world.folder / "alice.pem").write_bytes(issued.certificate_pem)
-                while channel._rotation.current is line:
+                while channel._rotation.current is counted:
                     for kind in KINDS:
                         await call(channel, kind)
             await call(channel, "unary_unary")
@@ -249,7 +249,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
 def test_no_call_is_counted_for_ever(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Fixed()) as channel:
-            line = channel._rotation.current
+            counted = channel._rotation.current
             for kind in KINDS:
                 await call(channel, kind)
                 echo.refused = {"Bearer token-a"}
@@ -262,15 +262,15 @@ def test_no_call_is_counted_for_ever(world):
                 cancelled.add_done_callback(lambda _, ended=ended: ended.set())
                 assert cancelled.cancel()
                 await ended.wait()
-            assert not line.busy()
+            assert not counted.busy()
             world.client()
             await channel.look()
-            await until_closed(line.channel)
+            await until_closed(counted.channel)
 
     asyncio.run(main())
 
 
-def test_closing_ends_calls_in_flight_on_every_line(world):
+def test_closing_ends_calls_in_flight_on_every_channel(world):
     async def main():
         async with serving(world) as (echo, connect):
             channel = connect(tokens=Fixed())
@@ -313,7 +313,7 @@ def test_closing_with_grace_lets_calls_finish(world):
     asyncio.run(main())
 
 
-def test_closing_while_a_new_line_is_being_connected_ends_that(world):
+def test_closing_while_a_new_channel_is_being_connected_ends_that(world):
     async def main():
         with socket.create_server(("localhost", 0)) as silent:
             port = silent.getsockname()[1]
@@ -359,7 +359,7 @@ def test_a_channel_whose_loop_has_ended_is_not_watched_for_ever(world, often):
     assert channel not in WATCH._watched
 
 
-def test_the_state_is_that_of_the_line_for_new_calls(world):
+def test_the_state_is_that_of_the_channel_for_new_calls(world):
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
             assert channel.get_state() is grpc.ChannelConnectivity.IDLE

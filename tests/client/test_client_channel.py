@@ -229,7 +229,7 @@ def test_no_call_is_counted_for_ever(world, running):
         assert not channel._rotation.current.busy()
 
 
-def test_closing_ends_calls_in_flight_on_every_line(world, running):
+def test_closing_ends_calls_in_flight_on_every_channel(world, running):
     requests = Requests()
     channel = open_channel(world, running)
     stream = TokenServiceStub(channel).Introspect(requests)

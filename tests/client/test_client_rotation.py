@@ -138,11 +138,11 @@ def test_C7_a_half_replaced_pair_is_not_used(world, running):
 
 def test_files_that_are_only_touched_change_nothing(world, running):
     with open_channel(world, running) as channel:
-        line = channel._rotation.current
+        counted = channel._rotation.current
         os.utime(world.ca)
         assert channel._files.changed()
         channel.look()
-        assert channel._rotation.current is line
+        assert channel._rotation.current is counted
         assert not channel._files.changed()
 
 
@@ -290,10 +290,10 @@ def test_C7_another_ca_alone_asks_for_no_other_token(world, running):
     source = Renewing()
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
-        line = channel._rotation.current
+        counted = channel._rotation.current
         world.ca.write_bytes(world.authority.certificate_pem + b"\n")
         channel.look()
-        assert channel._rotation.current is not line
+        assert channel._rotation.current is not counted
         subject(channel)
     assert [sent for _, sent in running.service.calls] == [["Bearer token-0"]] * 2
 
@@ -428,7 +428,7 @@ def test_subscribers_to_the_state_follow_the_new_channel(world, running):
         assert channel._subscribers == []
 
 
-def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch, caplog):
+def test_a_look_that_breaks_keeps_the_channel(world, running, monkeypatch, caplog):
     def fail(files):
         files._tried = files._look()
         raise RuntimeError("hunter2")
@@ -472,17 +472,17 @@ def clients():
     return sum("ThreadPoolExecutor" not in each.name for each in threading.enumerate())
 
 
-def test_old_lines_leave_nothing_behind(world, running, often):
+def test_old_channels_leave_nothing_behind(world, running, often):
     with open_channel(world, running, host="127.0.0.1", tokens=Renewing()) as channel:
         subject(channel)
-        lines = weakref.WeakSet([channel._rotation.current])
+        seen = weakref.WeakSet([channel._rotation.current])
         threads = clients()
         for _ in range(8):
             before, requests = channel._rotation.current, Requests()
             stream = TokenServiceStub(channel).Introspect(requests)
             world.client()
             until(lambda before=before: channel._rotation.current is not before)
-            lines.add(channel._rotation.current)
+            seen.add(channel._rotation.current)
             subject(channel)
             requests.end()
             assert list(stream) == []
@@ -490,7 +490,7 @@ def test_old_lines_leave_nothing_behind(world, running, often):
         until(lambda: len(channel._rotation.all()) == 1)
         until(lambda: connections(running.port) == 1)
         until(lambda: clients() <= threads)
-        until(lambda: (gc.collect(), len(lines))[1] == 1)
+        until(lambda: (gc.collect(), len(seen))[1] == 1)
 
 
 def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
