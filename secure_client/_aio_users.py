@@ -66,7 +66,7 @@ async def _streams(
 
 async def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The counted channel for the next call: current files, and a valid token."""
-    await channel.look()
+    await channel.look_and_wait()
     counted = channel.counted_channel()
     try:
         await asyncio.to_thread(counted.prepare)

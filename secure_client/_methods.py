@@ -59,7 +59,7 @@ class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-ar
                 if (refused := counted.refused_token(before, error)) is None:
                     raise
         # The token may be bound to a certificate that was replaced within the last second.
-        self._owner.look(end - time.monotonic())
+        self._owner.look_and_wait(end - time.monotonic())
         with self._counted() as counted:
             counted.refuse(refused)
             try:

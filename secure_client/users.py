@@ -80,7 +80,7 @@ def _streams(
 
 def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The counted channel for the next call: current files, and a valid token."""
-    channel.look(PATIENCE)
+    channel.look_and_wait(PATIENCE)
     counted = channel.counted_channel()
     try:
         counted.prepare()
