@@ -180,7 +180,10 @@ BROKEN: dict[str, tuple[Prepare, str]] = {
         "others can read the passphrase",
     ),
     "no passphrase": (tokens('signing_key_passphrase_file = "none"\n'), "none: No such file"),
-    "a file for the state's folder": (replaced("state", "a file"), "is not a folder"),
+    "a file for the state's folder": (
+        replaced("state", "a file"),
+        "state/key.pem: Not a directory",
+    ),
     "a file above the state's folder": (
         lambda site: [site.write("file", ""), setattr(site, "state", "file/state")],
         "Not a directory",
@@ -314,11 +317,11 @@ def given_away(folder: Path) -> None:
 RIGHTS: dict[str, tuple[Prepare, str]] = {
     "a folder in which nothing can be made": (
         lambda site: site.write("state/.keep", "").parent.chmod(0o500),
-        "state/key.pem cannot be written (Permission denied",
+        "state/key.pem: Permission denied",
     ),
     "a folder that cannot be made": (
         lambda site: [site.config, site.folder.chmod(0o500)],
-        "state cannot be written (Permission denied",
+        "state/key.pem: Permission denied",
     ),
     "a store that cannot be made": (
         lambda site: [key(site), (site.folder / "state").chmod(0o500)],
