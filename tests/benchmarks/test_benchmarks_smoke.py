@@ -100,3 +100,17 @@ def test_the_load_writes_lengths_as_hpack_says(length):
             if not encoded[at - 1] & 0x80:
                 break
     assert value == length == len(encoded) - at
+
+
+def test_counting_instructions_needs_valgrind_and_says_so():
+    """With it a run takes minutes, so the suite has none."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.instructions"],
+        cwd=ROOT,
+        env={"PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "valgrind is missing, which counts them: install the package valgrind.\n"
