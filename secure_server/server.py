@@ -246,7 +246,6 @@ class Server:
             changes,
             cursors,
             issuer=tokens.issuer,
-            sessions_ended=revocations.refresh,
             stopping=self._stopping,
         )
         token_service = TokenService(

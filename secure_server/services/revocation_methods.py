@@ -68,7 +68,6 @@ class RevocationMethods(TokenServiceServicer):
         principal = current_principal()
         if principal.session_id and principal.issuer == self._issued_by:
             self._sessions.end(principal.session_id)
-            self._revocations.refresh()
         else:
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
@@ -111,7 +110,6 @@ class RevocationMethods(TokenServiceServicer):
 
     def _end(self, session_id: str, owner: str) -> Empty:
         self._sessions.end(session_id)
-        self._revocations.refresh()
         log_event("session revoked", user=owner, session=session_id)
         return Empty()
 
@@ -186,7 +184,6 @@ class RevocationMethods(TokenServiceServicer):
         if me is None or not principal.session_id:
             raise NoSessionError("The call's token belongs to no session: log in first.")
         ended = self._sessions.end_others(self._accounts.get(me).uid, principal.session_id)
-        self._revocations.refresh()
         log_event("other sessions revoked", user=me, session=principal.session_id, ended=ended)
         return pb.RevokeOtherSessionsResponse(ended_sessions=ended)
 
@@ -196,7 +193,6 @@ class RevocationMethods(TokenServiceServicer):
         ended = self._sessions.revoke_user(
             self._uid_of(name), Identity(self._issued_by, f"users/{name}")
         )
-        self._revocations.refresh()
         log_event("user revoked", user=name, ended=ended)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
@@ -214,7 +210,6 @@ class RevocationMethods(TokenServiceServicer):
                 "client_id", f"`client_id` must be a SPIFFE ID. {error}"
             ) from None
         ended = self._sessions.revoke_client(client_id)
-        self._revocations.refresh()
         log_event("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 

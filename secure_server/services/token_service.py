@@ -91,7 +91,6 @@ class TokenService(RevocationMethods):
         try:
             session = self._sessions.rotate(request.refresh_token, peer.spiffe_id or "")
         except SessionError as error:
-            self._revocations.refresh()  # misuse has ended the session
             log_event(
                 "refresh refused",
                 reason=error.code,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -55,16 +55,13 @@ class UserService(UserServiceServicer):
         cursors: Cursors,
         *,
         issuer: str,
-        sessions_ended: Callable[[], None],
         stopping: threading.Event,
     ) -> None:
         """``issuer`` is whose ``users/NAME`` is our user of that name; others may have users of the
-        same names. ``sessions_ended`` is called after what may have ended sessions, so that the
-        guard knows it before the caller does. ``stopping`` tells watchers that the server goes.
+        same names. ``stopping`` tells watchers that the server stops.
         """
         self._accounts = accounts
         self._issuer = issuer
-        self._sessions_ended = sessions_ended
         self._changes = changes
         self._cursors = cursors
         self._stopping = stopping
@@ -115,7 +112,6 @@ class UserService(UserServiceServicer):
             values["state"] = messages.state(request.user.state)
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
-        self._sessions_ended()
         log_event("user changed", user=name, fields=sorted(fields))
         return messages.user(account)
 
@@ -124,7 +120,6 @@ class UserService(UserServiceServicer):
         name = parse_resource_name(request.name)
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
-        self._sessions_ended()
         log_event("user deleted", user=name)
         return Empty()
 
@@ -144,7 +139,6 @@ class UserService(UserServiceServicer):
             request.new_password,
             keep_session=principal.session_id,
         )
-        self._sessions_ended()
         log_event("password changed", user=name, ended=ended)
         return pb.ChangePasswordResponse(ended_sessions=ended)
 

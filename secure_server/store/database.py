@@ -92,8 +92,9 @@ class Database:
         """The write transaction: it holds the write lock (``BEGIN IMMEDIATE``) from its start.
 
         Leaving the block commits; an exception rolls back. What it read stays true until the
-        commit, so checks made inside need no second look. Do slow work before, not inside; do not
-        nest. Raises ``StoreError``.
+        commit, so checks made inside need no second look. When the block is left, all that follow
+        the database in this process (``tailer``) have been told of the commit. Do slow work before,
+        not inside; do not nest. Raises ``StoreError``, and then nothing was committed.
         """
         self._check_open()
         # Threads that wait are threads that no read gets.
@@ -111,7 +112,7 @@ class Database:
             self._waiting.release()
             if not has_begun:
                 waited(time.monotonic() - begin)
-        self.tailer.wake()
+        self.tailer.look()
 
     @contextmanager
     def _turn(self) -> Iterator[float]:

@@ -196,7 +196,11 @@ class Revocations:
         return time.monotonic() - self._read_at <= self._max_staleness
 
     def start(self) -> None:
-        """Load the feed, then follow it in the background. Raises ``StoreError``."""
+        """Load the feed, then follow it. Raises ``StoreError``.
+
+        What a transaction of this process revokes is known here when ``Database.write`` returns,
+        and what another process revokes a moment after its commit.
+        """
         self._pruned_at = self._clock()  # only what is live is loaded
         self.refresh()
         self._unsubscribe = self._database.tailer.subscribe(self._on_look)
@@ -222,8 +226,8 @@ class Revocations:
         ``expires_at`` is when it ends by itself; where that is None, it is taken to be issued now
         and to live for ``lifetime`` seconds, the most that a token of this issuer may.
 
-        Known here when this returns, and to other processes a moment later. Nothing happens for
-        one that has ended, or again for the same. Raises ``StoreError``, and ``ValueError`` without
+        Known here when this returns, after ``start``, and to other processes a moment later.
+        Nothing happens for one that has ended, or again for the same. Raises ``StoreError``, and ``ValueError`` without
         an issuer or an ID.
         """
         now = self._clock()
@@ -233,12 +237,11 @@ class Revocations:
         with self._database.write() as connection:
             revocation = Revocation(issuer, RevocationKind.JTI, token_id)
             append(connection, revocation, expire_time=expire_time, now=now)
-        self.refresh()
 
     def refresh(self) -> None:
         """Read what is new in the feed. Raises ``StoreError``; what is known then stays.
 
-        Call it after a transaction of one's own that ended a session, to know at once.
+        After ``start``, every transaction of this process has done so when it returns.
         """
         with self._refreshing:
             now = self._clock()

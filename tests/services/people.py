@@ -18,7 +18,7 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_server.tokens.revocations import Revocations
+from secure_server.store.tailer import Tailer
 from support.house import DEADLINE, PASSWORD, Client, House, bearer
 
 
@@ -162,17 +162,17 @@ def newcomer(house: House, admin_token: str, *roles: str, called: str = "user") 
 
 
 def without_tailer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be known by following the database, only by whoever served the call.
+    """Have the tailer's thread look at no database, as if its interval were endless.
 
-    Otherwise "at the very next call" would hold by the tailer's speed alone.
+    What "the very next call" knows then, it knows by the transaction that wrote it.
     """
-    refresh = Revocations.refresh
+    look = Tailer.look
 
-    def unless_following(self: Revocations) -> None:
+    def unless_polling(self: Tailer) -> None:
         if threading.current_thread().name != "store-tailer":
-            refresh(self)
+            look(self)
 
-    monkeypatch.setattr(Revocations, "refresh", unless_following)
+    monkeypatch.setattr(Tailer, "look", unless_polling)
 
 
 def fresh(prefix: str) -> str:

@@ -138,10 +138,27 @@ def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocati
     assert finished[0] - committed_before < 1.0
 
 
-def test_a_transaction_of_this_process_is_noticed_without_asking(revocations, sessions):
-    opened = sessions.open("u1", "spiffe://x/y")
-    sessions.end(opened.session_id)
-    until(lambda: revocations.is_revoked(token(session_id=opened.session_id)))
+def test_u19_what_a_transaction_of_this_process_ends_is_known_when_it_returns(
+    revocations, sessions, database
+):
+    database.tailer._interval = 3600  # of which it waits the old one out at the most
+    for _ in range(20):
+        opened = sessions.open("u1", "spiffe://x/y")
+        sessions.end(opened.session_id)
+        assert revocations.is_revoked(token(session_id=opened.session_id))
+
+
+def test_u19_what_another_process_has_ended_is_known_here_when_it_is_ended_here_again(
+    revocations, sessions, database, url, clock
+):
+    """There is nothing new to write then, and the answer is the same promise."""
+    elsewhere = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    database.tailer._interval = 3600
+    for number in range(20):
+        elsewhere.revoke_token(ISSUER, f"t{number}", clock.now + 300)
+        revocations.revoke_token(ISSUER, f"t{number}", clock.now + 300)
+        assert revocations.is_revoked(token(f"t{number}"))
+    elsewhere._database.close()
 
 
 def test_a_new_process_loads_what_is_live_only(revocations, database, clock):
@@ -208,6 +225,7 @@ def test_what_is_committed_while_the_feed_is_loaded_is_known_after_the_load(
 ):
     """Right behind either of its two reads, and with no look of the tailer's to help."""
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    others.start()
     for number in range(100):
         others.revoke_token(ISSUER, f"early-{number}", clock.now + 300)
 
@@ -232,8 +250,8 @@ def test_what_is_committed_before_the_first_look_is_known_after_it(url, database
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
     others.revoke_token(ISSUER, "late", clock.now + 300)
     assert not loading.is_revoked(token("late"))
-    database.tailer.wake()
-    until(lambda: loading.is_revoked(token("late")))
+    database.tailer.look()
+    assert loading.is_revoked(token("late"))
     others._database.close()
 
 

@@ -325,17 +325,67 @@ def test_one_thread_serves_all_subscribers_and_ends_with_the_database(url):
     assert threading.active_count() == before
 
 
-def test_an_own_commit_wakes_the_tailer_at_once(database):
-    """The poll is made so slow here that only the wake-up can explain the answer."""
-    database.tailer._interval = 60
-    looks = threading.Semaphore(0)
-    database.tailer.subscribe(lambda changed: looks.release() if changed else None)
-    database.tailer.wake()
-    assert looks.acquire(timeout=10)
-    began = time.monotonic()
+@pytest.fixture
+def told(database):
+    """The threads that tell a subscriber of commits, none of which the tailer's own can be: it
+    looks once an hour.
+    """
+    database.tailer._interval = 3600
+    threads = []
+
+    def on_look(changed):
+        if changed:
+            threads.append(threading.current_thread())
+
+    database.tailer.subscribe(on_look)
+    database.tailer.look()
+    threads.clear()
+    return threads
+
+
+def test_a_commit_is_told_of_by_its_own_thread_before_the_transaction_returns(database, told):
     put(database, "a")
-    assert looks.acquire(timeout=10)
-    assert time.monotonic() - began < 10
+    assert told == [threading.current_thread()]
+
+
+def test_a_transaction_that_fails_is_not_told_of(database, told):
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        connection.execute(insert(settings).values(name="a", value=b""))
+        raise ZeroDivisionError
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "failure", [StoreUnavailableError("FAILED", "Not now."), ValueError("A bug.")], ids=repr
+)
+def test_a_commit_that_cannot_be_told_of_is_done_all_the_same(database, told, failure):
+    """And the next look tells of it, and of nothing twice."""
+    failures = [failure]
+    heard = []
+
+    def on_look(changed):
+        if changed and failures:
+            raise failures.pop()
+        heard.append(changed)
+
+    database.tailer.subscribe(on_look)
+    put(database, "a")
+    assert names(database) == {"a"}
+    assert heard == []
+    database.tailer.look()
+    database.tailer.look()
+    assert heard == [True, False]
+    assert len(told) == 1
+
+
+def test_a_commit_after_which_the_version_cannot_be_read_is_done_all_the_same(database, told):
+    """And the next look tells of it."""
+    database.version()
+    database._watch.close()  # each question to it is an error of SQLite's from now on
+    put(database, "a")
+    assert told == []
+    database.tailer.look()
+    assert len(told) == 1
 
 
 def test_files_without_rights_are_a_typed_error(tmp_path, url):

@@ -165,7 +165,7 @@ def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
     """Until it is replaced; its lines name no issuer."""
     database = Database.open(url)
     feed = Revocations(database, issuer=OURS, clock=lambda: 2000.0)
-    feed.refresh()
+    feed.start()
     with database.write() as connection:
         for row in (("jti", "stolen", None), ("user", "users/gone", 1000.0), ("jti", "", None)):
             connection.exec_driver_sql(REVOKED, row)
