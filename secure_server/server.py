@@ -41,6 +41,7 @@ from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from secure_server.tokens.sweeping import Sweeper
 from secure_server.users import Accounts, Changes, Passwords
@@ -221,19 +222,25 @@ class Server:
         sweeper = Sweeper(database, issuer=tokens.issuer, clock=self._clock)
         sweeper.start()
         self._undo.append(sweeper.close)
-        sessions = Sessions(
+        endings = SessionEndings(
             database,
             issuer=tokens.issuer,
             clock=self._clock,
             # Not the configured one: it may have been longer when a token was issued.
             access_token_lifetime=MAX_TOKEN_LIFETIME,
+            sweep=sweeper.wake,
+        )
+        sessions = Sessions(
+            database,
+            endings,
+            issuer=tokens.issuer,
+            clock=self._clock,
             idle_lifetime=tokens.session_idle_lifetime,
             absolute_lifetime=tokens.session_lifetime,
-            sweep=sweeper.wake,
         )
         passwords = Passwords()
         self._undo.append(passwords.close)
-        accounts = Accounts(database, passwords, clock=self._clock, end_sessions=sessions.end_all)
+        accounts = Accounts(database, passwords, clock=self._clock, end_sessions=endings.end_all)
         accounts.adopt_requests(tokens.issuer)
         changes = Changes(database, clock=self._clock)
         changes.start()
@@ -251,6 +258,7 @@ class Server:
         token_service = TokenService(
             accounts=accounts,
             sessions=sessions,
+            endings=endings,
             issuer=Issuer(
                 name=tokens.issuer,
                 audience=tokens.audience,

@@ -18,7 +18,9 @@ from secure_server.services.failures import InvalidRequestError, NotAllowedError
 from secure_server.services.messages import timestamp
 from secure_server.services.revocable import Revocable
 from secure_server.tokens.revocations import Revocations
-from secure_server.tokens.sessions import OpenSession, Sessions
+from secure_server.tokens.session import OpenSession
+from secure_server.tokens.session_endings import SessionEndings
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import ADMIN, Accounts
 from secure_server.users.errors import FailedPreconditionError, NotFoundError
 from secure_server.users.rules import is_user_name, parse_resource_name
@@ -50,6 +52,7 @@ class RevocationMethods(TokenServiceServicer):
         *,
         accounts: Accounts,
         sessions: Sessions,
+        endings: SessionEndings,
         revocable: Revocable,
         revocations: Revocations,
         cursors: Cursors,
@@ -58,6 +61,7 @@ class RevocationMethods(TokenServiceServicer):
         """``issuer`` is ours, whose ``users/NAME`` are our users."""
         self._accounts = accounts
         self._sessions = sessions
+        self._endings = endings
         self._revocable = revocable
         self._revocations = revocations
         self._cursors = cursors
@@ -67,7 +71,7 @@ class RevocationMethods(TokenServiceServicer):
     def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
         principal = current_principal()
         if principal.session_id and principal.issuer == self._issued_by:
-            self._sessions.end(principal.session_id)
+            self._endings.end(principal.session_id)
         else:
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
@@ -109,7 +113,7 @@ class RevocationMethods(TokenServiceServicer):
         return self._end(session.session_id, owner)
 
     def _end(self, session_id: str, owner: str) -> Empty:
-        self._sessions.end(session_id)
+        self._endings.end(session_id)
         log_event("session revoked", user=owner, session=session_id)
         return Empty()
 
@@ -183,14 +187,14 @@ class RevocationMethods(TokenServiceServicer):
         me = self._user_name(principal)
         if me is None or not principal.session_id:
             raise NoSessionError("The call's token belongs to no session: log in first.")
-        ended = self._sessions.end_others(self._accounts.get(me).uid, principal.session_id)
+        ended = self._endings.end_others(self._accounts.get(me).uid, principal.session_id)
         log_event("other sessions revoked", user=me, session=principal.session_id, ended=ended)
         return pb.RevokeOtherSessionsResponse(ended_sessions=ended)
 
     @answers
     def RevokeUser(self, request: pb.RevokeUserRequest, context: Any) -> pb.RevokeUserResponse:
         name = parse_resource_name(request.name)
-        ended = self._sessions.revoke_user(
+        ended = self._endings.revoke_user(
             self._uid_of(name), Identity(self._issued_by, f"users/{name}")
         )
         log_event("user revoked", user=name, ended=ended)
@@ -209,7 +213,7 @@ class RevocationMethods(TokenServiceServicer):
             raise InvalidRequestError(
                 "client_id", f"`client_id` must be a SPIFFE ID. {error}"
             ) from None
-        ended = self._sessions.revoke_client(client_id)
+        ended = self._endings.revoke_client(client_id)
         log_event("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 

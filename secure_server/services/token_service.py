@@ -20,10 +20,13 @@ from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
 from secure_server.services.revocable import Revocable
 from secure_server.services.revocation_methods import RevocationMethods
+from secure_server.tokens.errors import SessionError, SessionRefusedError
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.revocations import Revocations
-from secure_server.tokens.sessions import Session, SessionError, SessionRefusedError, Sessions
+from secure_server.tokens.session import Session
+from secure_server.tokens.session_endings import SessionEndings
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import Account, Accounts, UserError
 from secure_server.users.errors import NotFoundError
 from secure_server.users.rules import is_user_name
@@ -38,6 +41,7 @@ class TokenService(RevocationMethods):
         *,
         accounts: Accounts,
         sessions: Sessions,
+        endings: SessionEndings,
         issuer: Issuer,
         key_ring: Callable[[], KeyRing],
         verifier: LocalIssuerAuthenticator,
@@ -53,6 +57,7 @@ class TokenService(RevocationMethods):
         super().__init__(
             accounts=accounts,
             sessions=sessions,
+            endings=endings,
             revocable=Revocable(verifier, authenticators),
             revocations=revocations,
             cursors=cursors,

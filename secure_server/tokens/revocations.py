@@ -227,8 +227,8 @@ class Revocations:
         and to live for ``lifetime`` seconds, the most that a token of this issuer may.
 
         Known here when this returns, after ``start``, and to other processes a moment later.
-        Nothing happens for one that has ended, or again for the same. Raises ``StoreError``, and ``ValueError`` without
-        an issuer or an ID.
+        Nothing happens for one that has ended, or again for the same. Raises ``StoreError``, and
+        ``ValueError`` without an issuer or an ID.
         """
         now = self._clock()
         expire_time = (now + lifetime if expires_at is None else expires_at) + LEEWAY_SECONDS

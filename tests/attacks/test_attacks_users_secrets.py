@@ -32,7 +32,8 @@ from secure_server.guard import AuditEvent, Core
 from secure_server.guard.caller import Caller
 from secure_server.logs import set_up_logging
 from secure_server.tokens.issuer import AccessToken, Issuer
-from secure_server.tokens.sessions import Session, Sessions
+from secure_server.tokens.session import Session
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import records
 from support.forge import REMOVE
 from support.house import DEADLINE, PASSWORD, House, bearer, running_house

@@ -15,6 +15,7 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_server.services.introspection import _Inbox
 from secure_server.store import Database
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from support.door import wait_until
 from support.house import House
@@ -31,11 +32,12 @@ def add_sessions(house: House, admin: Person, user: Person, count: int) -> None:
     """Many at once, into the store: what is tested here is how they are listed."""
     uid = admin.get(user.resource).uid
     database = Database.open(house.config.store.url)
+    issuer = house.config.tokens.issuer
     sessions = Sessions(
         database,
-        issuer=house.config.tokens.issuer,
+        SessionEndings(database, issuer=issuer, clock=time.time, access_token_lifetime=600),
+        issuer=issuer,
         clock=time.time,
-        access_token_lifetime=600,
         idle_lifetime=86400,
         absolute_lifetime=86400,
     )

@@ -32,13 +32,12 @@ database.close()
 REVOKER = """
 import sys
 from secure_server.store import Database
-from secure_server.tokens.sessions import Sessions
-sessions = Sessions(Database.open(sys.argv[1]), issuer="https://us.example.org",
-                    clock=lambda: 1_800_000_000.0,
-                    access_token_lifetime=300.0, idle_lifetime=1.0, absolute_lifetime=1.0)
+from secure_server.tokens.session_endings import SessionEndings
+endings = SessionEndings(Database.open(sys.argv[1]), issuer="https://us.example.org",
+                         clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0)
 number = 0
 while True:
-    sessions.revoke_client(f"spiffe://x/{number}")
+    endings.revoke_client(f"spiffe://x/{number}")
     print(number, flush=True)
     number += 1
 """
@@ -139,12 +138,12 @@ def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocati
 
 
 def test_u19_what_a_transaction_of_this_process_ends_is_known_when_it_returns(
-    revocations, sessions, database
+    revocations, sessions, endings, database
 ):
     database.tailer._interval = 3600  # of which it waits the old one out at the most
     for _ in range(20):
         opened = sessions.open("u1", "spiffe://x/y")
-        sessions.end(opened.session_id)
+        endings.end(opened.session_id)
         assert revocations.is_revoked(token(session_id=opened.session_id))
 
 
@@ -268,10 +267,12 @@ def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
     assert len(revocations.snapshot) == 60
 
 
-def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocations, clock):
+def test_a_user_is_revoked_with_all_that_was_issued_until_now(
+    sessions, endings, revocations, clock
+):
     clock.now += 0.5
     opened, theirs = sessions.open("u1", "spiffe://x/y"), sessions.open("u2", "spiffe://x/y")
-    assert sessions.revoke_user("u1", Identity(ISSUER, "users/u1")) == 1
+    assert endings.revoke_user("u1", Identity(ISSUER, "users/u1")) == 1
     revocations.refresh()
     for held in (token("t"), token("t", "unknown"), token("t", client="other")):
         assert revocations.is_revoked(held)
@@ -285,23 +286,25 @@ def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocati
         assert not revocations.is_revoked(good)
 
 
-def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(sessions, revocations, clock):
+def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(endings, revocations, clock):
     """What is issued after each time is of the next second: more than that no door lets pass."""
     for _ in range(9):  # of this second, and of eight to come
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
     with pytest.raises(RevokedTooOftenError, match="Wait 8 seconds"):
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
     revocations.refresh()
     ahead = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y") + 1 - clock.now
     assert 0 < ahead < LEEWAY
     clock.now += 8
-    sessions.revoke_client("spiffe://x/y")
+    endings.revoke_client("spiffe://x/y")
 
 
-def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions, revocations):
+def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(
+    sessions, endings, revocations
+):
     mine, other = "spiffe://x/laptop", "spiffe://x/desktop"
     at_mine, at_other = sessions.open("u1", mine), sessions.open("u1", other)
-    assert sessions.revoke_client(mine) == 1
+    assert endings.revoke_client(mine) == 1
     revocations.refresh()
     assert revocations.is_revoked(token(client=mine))
     assert revocations.is_revoked(token(subject=mine, client=mine))
@@ -312,25 +315,25 @@ def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions,
 
 
 def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
-    sessions, revocations, clock
+    endings, revocations, clock
 ):
     """However often within one second: what comes after is good, what came before is not."""
     for _ in range(3):
         clock.now += 0.1
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
         revocations.refresh()
         until = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y")
         assert revocations.is_revoked(token(client="spiffe://x/y", iat=until))
         issued = token(client="spiffe://x/y", iat=until + 1)
         assert not revocations.is_revoked(issued)
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
         revocations.refresh()
         assert revocations.is_revoked(issued)
 
 
-def test_users_and_clients_leave_the_feed_with_their_last_token(sessions, revocations, clock):
-    sessions.revoke_user("u1", Identity(ISSUER, "users/u1"))
-    sessions.revoke_client("spiffe://x/y")
+def test_users_and_clients_leave_the_feed_with_their_last_token(endings, revocations, clock):
+    endings.revoke_user("u1", Identity(ISSUER, "users/u1"))
+    endings.revoke_client("spiffe://x/y")
     revocations.refresh()
     clock.now += 300 + LEEWAY_SECONDS - 1
     revocations.refresh()

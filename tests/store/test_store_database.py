@@ -4,7 +4,6 @@ import os
 import sqlite3
 import stat
 import threading
-import time
 import traceback
 import uuid
 
@@ -349,9 +348,13 @@ def test_a_commit_is_told_of_by_its_own_thread_before_the_transaction_returns(da
 
 
 def test_a_transaction_that_fails_is_not_told_of(database, told):
-    with pytest.raises(ZeroDivisionError), database.write() as connection:
-        connection.execute(insert(settings).values(name="a", value=b""))
-        raise ZeroDivisionError
+    def write_and_fail():
+        with database.write() as connection:
+            connection.execute(insert(settings).values(name="a", value=b""))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
     assert told == []
 
 

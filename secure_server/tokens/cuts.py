@@ -1,0 +1,49 @@
+"""Cuts: revocations of everything that a user or a client was issued until then, sessions too.
+
+A cut is one line of the feed. It ends more sessions than one short transaction can delete; until
+``Sweeper`` has deleted them, every query for sessions leaves out those that a cut has ended.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Connection, exists, func, literal, select
+
+from secure_server.store.schema import revocations, sessions, users
+from secure_server.tokens.revoked import UNNAMED, RevocationKind
+
+__all__ = ["SUBJECT", "cut_until", "is_cut"]
+
+SUBJECT = "users/"
+"""What the claim ``sub`` of a user begins with; the user name follows."""
+
+
+def is_cut(issuer: str) -> ColumnElement[bool]:
+    """Whether a session was ended by a cut, and is still to be deleted."""
+    c, cut = sessions.c, revocations.c
+    # Said, because the exists() between this and the sessions hides them from SQLAlchemy.
+    owner = select(users.c.name).where(users.c.uid == c.user_uid).correlate(sessions)
+    common = (
+        cut.issuer.in_((issuer, UNNAMED)),
+        cut.issued_until + 1 > c.create_time,
+    )
+    of_client = exists().where(
+        cut.kind == RevocationKind.CLIENT.value, cut.value == c.spiffe_id, *common
+    )
+    of_user = exists().where(
+        cut.kind == RevocationKind.USER.value,
+        cut.value == literal(SUBJECT) + owner.scalar_subquery(),
+        func.coalesce(cut.except_session, "") != c.session_id,
+        *common,
+    )
+    return of_client | of_user
+
+
+def cut_until(connection: Connection, issuer: str, name: str, spiffe_id: str) -> float:
+    """Until when sessions of a user, and of a client, were ended by cuts; -1 for never."""
+    cut = revocations.c
+    user = (cut.kind == RevocationKind.USER.value) & (cut.value == SUBJECT + name)
+    client = (cut.kind == RevocationKind.CLIENT.value) & (cut.value == spiffe_id)
+    ours = cut.issuer.in_((issuer, UNNAMED))
+    query = select(func.max(cut.issued_until)).where(ours, user | client)
+    until = connection.scalar(query)
+    return -1.0 if until is None else until
