@@ -44,7 +44,7 @@ from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from secure_server.tokens.sweeping import Sweeper
-from secure_server.users import Accounts, Changes, Passwords
+from secure_server.users import Accounts, Changes, Logins, Passwords
 
 _SERVICES = (
     user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
@@ -241,6 +241,7 @@ class Server:
         passwords = Passwords()
         self._undo.append(passwords.close)
         accounts = Accounts(database, passwords, clock=self._clock, end_sessions=endings.end_all)
+        logins = Logins(database, passwords, clock=self._clock, end_sessions=endings.end_all)
         accounts.adopt_requests(tokens.issuer)
         changes = Changes(database, clock=self._clock)
         changes.start()
@@ -250,6 +251,7 @@ class Server:
         cursors = Cursors(secret_key(database, "cursors"))
         users = UserService(
             accounts,
+            logins,
             changes,
             cursors,
             issuer=tokens.issuer,
@@ -257,6 +259,7 @@ class Server:
         )
         token_service = TokenService(
             accounts=accounts,
+            logins=logins,
             sessions=sessions,
             endings=endings,
             issuer=Issuer(

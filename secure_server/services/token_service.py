@@ -27,7 +27,7 @@ from secure_server.tokens.revocations import Revocations
 from secure_server.tokens.session import Session
 from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
-from secure_server.users import Account, Accounts, UserError
+from secure_server.users import Account, Accounts, Logins, UserError
 from secure_server.users.errors import NotFoundError
 from secure_server.users.rules import is_user_name
 from secure_tls.peer import Peer
@@ -40,6 +40,7 @@ class TokenService(RevocationMethods):
         self,
         *,
         accounts: Accounts,
+        logins: Logins,
         sessions: Sessions,
         endings: SessionEndings,
         issuer: Issuer,
@@ -63,6 +64,7 @@ class TokenService(RevocationMethods):
             cursors=cursors,
             issuer=issuer.name,
         )
+        self._logins = logins
         self._issuer = issuer
         self._key_ring = key_ring
         self._workloads = workloads
@@ -79,7 +81,7 @@ class TokenService(RevocationMethods):
             )
 
         try:
-            account = self._accounts.log_in(
+            account = self._logins.log_in(
                 request.user_name, request.password, request.new_password, on_success=open_session
             )
         except UserError as error:

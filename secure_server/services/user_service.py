@@ -27,7 +27,7 @@ from secure_server.services.failures import (
     waiting,
 )
 from secure_server.store.errors import StoreError
-from secure_server.users import ADMIN, Account, Accounts, ChangeKind, Changes, UserError
+from secure_server.users import ADMIN, Account, Accounts, ChangeKind, Changes, Logins, UserError
 from secure_server.users.rules import parse_resource_name
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
@@ -51,6 +51,7 @@ class UserService(UserServiceServicer):
     def __init__(
         self,
         accounts: Accounts,
+        logins: Logins,
         changes: Changes,
         cursors: Cursors,
         *,
@@ -61,6 +62,7 @@ class UserService(UserServiceServicer):
         same names. ``stopping`` tells watchers that the server stops.
         """
         self._accounts = accounts
+        self._logins = logins
         self._issuer = issuer
         self._changes = changes
         self._cursors = cursors
@@ -133,7 +135,7 @@ class UserService(UserServiceServicer):
         principal = current_principal()
         if not self._is(principal, name):
             raise NotAllowedError  # administrators included: a password is its owner's
-        ended = self._accounts.change_password(
+        ended = self._logins.change_password(
             name,
             request.current_password,
             request.new_password,

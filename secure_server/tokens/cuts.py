@@ -6,12 +6,14 @@ A cut is one line of the feed. It ends more sessions than one short transaction 
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, exists, func, literal, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, select
 
 from secure_server.store.schema import revocations, sessions, users
 from secure_server.tokens.revoked import UNNAMED, RevocationKind
 
-__all__ = ["SUBJECT", "cut_until", "is_cut"]
+__all__ = ["SUBJECT", "cut_until", "ended_by", "is_cut"]
 
 SUBJECT = "users/"
 """What the claim ``sub`` of a user begins with; the user name follows."""
@@ -47,3 +49,14 @@ def cut_until(connection: Connection, issuer: str, name: str, spiffe_id: str) ->
     query = select(func.max(cut.issued_until)).where(ours, user | client)
     until = connection.scalar(query)
     return -1.0 if until is None else until
+
+
+def ended_by(cut: Row[*tuple[Any, ...]]) -> list[ColumnElement[bool]]:
+    """Which sessions a line of the feed has ended, as conditions that must all hold."""
+    c = sessions.c
+    ended = [c.create_time < cut.issued_until + 1]
+    if cut.kind == RevocationKind.CLIENT:
+        return [*ended, c.spiffe_id == cut.value]
+    name = cut.value.removeprefix(SUBJECT)
+    owner = select(users.c.uid).where(users.c.name == name).scalar_subquery()
+    return [*ended, c.user_uid == owner, c.session_id != func.coalesce(cut.except_session, "")]

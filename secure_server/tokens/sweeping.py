@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Row, delete, select
 
 from secure_server import logs
 from secure_server.store.database import Database
 from secure_server.store.errors import StoreError
 from secure_server.store.lock_wait import waiting_at_most
-from secure_server.store.schema import revocations, sessions, users
-from secure_server.tokens.revoked import UNNAMED, RevocationKind
+from secure_server.store.schema import revocations, sessions
+from secure_server.tokens.cuts import ended_by
+from secure_server.tokens.revoked import UNNAMED
 
 BATCH = 500
 """Sessions that one transaction ends at the most: some milliseconds of the write lock."""
@@ -80,7 +80,7 @@ class Sweeper:
     def _sweep_some(self, cut: Row[*tuple[Any, ...]]) -> int:
         if self._over.is_set():
             return 0
-        query = select(sessions.c.session_id).where(*_ended_by(cut)).limit(BATCH)
+        query = select(sessions.c.session_id).where(*ended_by(cut)).limit(BATCH)
         with self._database.read() as connection:
             ids = connection.execute(query).scalars().all()
         begin = time.monotonic()
@@ -121,13 +121,3 @@ class Sweeper:
                 if swept:
                     logs.logger(__name__).info("ended sessions were deleted", sessions=swept)
                 wait = _PRUNE_SECONDS
-
-
-def _ended_by(cut: Row[*tuple[Any, ...]]) -> list[ColumnElement[bool]]:
-    c = sessions.c
-    ended = [c.create_time < cut.issued_until + 1]
-    if cut.kind == RevocationKind.CLIENT:
-        return [*ended, c.spiffe_id == cut.value]
-    name = cut.value.removeprefix("users/")
-    owner = select(users.c.uid).where(users.c.name == name).scalar_subquery()
-    return [*ended, c.user_uid == owner, c.session_id != func.coalesce(cut.except_session, "")]

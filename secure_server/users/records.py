@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, u
 from secure_server.store.schema import sessions, user_changes, users
 from secure_server.users.account import ADMIN, Account, AccountState
 from secure_server.users.changes import ChangeKind
+from secure_server.users.errors import NotFoundError
 
 __all__ = [
     "Record",
@@ -19,6 +20,7 @@ __all__ = [
     "find",
     "find_by_uid",
     "has_other_active_admin",
+    "known",
     "page",
     "remove",
     "set_initial_password",
@@ -48,6 +50,13 @@ def find(connection: Connection, name: str) -> Record | None:
 
 def find_by_uid(connection: Connection, uid: str) -> Record | None:
     return _one(connection, users.c.uid == uid)
+
+
+def known(record: Record | None) -> Record:
+    """The record itself. Raises ``NotFoundError`` where there is none."""
+    if record is None:
+        raise NotFoundError("There is no such user.")
+    return record
 
 
 def page(connection: Connection, after_name: str, limit: int) -> list[Account]:

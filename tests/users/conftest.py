@@ -1,7 +1,7 @@
 import pytest
 
 from secure_server.store import Database
-from secure_server.users import Accounts, Passwords
+from secure_server.users import Accounts, Logins, Passwords
 
 
 class Clock:
@@ -45,10 +45,20 @@ def ended():
 
 
 @pytest.fixture
-def accounts(database, passwords, clock, ended):
-    def end_sessions(connection, uid, except_session):
+def end_sessions(ended):
+    def end(connection, uid, except_session):
         assert connection.in_transaction()
         ended.append((uid, except_session))
         return 3
 
+    return end
+
+
+@pytest.fixture
+def accounts(database, passwords, clock, end_sessions):
     return Accounts(database, passwords, clock=clock, end_sessions=end_sessions)
+
+
+@pytest.fixture
+def logins(database, passwords, clock, end_sessions):
+    return Logins(database, passwords, clock=clock, end_sessions=end_sessions)
