@@ -1,4 +1,4 @@
-"""``secure_api.users.v1.UserService``: translate, call, translate back."""
+"""The servicer of ``secure_api.users.v1.UserService``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from secure_server.users.rules import parse_resource_name
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
 _MOST_FAILURES = 1000
 _BATCH = 256
-_LOOK_EVERY = 1.0  # seconds in which a watcher notices that its caller has gone
+_LOOK_EVERY = 1.0  # seconds until a watcher notices that its caller has hung up
 
 _OWN_FIELDS = frozenset({"email", "display_name"})
 _FIELDS = _OWN_FIELDS | {"roles", "state"}
@@ -46,7 +46,7 @@ _KINDS = {
 
 
 class UserService(UserServiceServicer):
-    """Accounts. The policy has admitted the caller; here stands only the *own record* rule."""
+    """Accounts. The policy has admitted the caller; here only the *own record* rule is checked."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class UserService(UserServiceServicer):
         issuer: str,
         stopping: threading.Event,
     ) -> None:
-        """``issuer`` is whose ``users/NAME`` is our user of that name; others may have users of the
-        same names. ``stopping`` tells watchers that the server stops.
+        """``issuer`` is this server's own: its subject ``users/NAME`` is the user NAME, and that of
+        another issuer is not. ``stopping`` is set when the server stops, and ends ``WatchUsers``.
         """
         self._accounts = accounts
         self._logins = logins
@@ -134,7 +134,7 @@ class UserService(UserServiceServicer):
         name = parse_resource_name(request.name)
         principal = current_principal()
         if not self._is(principal, name):
-            raise NotAllowedError  # administrators included: a password is its owner's
+            raise NotAllowedError  # administrators too: only its owner changes a password
         ended = self._logins.change_password(
             name,
             request.current_password,
@@ -175,7 +175,7 @@ class UserService(UserServiceServicer):
             number = self._changes.position()
             if request.resume_token:
                 number = int(self._cursors.open("resume_token", caller, request.resume_token))
-                self._changes.after(number, 1)  # is it still kept?
+                self._changes.after(number, 1)  # raises where the changes since then are deleted
         yield self._response(caller, pb.WatchUsersResponse.CHANGE_WATCHING, None, number)
         while context.is_active() and not self._stopping.is_set():
             with answering(context):
@@ -203,7 +203,7 @@ class UserService(UserServiceServicer):
         return principal.identity == Identity(self._issuer, f"users/{name}")
 
     def _check_own_record(self, name: str) -> None:
-        """Raise ``NotAllowedError`` for another's record, whether there is one or not."""
+        """Raise ``NotAllowedError`` for the record of another user, existing or not."""
         principal = current_principal()
         if not _is_admin(principal) and not self._is(principal, name):
             raise NotAllowedError
@@ -215,7 +215,7 @@ class UserService(UserServiceServicer):
                     f"user.{field}", f"`user.{field}` is for the server to set."
                 )
         principal = current_principal()
-        # A policy may let others create users; they make nobody more than they are themselves.
+        # A policy may let other callers create users, but none with more rights than their own.
         if ADMIN in request.user.roles and not _is_admin(principal):
             raise NotAllowedError
         account = self._accounts.create(

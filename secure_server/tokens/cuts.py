@@ -1,6 +1,6 @@
-"""Cuts: revocations of everything that a user or a client was issued until then, sessions too.
+"""Cuts: revocations of everything issued to a user or a client until then, sessions included.
 
-A cut is one line of the feed. It ends more sessions than one short transaction can delete; until
+A cut is one line of the feed. It may end more sessions than one short transaction can delete. Until
 ``Sweeper`` has deleted them, every query for sessions leaves out those that a cut has ended.
 """
 
@@ -20,9 +20,9 @@ SUBJECT = "users/"
 
 
 def is_cut(issuer: str) -> ColumnElement[bool]:
-    """Whether a session was ended by a cut, and is still to be deleted."""
+    """A condition: a cut has ended the session, and ``Sweeper`` has yet to delete it."""
     c, cut = sessions.c, revocations.c
-    # Said, because the exists() between this and the sessions hides them from SQLAlchemy.
+    # `correlate` is needed: SQLAlchemy does not see the sessions through the exists() between.
     owner = select(users.c.name).where(users.c.uid == c.user_uid).correlate(sessions)
     common = (
         cut.issuer.in_((issuer, UNNAMED)),
@@ -41,7 +41,7 @@ def is_cut(issuer: str) -> ColumnElement[bool]:
 
 
 def cut_until(connection: Connection, issuer: str, name: str, spiffe_id: str) -> float:
-    """Until when sessions of a user, and of a client, were ended by cuts; -1 for never."""
+    """Return until when cuts have ended the sessions of a user or a client; -1 without a cut."""
     cut = revocations.c
     user = (cut.kind == RevocationKind.USER.value) & (cut.value == SUBJECT + name)
     client = (cut.kind == RevocationKind.CLIENT.value) & (cut.value == spiffe_id)

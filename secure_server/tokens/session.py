@@ -1,4 +1,4 @@
-"""What a session is, for those who may know."""
+"""Values that describe a session."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["OpenSession", "Session"]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A live session with its only good refresh token.
+    """A session that was just opened or renewed, with its one valid refresh token.
 
-    ``session_id`` is a random UUID. ``refresh_token`` is 43 characters of base64url; it ends at
-    ``refresh_expires_at``, seconds since the epoch, unless it is used before. It was alive at
-    ``issued_at``: access tokens say that they are of that time, so that a revocation which came
-    since then is about them.
+    ``session_id`` is a random UUID. ``refresh_token`` is 43 characters of base64url; it expires at
+    ``refresh_expires_at``, in seconds since the epoch, unless it is used before. The session was
+    alive at ``issued_at``, which becomes the ``iat`` of its access tokens: a revocation after that
+    moment ends them.
     """
 
     session_id: str
@@ -26,7 +26,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """What may be told of a live session. Times are seconds since the epoch."""
+    """A live session as it is listed, without secrets. Times are in seconds since the epoch."""
 
     session_id: str
     user_uid: str

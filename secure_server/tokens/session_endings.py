@@ -1,4 +1,4 @@
-"""Ending sessions: by log-out, by misuse, with their user or their client."""
+"""Ending sessions: one, all of a user, or all of a client."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class SessionEndings:
         access_token_lifetime: float,
         sweep: Callable[[], None] = lambda: None,
     ) -> None:
-        """``issuer`` is ours, of whose tokens these are the sessions.
+        """``issuer`` is this server's own, to whose tokens the sessions belong.
 
-        ``access_token_lifetime`` is the longest that an access token may live, in seconds: so long
-        a session that has expired is kept, for its tokens to be revoked, and so long a revocation.
-        ``sweep`` is called where ended sessions are left to be deleted (``Sweeper.wake``).
+        ``access_token_lifetime`` is the longest lifetime of an access token, in seconds.
+        Revocations are kept for so long, and so are expired sessions, whose tokens may still be
+        revoked. ``sweep`` is called where ended sessions are left to be deleted (``Sweeper.wake``).
         """
         self._database = database
         self._issuer = issuer
@@ -48,12 +48,12 @@ class SessionEndings:
         self._sweep = sweep
 
     def end(self, session_id: str) -> bool:
-        """End one session; whether it was alive. Its access tokens are revoked either way."""
+        """End one session; returns whether it was alive. Either way its tokens are revoked."""
         with self._database.write() as connection:
             return self.end_within(connection, session_id)
 
     def end_within(self, connection: Connection, session_id: str) -> bool:
-        """End one session within a write transaction; whether it was alive."""
+        """End one session within a write transaction; returns whether it was alive."""
         now = self._clock()
         revocation = Revocation(self._issuer, RevocationKind.SESSION, session_id)
         append(connection, revocation, expire_time=self._forgotten_at(now), now=now)
@@ -61,7 +61,7 @@ class SessionEndings:
         return connection.execute(gone).rowcount == 1
 
     def forget_expired(self, connection: Connection) -> None:
-        """Delete some sessions of which every access token has expired, in a write transaction."""
+        """Delete some sessions whose access tokens have all expired, in a write transaction."""
         dead = (
             sessions.c.expire_time <= self._clock() - self._access_token_lifetime - LEEWAY_SECONDS
         )
@@ -73,8 +73,8 @@ class SessionEndings:
     ) -> int:
         """End a user's sessions within a write transaction; returns how many were alive.
 
-        Where they are many, some are left to be deleted: ``sweep`` was called, or call this again
-        in another transaction.
+        Of more than ``BATCH`` sessions all are ended, but some are not deleted yet: ``sweep`` has
+        been called, or call this again in another transaction.
         """
         c = sessions.c
         which = [c.user_uid == user_uid]
@@ -99,15 +99,15 @@ class SessionEndings:
             return self.end_all(connection, user_uid, session_id)
 
     def revoke_user(self, user_uid: str, user: Identity) -> int:
-        """Revoke every token of a user (``iss`` and ``sub``) that was issued until now, whether of
-        a session or not; returns how many live sessions were ended.
+        """Revoke every token issued to a user (``iss`` and ``sub``) until now, of a session or
+        not, and end the user's sessions; returns how many of these were alive.
         """
         cut = Revocation(user.issuer, RevocationKind.USER, user.subject)
         return self._revoke(cut, sessions.c.user_uid == user_uid)
 
     def revoke_client(self, spiffe_id: str) -> int:
-        """Revoke every token of ours that a client (``client_id``) was issued until now, and end
-        the sessions that are bound to it; returns how many of these were alive.
+        """Revoke every token that this server issued to a client (``client_id``) until now, and
+        end the sessions that are bound to it; returns how many of these were alive.
         """
         cut = Revocation(self._issuer, RevocationKind.CLIENT, spiffe_id)
         return self._revoke(cut, sessions.c.spiffe_id == spiffe_id)
@@ -131,13 +131,15 @@ class SessionEndings:
             revocation,
             expire_time=self._forgotten_at(now),
             now=now,
-            # The claim `iat` is a whole second. ``Issuer`` begins with the next one.
+            # The claim `iat` is a whole second; ``Issuer`` gives the next token the next one.
             issued_until=math.floor(now),
             except_session=except_session,
         )
 
     def _end_some(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
-        """End up to ``BATCH`` sessions, in as many statements as one takes; how many were alive."""
+        """End up to ``BATCH`` sessions in a fixed number of statements; returns how many were
+        alive.
+        """
         now = self._clock()
         c = sessions.c
         query = select(c.session_id, c.expire_time).where(*which).limit(BATCH)
@@ -151,8 +153,10 @@ class SessionEndings:
         return sum(row.expire_time > now for row in found)
 
     def _end_later(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> None:
-        """End by their IDs those which a cut does not reach: after a cut of their user, a session
-        begins in the seconds to come, and one of their client now is about less; and the reverse.
+        """End by ID those sessions that a cut does not reach, because they begin after it.
+
+        After several cuts of its user within a second, a session begins some seconds in the
+        future, and a cut of its client reaches only until now; and the reverse.
         """
         later = sessions.c.create_time >= math.floor(self._clock()) + 1
         while self._end_some(connection, [*which, later]):

@@ -35,7 +35,8 @@ from secure_server.tokens.session_endings import SessionEndings
 __all__ = ["REPEAT_SECONDS", "Sessions"]
 
 REPEAT_SECONDS = 30.0
-"""For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
+"""Seconds in which a refresh whose answer was lost may be repeated: three deadlines of
+``secure_client``."""
 
 
 class Sessions:
@@ -56,7 +57,8 @@ class Sessions:
         absolute_lifetime: float,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``issuer`` is ours, of whose tokens these are the sessions. Lifetimes are in seconds.
+        """``issuer`` is this server's own, to whose tokens the sessions belong. Lifetimes are in
+        seconds.
 
         A session ends ``idle_lifetime`` after its last refresh and ``absolute_lifetime`` after
         the log-in. ``endings`` ends the session of a refresh token that was misused.
@@ -72,10 +74,10 @@ class Sessions:
     def open(
         self, user_uid: str, spiffe_id: str, *, connection: Connection | None = None
     ) -> Session:
-        """A new session of an active user, bound to the SPIFFE ID of its client certificate.
+        """Open a session of an active user, bound to the SPIFFE ID of its client certificate.
 
-        Within the write transaction of ``connection`` where given: that of the log-in, so that
-        the session cannot outlive what the log-in was based on. Raises ``SessionRefusedError``.
+        Give the ``connection`` of the log-in's write transaction, so that no session is opened
+        where the password or the user changes meanwhile. Raises ``SessionRefusedError``.
         """
         if not spiffe_id:
             raise SessionRefusedError("A session needs a client certificate with a SPIFFE ID.")
@@ -89,8 +91,8 @@ class Sessions:
             active = select(users.c.name).where(users.c.uid == user_uid, users.c.state == "active")
             name = transaction.scalar(active)
             if name is None:
-                raise SessionRefusedError("The user is gone or disabled.")
-            # In the second of a cut, but after it: it begins with the next, as its tokens do.
+                raise SessionRefusedError("The user was deleted or disabled.")
+            # A session opened in the second of a cut begins in the next second, as its tokens do.
             begins = max(now, cut_until(transaction, self._issuer, name, spiffe_id) + 1)
             self._endings.forget_expired(transaction)
             transaction.execute(
@@ -108,13 +110,13 @@ class Sessions:
         return Session(session_id, user_uid, encode(token), expire_time, begins)
 
     def rotate(self, refresh_token: str, spiffe_id: str) -> Session:
-        """Trade a refresh token for the next one, in one atomic statement.
+        """Exchange a refresh token for the next one, in one atomic statement.
 
-        A token that was used before, or that comes from another SPIFFE ID, shows that a copy is
-        in the wrong hands, and nobody can tell which: the session ends and its owner logs in
-        again. But the last token used, if used again within ``REPEAT_SECONDS``, gives the same
-        next one: the answer was lost, or two refreshed at once. Who saw a token good that has
-        grandchildren by now is merely refused.
+        A token that was used before, or that comes from another SPIFFE ID, has been copied. The
+        server cannot tell the thief from the owner, so it ends the session and the owner logs in
+        again. There are two exceptions. The last used token, used again within ``REPEAT_SECONDS``,
+        gives the same next token: the answer was lost, or two clients refreshed at once. A token
+        that was valid when this call began, and has since been exchanged twice, is only refused.
 
         Raises ``RefreshRefusedError``, ``RefreshReusedError`` and ``RefreshStolenError``.
         """
@@ -123,7 +125,7 @@ class Sessions:
         with self._database.read() as connection:
             before = self._find(connection, family)
         if before is None:
-            # Also what spares the write lock those who only guess.
+            # This look also keeps callers who guess tokens from taking the write lock.
             raise refused()
         was_good = before.token_hash == hashed(token)
         salt = self._random_bytes(SALT_BYTES)
@@ -150,7 +152,7 @@ class Sessions:
             if was_good and not stolen:
                 raise refused()
             self._endings.end_within(connection, present.session_id)
-        # Only here, after the commit: an error inside would have undone the end.
+        # Raised after the commit: inside the transaction it would roll back the end of the session.
         error, why = (
             (RefreshStolenError, "came from another SPIFFE ID")
             if stolen
@@ -163,12 +165,12 @@ class Sessions:
         )
 
     def find(self, session_id: str) -> OpenSession | None:
-        """One that has not been ended; it may have expired, as long as its tokens have not."""
+        """Return a session that was not ended; it may have expired while its tokens have not."""
         found = self._list(sessions.c.session_id == session_id, limit=1)
         return found[0] if found else None
 
     def of_refresh_token(self, text: str) -> OpenSession | None:
-        """The session that a refresh token belongs to, this one or one before it; else None."""
+        """Return the session of a refresh token, current or used; None where there is none."""
         try:
             family = decode(text)[:FAMILY_BYTES]
         except RefreshRefusedError:
@@ -179,9 +181,9 @@ class Sessions:
     def of_user(
         self, user_uid: str, *, after: tuple[float, str] = (0.0, ""), limit: int
     ) -> Sequence[OpenSession]:
-        """Up to ``limit`` live sessions of a user, sorted by the time of the log-in.
+        """Return up to ``limit`` live sessions of a user, sorted by the time of the log-in.
 
-        They come ``after`` another's ``create_time`` and ``session_id``.
+        ``after`` is the ``create_time`` and ``session_id`` of the last session of the page before.
         """
         order = tuple_(sessions.c.create_time, sessions.c.session_id)
         alive = sessions.c.expire_time > self._clock()
@@ -238,7 +240,7 @@ class Sessions:
 
 
 def _repeated(present: Row[Any], token: bytes, now: float) -> bytes | None:
-    """Return the good token, if ``token`` is the one before it and was used just now."""
+    """Return the valid token if ``token`` is the one before it and was used just now; else None."""
     if present.salt is None or now >= present.last_use_time + REPEAT_SECONDS:
         return None
     good = successor(token, present.salt)

@@ -33,8 +33,8 @@ EndSessions = Callable[[Connection, str, str | None], int]
 class Accounts:
     """The rules for users over the store.
 
-    Passwords are hashed before a transaction, never inside. Every method raises ``StoreError`` where the database
-    fails; names are user names, without ``users/``.
+    Passwords are hashed before a transaction, never inside. Every method raises ``StoreError``
+    where the database fails; names are user names, without ``users/``.
     """
 
     def __init__(
