@@ -1,4 +1,4 @@
-"""Accounts: the rules for users and passwords."""
+"""Users: their accounts, log-ins and passwords, and the feed of changes."""
 
 from secure_server.users.account import ADMIN, Account, AccountState
 from secure_server.users.accounts import Accounts

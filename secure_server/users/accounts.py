@@ -27,11 +27,11 @@ from secure_server.users.passwords import Passwords
 __all__ = ["INITIAL_PASSWORD_SECONDS", "Accounts", "EndSessions"]
 
 EndSessions = Callable[[Connection, str, str | None], int]
-"""Ends the sessions of a user's uid, except one, in the given transaction; says how many."""
+"""Ends the sessions of a user, by ``uid``, except one, in a transaction; returns how many."""
 
 
 class Accounts:
-    """The rules for users over the store.
+    """Creates, reads, changes and deletes users by the rules of ``user_service.proto``.
 
     Passwords are hashed before a transaction, never inside. Every method raises ``StoreError``
     where the database fails; names are user names, without ``users/``.
@@ -71,9 +71,9 @@ class Accounts:
     ) -> Account:
         """Create a user (AIP-133).
 
-        ``password`` is an initial one: good for one log-in, which replaces it, within 7 days.
-        The same ``request_id`` of the same ``caller`` with the same body gives for a day the
-        answer that was given first (AIP-155).
+        ``password`` is an initial one: it works for one log-in within 7 days, which replaces it.
+        For a day, the same ``request_id`` of the same ``caller`` with the same body returns the
+        first answer again (AIP-155).
 
         Raises ``InvalidArgumentError`` (also another body under the same ``request_id``),
         ``AlreadyExistsError`` and ``OverloadedError``.
@@ -116,30 +116,32 @@ class Accounts:
         return self._repeat(earlier, digest, password)
 
     def adopt_requests(self, issuer: str) -> None:
-        """Say whose callers' requests those are that name no issuer: an older version kept them."""
+        """Give requests that an older version stored without an issuer to the callers of
+        ``issuer``.
+        """
         with self._database.write() as connection:
             requests.adopt(connection, issuer)
 
     def get(self, name: str) -> Account:
-        """Raises ``NotFoundError``."""
+        """Return the user of that name. Raises ``NotFoundError``."""
         with self._database.read() as connection:
             return records.known(records.find(connection, name)).account
 
     def get_by_uid(self, uid: str) -> Account:
-        """Raises ``NotFoundError``."""
+        """Return the user of that ``uid``. Raises ``NotFoundError``."""
         with self._database.read() as connection:
             return records.known(records.find_by_uid(connection, uid)).account
 
     def list(self, after_name: str, limit: int) -> Sequence[Account]:
-        """Up to ``limit`` users whose names come after ``after_name``, sorted by name."""
+        """Return up to ``limit`` users whose names come after ``after_name``, sorted by name."""
         with self._database.read() as connection:
             return records.page(connection, after_name, limit)
 
     def update(self, name: str, changes: Mapping[str, object], etag: str = "") -> Account:
         """Change ``email``, ``display_name``, ``roles`` or ``state`` (AIP-134).
 
-        Disabling the user or changing its roles ends its sessions. Where nothing differs nothing
-        happens, and the etag stays.
+        Disabling the user or changing its roles ends its sessions. A change to the present values
+        stores nothing and keeps the etag.
 
         Raises ``NotFoundError``, ``InvalidArgumentError``, ``AbortedError`` (stale etag) and
         ``LastAdministratorError``.
@@ -169,7 +171,7 @@ class Accounts:
                 if account.is_active_admin:
                     _check_not_last_admin(connection, account)
                 self._end_sessions(connection, account.uid, None)
-                # All are ended. Where they are many, they are deleted in several transactions.
+                # All sessions are ended now, but many are deleted in several transactions.
                 if not records.has_sessions(connection, account.uid):
                     records.remove(connection, account, self._clock())
                     return
@@ -177,12 +179,12 @@ class Accounts:
     def bootstrap(self, user_id: str, secret: str) -> Account:
         """Create the first administrator, whose initial password is ``secret``.
 
-        Calling it again for the same user replaces the secret as long as it is unused and there
-        is no other administrator: whoever lost it needs no new database, and nobody can have
-        logged in. Expired secrets can be replaced in the same way.
+        Calling it again for the same user replaces the secret while it is unused and there is no
+        other administrator. So an operator who lost the secret needs no new database, and no user
+        can have logged in with it. Expired secrets can be replaced in the same way.
 
-        Raises ``AlreadyBootstrappedError``, ``AlreadyExistsError`` (the name belongs to somebody
-        who is no administrator) and ``InvalidArgumentError``.
+        Raises ``AlreadyBootstrappedError``, ``AlreadyExistsError`` (a user of that name is no
+        administrator) and ``InvalidArgumentError``.
         """
         name = rules.check_user_name(user_id)
         check_new_password(secret, user_name=name, field="secret")
@@ -205,7 +207,7 @@ class Accounts:
                 or not present.has_initial_password
             ):
                 raise AlreadyBootstrappedError(
-                    "There is an administrator already. Ask for an account there."
+                    "There is an administrator already. Ask the administrator for an account."
                 )
             after = self._mint.touched(present.account)
             records.set_initial_password(connection, self._mint.record(after, password_hash))
@@ -225,7 +227,7 @@ class Accounts:
             same = self._passwords.verify(earlier.password_hash, password)
         if not same:
             raise InvalidArgumentError(
-                "request_id", "`request_id` was used for another request. Make a new UUID."
+                "request_id", "`request_id` was used for another request. Generate a new UUID."
             )
         return earlier.result
 
@@ -240,7 +242,7 @@ def _current(connection: Connection, name: str, etag: str) -> Account:
 def _check_not_last_admin(connection: Connection, account: Account) -> None:
     if not records.has_other_active_admin(connection, account.uid):
         raise LastAdministratorError(
-            "This is the last active administrator. Make another user one first."
+            "This is the last active administrator. Give another user the role `admin` first."
         )
 
 

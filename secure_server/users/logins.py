@@ -54,10 +54,11 @@ class Logins:
     def change_password(
         self, name: str, current: str, new: str, *, keep_session: str | None = None
     ) -> int:
-        """Replace a password by its owner; returns how many other sessions were ended.
+        """Replace a user's password; returns how many other sessions were ended.
 
         Raises ``InvalidArgumentError`` (the new one breaks a rule), ``PermissionDeniedError`` (the
-        current one is wrong; an initial one is for ``log_in`` only) and ``OverloadedError``.
+        current one is wrong, or an initial one, which only ``log_in`` accepts) and
+        ``OverloadedError``.
         """
         check_replacement(
             current,
@@ -85,20 +86,21 @@ class Logins:
         *,
         on_success: Callable[[Connection, Account], None] | None = None,
     ) -> Account:
-        """The user whose password this is.
+        """Verify a password and return its user.
 
-        ``new_password`` is for initial passwords only, which it replaces; of several log-ins at
-        once with one initial password a single one succeeds. ``on_success`` runs in the
-        transaction that confirms the password: what it stores, such as a session, cannot outlive
-        a change of the password or of the user's state that happens meanwhile.
+        ``new_password`` replaces an initial password, and is refused with any other; of several
+        log-ins at once with one initial password exactly one succeeds. ``on_success`` runs in the
+        transaction that confirms the password: it opens no session where the password or the
+        user's state changes meanwhile.
 
-        Raises ``BadCredentialsError``, the same after the same work for an unknown user, a wrong
-        password, a disabled user and an expired initial password; ``PasswordChangeRequiredError``
-        (a right initial password alone), ``InvalidArgumentError`` and ``OverloadedError``.
+        Raises ``BadCredentialsError``, with the same text and after the same work for an unknown
+        user, a wrong password, a disabled user and an expired initial password;
+        ``PasswordChangeRequiredError`` (the right initial password without ``new_password``),
+        ``InvalidArgumentError`` and ``OverloadedError``.
         """
         encode_password(password)
         if new_password:
-            # These rules look at the request alone, so to answer first gives nothing away.
+            # These rules depend on the request alone, so the early answer reveals nothing.
             check_replacement(
                 password,
                 new_password,
@@ -124,13 +126,13 @@ class Logins:
             return record.account
         uid = record.account.uid
         with self._database.write() as connection:
-            # The same hash again where it is a good one: this still asks whether it is in force.
+            # Without a rehash this stores the same hash, and checks that it is still in force.
             if records.swap_password(connection, uid, old=stored, new=rehashed or stored):
                 account = records.known(records.find_by_uid(connection, uid)).account
                 if on_success is not None:
                     on_success(connection, account)
                 return account
-        # Somebody was faster: a new password, or only a log-in that rehashed the same one.
+        # The hash has changed meanwhile: a new password, or a log-in that rehashed the same one.
         return self.log_in(user_name, password, on_success=on_success)
 
     def _first_log_in(
@@ -158,7 +160,7 @@ class Logins:
     def _replace_password(
         self, connection: Connection, uid: str, old: str, new: str
     ) -> Account | None:
-        """The account afterwards; None where the old hash is not in force any more."""
+        """Return the changed account; None where the old hash is no longer in force."""
         if not records.swap_password(connection, uid, old=old, new=new):
             return None
         account = self._mint.touched(records.known(records.find_by_uid(connection, uid)).account)
@@ -173,7 +175,7 @@ class Logins:
 
 
 def _usable(record: Record | None, *, now: float = 0.0) -> str | None:
-    """The hash that may open the account now."""
+    """Return the hash that a log-in may match now; None where the user cannot log in."""
     if record is None or record.account.state is not AccountState.ACTIVE:
         return None
     expires_at = record.password_expires_at

@@ -1,4 +1,4 @@
-"""Accounts in the store. Whatever changes one here also tells the feed of changes."""
+"""Accounts in the store. Functions that change one also write to the feed of changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An account with what only this room sees.
+    """An account with its password hash, for use within ``secure_server.users`` only.
 
     ``password_expires_at`` is set while the password is an initial one; seconds since the epoch.
     """
@@ -65,7 +65,7 @@ def page(connection: Connection, after_name: str, limit: int) -> list[Account]:
 
 
 def count_admins(connection: Connection) -> int:
-    """How many have the role, active or not. Stops counting at two."""
+    """Return how many users have the role, active or not; 2 stands for two or more."""
     query = select(users.c.uid).where(users.c.is_admin).limit(2)
     return len(connection.execute(query).all())
 
@@ -110,7 +110,7 @@ def set_initial_password(connection: Connection, record: Record) -> None:
 def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bool:
     """Replace the hash if the user is active and it is still the one that was verified.
 
-    The new one is no initial password. The caller tells the feed, or knows why not.
+    The new password is not an initial one. The feed of changes is left to the caller.
     """
     result = connection.execute(
         update(users)
@@ -125,7 +125,7 @@ def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bo
 
 
 def has_sessions(connection: Connection, uid: str) -> bool:
-    """Whether there are sessions of the user, ended ones that are not deleted yet included."""
+    """Whether the user has sessions, including ended ones that are not deleted yet."""
     mine = select(sessions.c.session_id).where(sessions.c.user_uid == uid).limit(1)
     return connection.execute(mine).first() is not None
 
