@@ -12,7 +12,7 @@ from secure_server.store.errors import StoreError
 __all__ = ["POLL_SECONDS", "Tailer"]
 
 POLL_SECONDS = 0.15
-"""How long a commit of another process may go unnoticed, in seconds."""
+"""Seconds between two looks at the commits of other processes."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,21 +24,19 @@ class _Subscriber:
 
 
 class Tailer:
-    """Looks at the database's version, and tells its subscribers whether it has changed.
+    """Compares the database's version with the last one, and tells its subscribers of changes.
 
-    ``Database.write`` looks after each commit, on the thread that committed: before the caller of
-    a transaction goes on, every subscriber of this process knows what it wrote. Commits of other
-    processes are found by one thread, which looks every ``interval`` seconds.
+    ``Database.write`` calls ``look`` after each commit, on the thread that committed. So every
+    subscriber in this process has read what a transaction wrote before the caller of the
+    transaction continues. A thread looks for commits of other processes every ``interval`` seconds.
 
-    A class because all feeds of a process share the thread: what a look costs (some microseconds)
-    does not grow with the number of streams that wait. The thread starts with the first
-    subscriber and ends with ``close``.
+    A class because all feeds of a process share the thread: the cost of a look (some microseconds)
+    does not grow with the number of waiting streams. The thread starts with the first subscriber
+    and ends with ``close``.
     """
 
     def __init__(self, version: Callable[[], Hashable], *, interval: float = POLL_SECONDS) -> None:
-        """``version`` returns something that differs after every commit, or raises
-        ``StoreError``.
-        """
+        """``version`` returns a value that differs after every commit, or raises ``StoreError``."""
         self._version = version
         self._interval = interval
         self._lock = threading.Lock()
@@ -48,12 +46,13 @@ class Tailer:
         self._closed = threading.Event()
 
     def subscribe(self, on_look: Callable[[bool], None]) -> Callable[[], None]:
-        """Call ``on_look`` after every look that worked; returns what ends the subscription.
+        """Call ``on_look`` after every look that could read the version; returns a function that
+        ends the subscription.
 
-        The argument says whether anything was committed since the last call that returned. A
-        subscriber that raises an error is told again at the next look. It runs on the tailer's
+        The argument tells whether there was a commit since the last call that returned. A
+        subscriber that raises an error is told again at the next look. It is called on the tailer's
         thread or on one that has committed, never on two at once. It must not write to the
-        database, and must not wait for long.
+        database, and must not block for long.
         """
         subscriber = _Subscriber(on_look)
         with self._lock:
@@ -69,19 +68,19 @@ class Tailer:
         return unsubscribe
 
     def look(self) -> None:
-        """Look now, and tell the subscribers on this thread.
+        """Look for commits now, and tell the subscribers on this thread.
 
-        Raises nothing: a commit before it is done, whether or not it can be told of. What fails
-        here is tried again at the next look.
+        It raises no error, so that a transaction that has committed never looks failed. A
+        subscriber that could not read the commit is told again at the next look.
         """
         if not self._subscribers:
             return
         with self._looking:
             try:
-                # Before the subscribers read: a commit in between is then told twice, never missed.
+                # Before the subscribers read: a commit in between is told twice, never missed.
                 version = self._version()
             except StoreError:
-                return  # A subscriber that needs fresh news sees by their age that there are none.
+                return  # Subscribers are not called; `Revocations.is_current` turns false in time.
             for subscriber in self._subscribers:
                 _tell(subscriber, version)
 
@@ -103,8 +102,8 @@ def _tell(subscriber: _Subscriber, version: Hashable) -> None:
         subscriber.on_look(subscriber.seen != version)
     except StoreError:
         subscriber.seen = None
-    except Exception:  # noqa: BLE001  one broken subscriber must not end the others' news
+    except Exception:  # noqa: BLE001 - one failing subscriber must not stop the others
         subscriber.seen = None
-        _log.exception("A subscriber to the commits of the store failed")
+        _log.exception("a subscriber to the commits of the store failed")
     else:
         subscriber.seen = version
