@@ -81,7 +81,7 @@ def test_a_bad_credential_is_refused_even_where_the_anonymous_would_be_served(
 
 
 def test_G1_wholly_empty_metadata_is_refused_whatever_policy_says(door: Door) -> None:
-    """gRPC hands over none at all after an overrun limit; such a call is nobody's."""
+    """After an overrun limit gRPC passes no metadata at all; such a call is anonymous."""
     transport = {
         "transport_security_type": [b"ssl"],
         "ssl_tls_version": [b"TLSv1.3"],
@@ -117,7 +117,7 @@ def test_G3_anything_but_one_space_is_refused(door: Door, form: str) -> None:
     token = door.token()
     answered = ask(door.channel(), "unary_unary", form.format(token))
     if form.endswith(" ") and token in form.format(token):
-        # HTTP/2 peers may strip trailing white space before anybody sees it.
+        # HTTP/2 peers may strip trailing white space before the server sees it.
         assert answered.code in {UA, grpc.StatusCode.OK}
         return
     assert_refused(door, answered, UA)

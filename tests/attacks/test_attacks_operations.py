@@ -226,10 +226,10 @@ def test_O4_a_second_SIGTERM_ends_at_once(tmp_path: Path) -> None:
         assert running.server.process.poll() is not None
 
 
-def test_O1_verified_tokens_go_on_until_the_feed_is_too_old_and_then_nobody_is_let_in(
+def test_O1_verified_tokens_go_on_until_the_feed_is_too_old_and_then_every_token_is_refused(
     tmp_path: Path,
 ) -> None:
-    """Who brings no token is not concerned, and when the store is back everybody is served."""
+    """Calls without a token are served throughout, and all calls when the store is back."""
     settings = "max_feed_staleness = 1.0\n"
     with running_house(tmp_path, store=settings) as house:
         token = bearer(house.first_log_in().access_token)

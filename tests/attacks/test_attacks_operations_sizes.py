@@ -1,4 +1,4 @@
-"""What is too large is refused before anybody parses it, and costs the others nothing."""
+"""What is too large is refused before the server parses it, and costs other callers nothing."""
 
 from __future__ import annotations
 

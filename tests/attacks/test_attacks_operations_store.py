@@ -37,7 +37,7 @@ def test_O1_without_its_database_what_needs_it_is_unavailable_at_once_and_nothin
     tmp_path: Path,
 ) -> None:
     """Who was verified goes on until the feed is too old; then calls and streams are refused alike,
-    and `Introspect` vouches for nobody.
+    and `Introspect` calls no token active.
     """
     with (
         running_house(tmp_path, store="max_feed_staleness = 2.0\n") as house,
@@ -59,7 +59,7 @@ def test_O1_without_its_database_what_needs_it_is_unavailable_at_once_and_nothin
         guard.core._revocations._database.close()
         too_old_at = guard.core._revocations._read_at + 2.0
 
-        name = fresh("nobody")
+        name = fresh("missing")
         needing: dict[str, Callable[[], Any]] = {
             "Login": admin.log_in,
             "Refresh": lambda: admin.refresh(session),

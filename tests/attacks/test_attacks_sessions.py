@@ -242,7 +242,7 @@ def test_a_session_survives_the_renewal_of_its_certificate(house: House, user: P
 def test_a_refresh_token_in_the_hands_of_another_spiffe_id_ends_its_session(
     house: House, user: Person, log: list[dict[str, object]]
 ) -> None:
-    """The thief gets nothing, and nobody can say who of the two it is: both are out."""
+    """The thief gets nothing. The server cannot tell the two apart, so both are logged out."""
     other = user.log_in()
     name = fresh("thief")
     thief = Person(house, name, house.client(name))

@@ -79,7 +79,7 @@ class Tenants:
         return token
 
     def person(self, name: str) -> Person:
-        """Somebody with a certificate and no token."""
+        """A caller with a certificate and no token."""
         return Person(self.house, name, self.house.client(name))
 
     def row(self, issuer: str, token_id: str) -> float | None:
@@ -161,7 +161,7 @@ def log_out(person: Person, token: str) -> None:
     person.do("Logout", pb.LogoutRequest(), token)
 
 
-def test_M1_a_log_out_ends_the_issuers_own_token_and_nobody_elses(
+def test_M1_a_log_out_ends_the_issuers_own_token_and_no_other(
     tenants: Tenants, mallory: Person
 ) -> None:
     """Whose ID it may bear: our administrator's, a workload's, a session's, B's, an API key's."""
@@ -220,7 +220,7 @@ def test_M1_to_revoke_an_id_means_that_of_one_issuer(tenants: Tenants, mallory: 
     revoke = pb.RevokeTokenRequest(token_id=jti)
     plain = tenants.token(tenants.a, "users/plain", groups=[])
     same_id = tenants.token(tenants.a, "users/plain", groups=[], jti=jti)
-    for issuer in ("", A, B, "https://nobody.example.org"):
+    for issuer in ("", A, B, "https://unknown.example.org"):
         request = pb.RevokeTokenRequest(token_id=jti, issuer=issuer)
         for token in (plain, same_id) if issuer != A else (plain,):
             assert mallory.refused("RevokeToken", request, token).told == NOT_ALLOWED
@@ -345,7 +345,7 @@ def test_M2_an_etag_of_a_user_is_of_no_use_to_another_issuers_namesake(
 def test_M14_a_log_out_by_what_does_not_end_by_it_is_refused_with_a_reason(
     tenants: Tenants,
 ) -> None:
-    """And ends nothing, of the caller's or of anybody's."""
+    """And ends no token, of the caller or of another."""
     person, other = tenants.person(fresh("bare")), tenants.person(fresh("other"))
     endless = tenants.opaque(exp=None, jti="endless")
     nameless = tenants.opaque(exp=None)
@@ -427,7 +427,7 @@ def test_M14_to_revoke_what_cannot_be_revoked_here_is_refused_with_a_reason(
 def test_M14_what_is_no_live_token_of_an_issuer_needs_no_revocation(
     tenants: Tenants,
 ) -> None:
-    """RFC 7009, section 2.2. But where the issuer cannot be asked, nobody knows."""
+    """RFC 7009, section 2.2. But an issuer that cannot be reached cannot say."""
     now = int(time.time())
     for text in (
         tenants.token(tenants.a, iat=now - 700, exp=now - 100),

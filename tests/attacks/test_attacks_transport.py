@@ -1,7 +1,7 @@
 """Transport: who gets through TLS, and whom the guard refuses that TLS has let through.
 
-The method called is one that the shipped policy opens to everybody: who is refused here is refused
-for the connection alone.
+The method called is one that the shipped policy opens to every client: who is refused here is
+refused for the connection alone.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def test_O3_no_line_break_or_control_character_of_a_caller_reaches_the_log(
 
 
 class Story:
-    """Everything that somebody could read: responses to others, errors, logs; and the secrets."""
+    """Everything that others could read: responses, errors, logs; and the secrets."""
 
     def __init__(self) -> None:
         self.told: list[str] = []

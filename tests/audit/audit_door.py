@@ -27,7 +27,9 @@ _CALLS_AT_ONCE = 16
 
 
 def policy(*loggers: Mapping[str, Any], condition: str = "ON_DENY_AND_ALLOW", **keys: Any) -> str:
-    """A policy that lets alice call ``Get``, denies ``Never`` to everybody, and tells loggers."""
+    """A policy that allows alice to call ``Get``, denies ``Never`` to every caller, and has
+    loggers.
+    """
     document = {
         "name": "probe",
         "deny_rules": [{"name": "never", "request": {"paths": ["/probe.Probe/Never"]}}],
@@ -54,13 +56,13 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 class _Any(grpc.GenericRpcHandler):
-    """Serves every unary method, but those of ``nobody.Serves``."""
+    """Serves every unary method, but those of ``missing.Service``."""
 
     def __init__(self, behavior: Callable[..., Any]) -> None:
         self._handler = grpc.unary_unary_rpc_method_handler(behavior)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        is_served = not handler_call_details.method.startswith("/nobody.Serves/")
+        is_served = not handler_call_details.method.startswith("/missing.Service/")
         return self._handler if is_served else None
 
 
@@ -200,7 +202,7 @@ def audited(
 
 
 class Pipe:
-    """A pipe in the place of standard output, that nobody reads but the test.
+    """A pipe in the place of standard output, which only the test reads.
 
     Made in the test and not by a fixture, for pytest gives each phase an output of its own.
     """
@@ -215,7 +217,7 @@ class Pipe:
     def __exit__(self, *_: object) -> None:
         os.dup2(self._before, 1)
         os.close(self._before)
-        os.close(self._reader)  # whoever still writes gets an error and goes on
+        os.close(self._reader)  # a logger that still writes gets an error and continues
 
     def read(self, lines: int) -> list[str]:
         """Wait for so many lines."""

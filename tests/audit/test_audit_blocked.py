@@ -23,7 +23,7 @@ def small_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secure_server.audit.loggers.MOST", _MOST)
 
 
-def test_O2_nobody_reads_standard_output_and_calls_go_on(
+def test_O2_calls_go_on_while_no_process_reads_standard_output(
     tmp_path: Path, stack: str, log: list[dict[str, Any]]
 ) -> None:
     """The pipe holds a dozen lines; the file beside it gets every one."""

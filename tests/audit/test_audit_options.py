@@ -155,7 +155,7 @@ NONE = object()
 
 @pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package that somebody else has installed."""
+    """An installed package of another project."""
     site = tmp_path / "site"
     package = site / "list_logger-1.0.dist-info"
     package.mkdir(parents=True)

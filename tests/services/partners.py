@@ -1,7 +1,7 @@
-"""A house whose policy allows everything, and a second issuer with namesakes of our users.
+"""A house whose policy allows everything, and a second issuer whose users have the same names.
 
-The policy is the first line of defence; here it lets everybody through, so that what a test sees
-is the second: the rules of the services themselves.
+The policy is the first line of defence. Here it allows every call, so that tests see the second:
+the rules of the services themselves.
 """
 
 from __future__ import annotations

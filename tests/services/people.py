@@ -1,4 +1,4 @@
-"""People of the house, and the whole of what a refused caller gets to see."""
+"""Users of the house, and everything that a refused caller sees."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> Refuse
 
 
 class Person:
-    """Somebody with a client certificate and, mostly, tokens."""
+    """A user or workload with a client certificate and usually tokens."""
 
     def __init__(
         self, house: House, name: str, client: Client, tokens: tokens_pb.Tokens | None = None

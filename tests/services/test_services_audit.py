@@ -277,14 +277,14 @@ def test_what_was_refused_or_failed_is_not_written_down_as_done(
     permissive_admin: Person, scene: Scene, log: list[Line]
 ) -> None:
     log.clear()
-    gone = users_pb.DeleteUserRequest(name=f"users/{fresh('nobody')}")
+    gone = users_pb.DeleteUserRequest(name=f"users/{fresh('missing')}")
     stale = users_pb.DeleteUserRequest(name=scene.user.resource, etag="stale")
     wrong = users_pb.ChangePasswordRequest(
         name=scene.user.resource, current_password=NEW, new_password=PASSWORD
     )
     permissive_admin.refused("DeleteUser", gone)
     permissive_admin.refused("DeleteUser", stale)
-    permissive_admin.refused("UpdateUser", update_request(fresh("nobody"), ["email"]))
+    permissive_admin.refused("UpdateUser", update_request(fresh("missing"), ["email"]))
     permissive_admin.refused("CreateUser", users_pb.CreateUserRequest(user_id="Not a name"))
     scene.user.refused("ChangePassword", wrong)
     scene.user.refused("DeleteUser", users_pb.DeleteUserRequest(name="users/admin"))

@@ -1,4 +1,4 @@
-"""The health service: one who takes no message holds up nobody, not even the end."""
+"""The health service: a watcher that reads no message blocks no other caller, and no stop."""
 
 from __future__ import annotations
 

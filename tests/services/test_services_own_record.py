@@ -1,4 +1,4 @@
-"""The own-record rule by itself: the policy allows everything, and still nobody gets at another.
+"""The own-record rule by itself: the policy allows everything, and still no user reaches another.
 
 Every method that has the rule meets every kind of caller that it is there for. The partner's
 namesake has the very ``sub``, ``jti`` and ``sid`` of the user: a principal is (issuer, subject),
@@ -126,7 +126,7 @@ def state_of(victim: Facts) -> tuple[users_pb.User, list[str]]:
 
 @pytest.mark.parametrize("who", CALLERS)
 @pytest.mark.parametrize("what", HERS)
-def test_U20_where_policy_allows_everything_a_user_is_still_nobodys_but_her_own(
+def test_U20_where_policy_allows_everything_a_user_still_reaches_no_other(
     victim: Facts, callers: dict[str, Person], what: str, who: str
 ) -> None:
     before = state_of(victim)
@@ -139,7 +139,7 @@ def test_U20_where_policy_allows_everything_a_user_is_still_nobodys_but_her_own(
 def test_U20_a_session_named_by_its_id_alone_is_its_owners(
     victim: Facts, callers: dict[str, Person], who: str
 ) -> None:
-    """For others there is none of that id, as there is none of an id that nobody has."""
+    """Another user's session gets the same answer as an ID that does not exist."""
     before = state_of(victim)
     told = {
         callers[who].refused(
@@ -224,7 +224,7 @@ def test_a_session_is_only_found_under_its_own_user(
 ) -> None:
     """Administrators may end every session, but by its right name."""
     before, bob = state_of(victim), callers["another user"]
-    for user in (bob.resource, permissive_admin.resource, f"users/{fresh('nobody')}"):
+    for user in (bob.resource, permissive_admin.resource, f"users/{fresh('missing')}"):
         request = tokens_pb.RevokeSessionRequest(name=f"{user}/sessions/{victim.session_id}")
         refusal = permissive_admin.refused("RevokeSession", request)
         assert refusal.told == ("NOT_FOUND", "SESSION_NOT_FOUND", "")
@@ -234,7 +234,7 @@ def test_a_session_is_only_found_under_its_own_user(
 def test_who_is_no_administrator_imports_none(
     permissive_admin: Person, callers: dict[str, Person]
 ) -> None:
-    """Plain users the policy may let anybody import; the rows before the refusal stay."""
+    """A policy may allow every caller to import plain users; the rows before the refusal stay."""
     plain, root, rest = fresh("plain"), fresh("root"), fresh("rest")
     requests = [
         users_pb.ImportUsersRequest(row=users_pb.CreateUserRequest(user_id=plain)),
@@ -254,7 +254,7 @@ def test_who_is_no_administrator_imports_none(
 
 
 def test_a_partners_token_is_no_token_of_ours(permissive: House, permissive_admin: Person) -> None:
-    """``Introspect`` vouches for our tokens alone, whoever asks and whatever the text says."""
+    """``Introspect`` calls only tokens of this server active, for every caller and every text."""
     texts = [partners_token("users/admin", "admin", token_id="x"), "vouched_", "vouched_!"]
     requests = [tokens_pb.IntrospectRequest(token=text) for text in texts]
     answers = permissive_admin.do("Introspect", iter(requests))

@@ -244,7 +244,7 @@ def test_a_token_of_a_user_without_a_session_is_revoked_with_the_user(
         "client_id": root.me().token.client_id,
     }
     token = house.forge.token(root.client.thumbprint, **held)
-    theirs = house.forge.token(root.client.thumbprint, **held | {"sub": "users/nobody"})
+    theirs = house.forge.token(root.client.thumbprint, **held | {"sub": "users/missing"})
     assert root.is_known(token)
     admin.do("RevokeUser", pb.RevokeUserRequest(name=root.resource))
     assert not root.is_known(token)
@@ -284,7 +284,7 @@ def test_M14_a_refresh_token_that_is_revoked_ends_its_session(admin: Person, ali
 
 
 def test_a_token_is_revoked_by_its_id_alone(admin: Person, alice: Person) -> None:
-    """By administrators; by others only that of the call, for nobody knows whose another is."""
+    """Administrators revoke any ID; other users only that of the call: an ID names no owner."""
     first, second = alice.log_in().access_token, alice.log_in().access_token
     ids = [alice.me(token).token.token_id for token in (first, second)]
     admin.do("RevokeToken", pb.RevokeTokenRequest(token_id=ids[0]))
@@ -330,13 +330,13 @@ def test_u20_who_is_no_administrator_learns_nothing_of_others(
     """Byte for byte the same answer, whether there is such a user or session or not."""
     theirs = sessions(bob).sessions[0].name
     session_id = theirs.rpartition("/")[2]
-    nobody = f"users/nobody/sessions/{uuid.uuid4()}"
+    missing = f"users/missing/sessions/{uuid.uuid4()}"
     for method, requests in {
         "ListSessions": [
-            pb.ListSessionsRequest(parent=name) for name in (bob.resource, "users/nobody")
+            pb.ListSessionsRequest(parent=name) for name in (bob.resource, "users/missing")
         ],
-        "RevokeUser": [pb.RevokeUserRequest(name=n) for n in (bob.resource, "users/nobody")],
-        "RevokeSession": [pb.RevokeSessionRequest(name=name) for name in (theirs, nobody)],
+        "RevokeUser": [pb.RevokeUserRequest(name=n) for n in (bob.resource, "users/missing")],
+        "RevokeSession": [pb.RevokeSessionRequest(name=name) for name in (theirs, missing)],
     }.items():
         one, other = (alice.refused(method, request) for request in requests)
         assert one == other
@@ -368,9 +368,9 @@ def test_own_sessions_and_as_an_administrator_any_are_revoked_by_id_alone(
 @pytest.mark.parametrize(
     ("method", "request_", "told"),
     [
-        ("RevokeUser", pb.RevokeUserRequest(name="users/nobody"), "NOT_FOUND"),
-        ("ListSessions", pb.ListSessionsRequest(parent="users/nobody"), "NOT_FOUND"),
-        ("RevokeUser", pb.RevokeUserRequest(name="nobody"), "name"),
+        ("RevokeUser", pb.RevokeUserRequest(name="users/missing"), "NOT_FOUND"),
+        ("ListSessions", pb.ListSessionsRequest(parent="users/missing"), "NOT_FOUND"),
+        ("RevokeUser", pb.RevokeUserRequest(name="missing"), "name"),
         ("ListSessions", pb.ListSessionsRequest(parent="users/-"), "parent"),
         ("ListSessions", pb.ListSessionsRequest(parent="users/a", page_size=-1), "page_size"),
         ("RevokeSession", pb.RevokeSessionRequest(name="users/a/sessions/x"), "name"),

@@ -1,4 +1,4 @@
-"""Introspect: whoever asked about a good token is told when it is good no longer."""
+"""Introspect: after an answer that a token is active, a second one when it no longer is."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_beyond_the_most_that_is_watched_an_answer_says_so(
 
 
 def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
-    """So whoever reads no answers cannot go on asking: HTTP/2 holds them back."""
+    """A caller that reads no answers cannot go on asking: HTTP/2 flow control stops it."""
     before = readers()
     read = 0
     last = threading.Event()

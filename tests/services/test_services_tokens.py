@@ -161,7 +161,7 @@ def test_another_spelling_of_a_token_revokes_the_token(alice: Person) -> None:
     assert not alice.is_known(token)
 
 
-def test_nobody_but_an_administrator_revokes_anothers_token(
+def test_only_an_administrator_revokes_another_users_token(
     admin: Person, alice: Person, workload: Person
 ) -> None:
     token = issue(workload).access_token
@@ -209,7 +209,7 @@ def test_who_am_i_says_what_the_server_knows(house: House, alice: Person) -> Non
 
 
 def test_the_key_set_verifies_a_token_for_any_jwt_library(house: House, alice: Person) -> None:
-    """Public members only, and a key for somebody who has no token."""
+    """Public members only; a caller without a token may read them."""
     key_set = alice.do("GetKeySet", tokens_pb.GetKeySetRequest(), "")
     header = jwt.get_unverified_header(alice.tokens.access_token)
     (key,) = [MessageToDict(key) for key in key_set.keys if key.kid == header["kid"]]

@@ -38,7 +38,7 @@ def test_a_created_user_is_what_was_asked_for_and_what_the_server_adds(admin: Pe
     name, now = fresh("new"), time.time()
     user = admin.create(
         name,
-        name="users/somebody-else",
+        name="users/another",
         email="ada@example.com",
         display_name="Ada 👩‍💻",
         roles=["clerk", "auditor", "clerk"],
@@ -71,7 +71,7 @@ def test_a_taken_name_is_taken(admin: Person) -> None:
         ("user.create_time", {"create_time": Timestamp(seconds=1)}),
         ("user.update_time", {"update_time": Timestamp(nanos=1)}),
         ("state", {"state": 7}),
-        ("email", {"email": "nobody"}),
+        ("email", {"email": "missing"}),
         ("email", {"email": f"{'x' * 250}@x.org"}),
         ("display_name", {"display_name": "x" * 129}),
         ("display_name", {"display_name": "a\x1bb"}),
@@ -132,11 +132,11 @@ def test_every_invalid_argument_names_its_field(
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("GetUser", users_pb.GetUserRequest(name="users/nobody")),
-        ("UpdateUser", update_request("nobody", ["email"], email="a@example.com")),
-        ("UpdateUser", update_request("nobody", ["email"], etag="stale")),
-        ("DeleteUser", users_pb.DeleteUserRequest(name="users/nobody")),
-        ("DeleteUser", users_pb.DeleteUserRequest(name="users/nobody", etag="stale")),
+        ("GetUser", users_pb.GetUserRequest(name="users/missing")),
+        ("UpdateUser", update_request("missing", ["email"], email="a@example.com")),
+        ("UpdateUser", update_request("missing", ["email"], etag="stale")),
+        ("DeleteUser", users_pb.DeleteUserRequest(name="users/missing")),
+        ("DeleteUser", users_pb.DeleteUserRequest(name="users/missing", etag="stale")),
     ],
     ids=["get", "update", "update etag", "delete", "delete etag"],
 )
@@ -259,14 +259,14 @@ def add_users(house: House, count: int) -> list[str]:
     return [f"users/{name}" for name in names]
 
 
-def test_paging_visits_everybody_once_sorted_by_name_whatever_the_size(tmp_path: Path) -> None:
+def test_paging_visits_every_user_once_sorted_by_name_whatever_the_size(tmp_path: Path) -> None:
     """0 means 50, more than 1,000 means 1,000; the last page has no token."""
     with running_house(tmp_path) as house:
         admin = administrator(house, house.first_log_in().access_token)
-        everybody = ["users/admin", *add_users(house, 1004)]
+        expected = ["users/admin", *add_users(house, 1004)]
         for size, first in [(0, 50), (67, 67), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]:
             listed = pages(admin, size)
-            assert [name for page in listed for name in page] == everybody
+            assert [name for page in listed for name in page] == expected
             # Not only "all but the last": a single page would be the last.
             assert len(listed[0]) == first
             assert [len(page) for page in listed[:-1]] == [first] * (len(listed) - 1)
@@ -278,4 +278,4 @@ def test_paging_visits_everybody_once_sorted_by_name_whatever_the_size(tmp_path:
         admin.create("u0007-between")
         request = users_pb.ListUsersRequest(page_size=1, page_token=first.next_page_token)
         assert [user.name for user in admin.do("ListUsers", request).users] == ["users/u0009"]
-        assert everybody[10] == "users/u0009"
+        assert expected[10] == "users/u0009"

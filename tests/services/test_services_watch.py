@@ -173,7 +173,7 @@ def test_a_server_that_stops_tells_its_watchers_to_go_elsewhere(tmp_path: Path) 
         for stream, _ in streams:
             assert refused(list, stream).told == ("UNAVAILABLE", "SERVER_ROTATING", "")
         stopping.join(timeout=house.config.server.grace / 2)
-        assert not stopping.is_alive(), "nobody waits for the grace to end"
+        assert not stopping.is_alive(), "the stop must not wait for the grace to end"
 
 
 def test_the_threads_of_watchers_who_hang_up_come_back(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ while True:
 
 
 def until(claim, timeout=30.0):
-    """Wait until the claim holds; for what another thread does, which tells nobody here."""
+    """Wait until the claim holds, for work of another thread that gives this one no signal."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while not claim():
@@ -65,7 +65,7 @@ def test_a_revoked_token_is_refused_at_once(revocations, clock):
 def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, url):
     """Of the same ID, whether it stands for a token, a session or an API key."""
     revocations.revoke_token(THEIRS, "same", clock.now + 300)
-    everybody = (
+    others = (
         token("same"),
         token(session_id="same"),
         token("same", issuer="api-keys"),
@@ -75,14 +75,14 @@ def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, u
     fresh.refresh()
     for feed in (revocations, fresh):
         assert feed.is_revoked(token("same", issuer=THEIRS))
-        assert not any(feed.is_revoked(other) for other in everybody)
+        assert not any(feed.is_revoked(other) for other in others)
     revocations.revoke_token(ISSUER, "same", clock.now + 300)
     assert revocations.is_revoked(token("same"))
     assert not revocations.is_revoked(token("same", issuer="api-keys"))
     fresh._database.close()
 
 
-def test_m1_what_would_be_revoked_of_everybody_is_an_error(revocations, database, clock):
+def test_m1_a_revocation_of_every_issuer_is_an_error(revocations, database, clock):
     for issuer, token_id in (("", "t"), (ISSUER, ""), ("", "")):
         with pytest.raises(ValueError, match="issuer"):
             revocations.revoke_token(issuer, token_id, clock.now + 300)
@@ -178,7 +178,7 @@ def test_a_revocation_outlives_its_token_by_the_leeway(revocations, clock):
     assert revocations.is_revoked(token("t"))
 
 
-def test_entries_leave_when_they_expire_even_if_nobody_writes(revocations, clock):
+def test_entries_leave_when_they_expire_even_without_a_commit(revocations, clock):
     revocations.revoke_token(ISSUER, "t", clock.now + 10)
     before = revocations.generation
     clock.now += 10 + LEEWAY_SECONDS + 1
@@ -397,7 +397,7 @@ def test_o8_nothing_is_forgotten_of_what_was_said_to_be_revoked(url, database, c
         said += revoker.stdout.readlines()
     feed = Revocations(database, issuer=ISSUER, clock=clock)
     feed.refresh()
-    # The last line may be half a one: then nobody was told.
+    # The last line may be incomplete: then the caller got no answer.
     clients = [f"spiffe://x/{line.strip()}" for line in said if line.endswith("\n")]
     assert len(clients) >= told
     assert all(feed.is_revoked(token(client=client)) for client in clients)

@@ -49,7 +49,7 @@ def test_160_bits_are_new_each_time(sessions):
     assert before[12:] != after[12:]
 
 
-@pytest.mark.parametrize("uid", ["off", "nobody"])
+@pytest.mark.parametrize("uid", ["off", "missing"])
 def test_who_may_not_log_in_gets_no_session(sessions, database, uid):
     with pytest.raises(SessionRefusedError):
         sessions.open(uid, MINE)
@@ -145,7 +145,7 @@ def test_u15_threads_that_race_freely_never_get_two_tokens(sessions):
 
 
 def test_u15_who_was_overtaken_twice_is_refused_and_the_family_lives(sessions, database):
-    """Nobody was a thief: it saw the token good when it began."""
+    """That is no theft: the token was valid when the call began."""
     opened = sessions.open("u1", MINE)
     real, live = database.write, []
 

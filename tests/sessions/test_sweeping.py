@@ -49,7 +49,7 @@ def count(database, *which):
         return connection.scalar(select(func.count()).select_from(table).where(*which))
 
 
-def everybody_out(endings, database, how, keep):
+def end_many(endings, database, how, keep):
     """End many sessions of u1 through the gateway, but ``keep`` where that is possible."""
     if how == "client":
         return endings.revoke_client(GATEWAY)
@@ -75,7 +75,7 @@ def test_however_many_end_it_takes_the_same_few_statements_and_all_are_dead_at_o
     event.listen(
         database._engine, "before_cursor_execute", lambda *a: statements.append(a[2]), named=False
     )
-    ended = everybody_out(endings, database, how, mine)
+    ended = end_many(endings, database, how, mine)
     keeps = how in {"others", "password"}
     assert ended == MANY + (not keeps)
     assert len(statements) < 25
@@ -115,7 +115,7 @@ def test_the_sweeper_deletes_what_was_ended_and_nothing_else_each_batch_by_itsel
 ):
     add(database, clock, "u1", GATEWAY)
     mine, theirs = sessions.open("u1", GATEWAY), sessions.open("u2", MINE)
-    everybody_out(endings, database, how, mine)
+    end_many(endings, database, how, mine)
     new = sessions.open("u1", GATEWAY)  # in the same second
     deleted = []
     event.listen(
@@ -244,7 +244,7 @@ def test_a_session_that_begins_in_a_second_to_come_is_ended_too(
         endings.revoke_client(MINE)
     later = sessions.open("u1", GATEWAY if how == "client" else MINE)
     assert later.issued_at > clock.now + (4 if how == "client" else 0)
-    assert everybody_out(endings, database, how, None) == MANY + 1
+    assert end_many(endings, database, how, None) == MANY + 1
     assert sessions.find(later.session_id) is None
     clock.now += 20
     with pytest.raises(RefreshRefusedError):

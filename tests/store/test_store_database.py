@@ -149,7 +149,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == b"certainly no database" * 100
 
 
-def test_somebody_elses_database_is_refused_and_left_alone(tmp_path):
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "x.db"
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE theirs (x)")

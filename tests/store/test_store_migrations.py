@@ -1,4 +1,4 @@
-"""The scripts make what the schema says, once, whoever is first."""
+"""Migrations create the tables of the schema, once, in whichever process runs first."""
 
 import json
 
@@ -144,7 +144,8 @@ def test_M1_what_was_revoked_before_issuers_were_written_down_stays_revoked(url,
     feed.refresh()
     for issuer in (OURS, THEIRS, "api-keys"):
         assert feed.is_revoked(held(issuer, token="stolen"))
-        # A row without a name was what logging out without a token came to: it was nobody's.
+        # A row without a name was what logging out without a token came to: it belonged to no
+        # credential.
         assert not feed.is_revoked(held(issuer, token=""))
     for one in ({"session": "ended"}, {"subject": "users/gone"}, {"client": "spiffe://x/gone"}):
         assert feed.is_revoked(held(OURS, **one))

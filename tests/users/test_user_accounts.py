@@ -77,9 +77,9 @@ def test_a_created_user_is_read_back_whole(accounts, clock):
 def test_unknown_users_are_not_found(accounts):
     for call in (accounts.get, accounts.get_by_uid, accounts.delete):
         with pytest.raises(NotFoundError):
-            call("nobody")
+            call("missing")
     with pytest.raises(NotFoundError):
-        accounts.update("nobody", {"email": "a@b"})
+        accounts.update("missing", {"email": "a@b"})
 
 
 def test_a_deleted_name_comes_back_with_another_uid(accounts):
@@ -220,7 +220,7 @@ def test_u1_u2_every_reason_has_one_error(accounts, logins, clock):
     texts = set()
     for name, password in [
         ("ada", "wrong secret"),
-        ("nobody", CHOSEN),
+        ("missing", CHOSEN),
         ("off", CHOSEN),
         ("none", CHOSEN),
         ("late", INITIAL),
@@ -241,7 +241,7 @@ def test_the_right_password_logs_in(accounts, logins):
 
 def test_a_login_with_too_long_a_password_is_invalid(logins):
     with pytest.raises(InvalidArgumentError):
-        logins.log_in("nobody", "x" * 1025)
+        logins.log_in("missing", "x" * 1025)
 
 
 def test_an_initial_password_must_be_replaced_and_works_once(accounts, logins, clock):
@@ -261,7 +261,7 @@ def test_an_initial_password_must_be_replaced_and_works_once(accounts, logins, c
 @pytest.mark.parametrize("new", [INITIAL, "password", "short", "ada-ada-ada-x", "x" * 1025])
 def test_the_replacement_must_keep_the_rules(accounts, logins, new):
     accounts.create("ada", password=INITIAL)
-    for name in ("ada", "ada-nobody"):  # No difference gives the user away.
+    for name in ("ada", "ada-missing"):  # No difference gives the user away.
         if name in new or name == "ada":
             with pytest.raises(InvalidArgumentError) as caught:
                 logins.log_in(name, INITIAL, new)
@@ -299,7 +299,7 @@ def test_u9_old_hashes_are_made_new_at_the_login_even_of_five_at_once(accounts, 
     results = at_once(5, lambda _: logins.log_in("ada", CHOSEN))
     assert not any(isinstance(result, UserError) for result in results)
     assert "m=64,t=1,p=1" in stored_hash(database)
-    assert accounts.get("ada").etag == etag  # Nobody sees a change of the user.
+    assert accounts.get("ada").etag == etag  # The user has not changed for any reader.
 
 
 def test_what_a_login_opens_depends_on_the_password_still_being_good(accounts, logins, passwords):
@@ -350,11 +350,11 @@ def test_u12_a_new_password_needs_the_old_and_ends_the_other_sessions(accounts, 
         logins.log_in("ada", CHOSEN)
 
 
-def test_u12_nobody_changes_the_password_of_who_cannot_log_in(accounts, logins):
+def test_u12_a_user_who_cannot_log_in_cannot_change_the_password(accounts, logins):
     enrol(accounts, logins, "off")
     accounts.update("off", {"state": "disabled"})
     accounts.create("new", password=INITIAL)
-    for name, password in (("off", CHOSEN), ("new", INITIAL), ("nobody", CHOSEN)):
+    for name, password in (("off", CHOSEN), ("new", INITIAL), ("missing", CHOSEN)):
         with pytest.raises(PermissionDeniedError):
             logins.change_password(name, password, OTHER)
 

@@ -1,4 +1,4 @@
-"""The feed: nothing missed, nothing twice, whoever wrote it."""
+"""The feed: every change of every process, once and in order."""
 
 import os
 import subprocess
