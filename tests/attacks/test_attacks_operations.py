@@ -1,6 +1,6 @@
 """Operations: what reaches the log, and how a server ends.
 
-The server is its own process here, because it must survive, or end, as a whole.
+The server is a process of its own, because the tests are about its survival and its end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def context(running: Running) -> ssl.SSLContext:
 
 
 def provoke(running: Running, hostile: str) -> None:
-    """Be refused three times: for a user name, for a method, for what a token claims."""
+    """Get three refusals: for a user name, for a method, for a claim of a token."""
     key_file = running.installation.root / "state" / "signing-key.pem"
     settings = TokensSection()
     forge = Forge(
@@ -124,7 +124,7 @@ class Events:
 def test_O4_at_SIGTERM_calls_in_flight_finish_streams_are_told_and_the_process_ends_in_time(
     tmp_path: Path,
 ) -> None:
-    """Grace is 5 seconds; a quiet stream that is told late is told after a third of it."""
+    """The grace is 5 seconds; a quiet stream ends after a third of it."""
     never, now = threading.Event(), threading.Event()
 
     def silent() -> Iterator[bytes]:

@@ -39,7 +39,7 @@ def admin(house: House, admin_token: str) -> Person:
 
 @pytest.fixture(scope="module")
 def alice(house: House, admin_token: str) -> Person:
-    """A plain user; tests leave her password, her state and her session alone."""
+    """A plain user; no test changes her password, state or session."""
     return newcomer(house, admin_token, called="alice")
 
 
@@ -80,7 +80,7 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> Hashes:
 def test_U1_U2_a_failed_log_in_has_one_answer_whatever_the_reason(
     admin: Person, alice: Person
 ) -> None:
-    """Down to the trailers; a disabled user with the right password is one of the reasons."""
+    """The same answer to the trailers, also for a disabled user with the right password."""
     disabled, no_password = fresh("off"), fresh("mute")
     admin.create(disabled, OTHER, state=users_pb.User.STATE_DISABLED)
     admin.create(no_password)
@@ -187,7 +187,7 @@ def test_U8_no_method_takes_a_common_password_or_the_user_name(
 def test_U12_without_the_current_password_nothing_changes(
     house: House, admin_token: str, admin: Person
 ) -> None:
-    """Neither its owner nor an administrator gets around it."""
+    """Neither its owner nor an administrator can change it otherwise."""
     user = newcomer(house, admin_token)
     other = user.log_in()
     for current in ("", "wrong password", PASSWORD[:-1]):

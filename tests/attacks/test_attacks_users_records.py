@@ -1,4 +1,4 @@
-"""Group U: another's record, masks, etags, repeated requests and made-up cursors."""
+"""Group U: records of other users, masks, etags, repeated requests and forged cursors."""
 
 import base64
 import threading

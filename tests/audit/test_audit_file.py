@@ -54,7 +54,7 @@ def test_it_is_rotated_before_it_grows_too_large_and_the_oldest_goes(tmp_path: P
 
 
 def test_a_new_file_is_created_where_another_process_moves_it(tmp_path: Path) -> None:
-    """As logrotate does, without a signal."""
+    """logrotate renames it, and sends no signal."""
     path, moved = tmp_path / "audit.log", tmp_path / "audit.log-20260101"
     logger = FileLogger(FileSettings(path=path))
     logger.write([event(0)])

@@ -72,7 +72,7 @@ def read(reader: int, text: bytearray) -> None:
 
 
 def assert_goes_on(channel: grpc.Channel, calls: int) -> None:
-    """Calls that are served and calls that are refused."""
+    """Allowed and refused calls are still answered."""
     for _ in range(calls):
         assert call(channel, method=OPEN_METHOD, request=b"", timeout=10).served
         refused = call(channel, metadata=bearer("no-token"), timeout=10)

@@ -24,7 +24,7 @@ from support.house import DEADLINE, PASSWORD, Client, House, bearer
 
 @dataclass(frozen=True)
 class Refused:
-    """An error, down to the last byte of its trailers."""
+    """An error with everything that the caller receives, its trailers included."""
 
     code: str
     text: str
@@ -38,7 +38,7 @@ class Refused:
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Make a call: its result, or how it was refused."""
+    """Make a call; returns its result or its ``Refused``."""
     try:
         result = call(*arguments, **options)
         return list(result) if hasattr(result, "__next__") else result
@@ -93,7 +93,7 @@ class Person:
         return next(getattr(stub, name) for stub in self.stubs if hasattr(stub, name))
 
     def do(self, method: str, request: Any, token: str | None = None) -> Any:
-        """Call with the own access token, with another, or with none at all (``""``)."""
+        """Call with this user's access token, with another, or without one (``""``)."""
         token = self.tokens.access_token if token is None else token
         return self.method(method)(
             request, metadata=bearer(token) if token else (), timeout=DEADLINE
@@ -106,7 +106,7 @@ class Person:
         return self.do("WhoAmI", tokens_pb.WhoAmIRequest(), token)
 
     def is_known(self, token: str) -> bool:
-        """Whether an access token is good at this very moment."""
+        """Whether the server accepts an access token now."""
         answer = outcome(self.me, token)
         if isinstance(answer, Refused):
             assert answer.told == ("UNAUTHENTICATED", "CREDENTIALS_REFUSED", "")
@@ -156,15 +156,15 @@ def administrator(house: House, access_token: str) -> Person:
 
 
 def newcomer(house: House, admin_token: str, *roles: str, called: str = "user") -> Person:
-    """A user of their own, logged in. Costs some password hashes."""
+    """A new user, logged in. It takes several password hashes."""
     name = fresh(called)
     return Person(house, name, house.client(name), house.make_user(admin_token, name, *roles))
 
 
 def without_tailer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the tailer's thread look at no database, as if its interval were endless.
+    """Stop the tailer's thread from looking at the database, as if its interval were endless.
 
-    What "the very next call" knows then, it knows by the transaction that wrote it.
+    The next call then knows only what the transaction that wrote it has told.
     """
     look = Tailer.look
 
@@ -181,7 +181,7 @@ def fresh(prefix: str) -> str:
 
 
 def at_once(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Make calls at the same time; the outcome of each."""
+    """Make calls at the same time; returns the outcome of each."""
     calls = list(calls)
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(outcome, calls))

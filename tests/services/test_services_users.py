@@ -34,7 +34,7 @@ def admin(house: House, admin_token: str) -> Person:
 
 
 def test_a_created_user_is_what_was_asked_for_and_what_the_server_adds(admin: Person) -> None:
-    """`name` is ignored, roles are sorted and once, the state is ACTIVE unless said otherwise."""
+    """`name` is ignored, roles are sorted without repetitions, the default state is ACTIVE."""
     name, now = fresh("new"), time.time()
     user = admin.create(
         name,
@@ -147,7 +147,7 @@ def test_an_administrator_learns_that_there_is_no_such_user(
 
 
 def test_a_plain_user_reads_and_changes_the_own_record(house: House, admin_token: str) -> None:
-    """`email` and `display_name`, with a mask and without; its session goes on."""
+    """`email` and `display_name`, with a mask and without; the session stays alive."""
     user = newcomer(house, admin_token)
     before = user.get()
     after = user.update(user.name, ["email"], email="me@example.com", display_name="not named")
@@ -219,7 +219,7 @@ def test_disabling_and_other_roles_end_the_sessions_at_once(
 def test_a_deleted_user_is_gone_and_the_next_of_that_name_is_another(
     house: House, admin_token: str, admin: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sessions end at once, and the name's new owner revives none of them."""
+    """Sessions end at once, and a new user of the name revives none of them."""
     without_tailer(monkeypatch)
     user = newcomer(house, admin_token)
     before = admin.get(user.resource)
@@ -245,7 +245,7 @@ def pages(admin: Person, size: int) -> list[list[str]]:
 
 
 def add_users(house: House, count: int) -> list[str]:
-    """Many at once, into the store: what is tested here is how they are listed."""
+    """Add many users directly to the store, to list them."""
     mint = AccountFactory(time.time, lambda size: uuid.uuid4().bytes[:size])
     names = [f"u{number:04}" for number in range(count)]
     database = Database.open(house.config.store.url)

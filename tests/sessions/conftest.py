@@ -16,7 +16,7 @@ IDLE, ABSOLUTE, ACCESS = 1000.0, 5000.0, 300.0
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self):
         self.now = 1_800_000_000.0
@@ -85,7 +85,7 @@ def revocations(database, clock):
 
 @pytest.fixture
 def run():
-    """Runs code in a second process, to its end."""
+    """Run code in a second process and return its output."""
 
     def start(code, *arguments):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

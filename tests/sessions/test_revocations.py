@@ -1,4 +1,4 @@
-"""Revocations: known here at once, elsewhere in a moment, and forgotten when they may be."""
+"""Revocations: known to this process at once, to others in a moment, deleted when expired."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ def test_a_revoked_token_is_refused_at_once(revocations, clock):
 
 
 def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, url):
-    """Of the same ID, whether it stands for a token, a session or an API key."""
+    """Also where the other token, session or API key has the same ID."""
     revocations.revoke_token(THEIRS, "same", clock.now + 300)
     others = (
         token("same"),
@@ -91,7 +91,7 @@ def test_m1_a_revocation_of_every_issuer_is_an_error(revocations, database, cloc
 
 
 def test_m14_two_tokens_with_one_id_are_refused_until_both_have_ended(revocations, clock):
-    """An issuer of others' may give an ID twice."""
+    """Another issuer may give an ID to two tokens."""
     revocations.revoke_token(THEIRS, "twice", clock.now + 10)
     revocations.revoke_token(THEIRS, "twice", clock.now + 1000)
     revocations.revoke_token(THEIRS, "twice", clock.now + 20)
@@ -150,7 +150,7 @@ def test_u19_what_a_transaction_of_this_process_ends_is_known_when_it_returns(
 def test_u19_what_another_process_has_ended_is_known_here_when_it_is_ended_here_again(
     revocations, sessions, database, url, clock
 ):
-    """There is nothing new to write then, and the answer is the same promise."""
+    """Then there is no new line to write, but the answer promises the same."""
     elsewhere = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
     database.tailer._interval = 3600
     for number in range(20):
@@ -222,7 +222,7 @@ def test_o1_the_view_is_current_while_the_feed_is_read_and_what_is_known_stays(u
 def test_what_is_committed_while_the_feed_is_loaded_is_known_after_the_load(
     url, database, clock, read
 ):
-    """Right behind either of its two reads, and with no look of the tailer's to help."""
+    """The commit comes right after either of the two reads, and the tailer does not look."""
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
     others.start()
     for number in range(100):
@@ -287,7 +287,7 @@ def test_a_user_is_revoked_with_all_that_was_issued_until_now(
 
 
 def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(endings, revocations, clock):
-    """What is issued after each time is of the next second: more than that no door lets pass."""
+    """The token after each revocation has the next second, and the guard accepts only a few."""
     for _ in range(9):  # of this second, and of eight to come
         endings.revoke_client("spiffe://x/y")
     with pytest.raises(RevokedTooOftenError, match="Wait 8 seconds"):
@@ -317,7 +317,7 @@ def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(
 def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
     endings, revocations, clock
 ):
-    """However often within one second: what comes after is good, what came before is not."""
+    """Any number of revocations in one second: later tokens are valid, earlier ones are not."""
     for _ in range(3):
         clock.now += 0.1
         endings.revoke_client("spiffe://x/y")
@@ -355,7 +355,7 @@ def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock)
 
 
 def test_a_large_base_is_not_copied_for_each_revocation():
-    """And nothing is lost on the way from the delta into the base."""
+    """And no entry is lost when the delta is merged into the base."""
     many = Entries.of(
         (
             (ISSUER, RevocationKind.JTI, str(number), NOW + number, None, None)
@@ -386,7 +386,7 @@ def test_a_large_base_is_not_copied_for_each_revocation():
 
 @pytest.mark.parametrize("told", [1, 7, 30])
 def test_o8_nothing_is_forgotten_of_what_was_said_to_be_revoked(url, database, clock, told):
-    """The process is killed at whatever step of the next one it is."""
+    """The process is killed at an arbitrary step of the next revocation."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-c", REVOKER, url], env=environment, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""Refresh families: good once, on one machine, for a time."""
+"""Refresh tokens: each valid once, for one client certificate, until it expires."""
 
 import threading
 from base64 import urlsafe_b64decode
@@ -107,7 +107,7 @@ def test_a_token_from_another_spiffe_id_ends_the_family(sessions, revocations, u
 
 @pytest.mark.parametrize("round_number", range(5))
 def test_u15_of_refreshes_at_once_all_get_the_one_next_token(sessions, database, round_number):
-    """All have seen the token good before any took the write lock."""
+    """All saw the valid token before any of them took the write lock."""
     opened = sessions.open("u1", MINE)
     barrier = threading.Barrier(4)
     real = database.write
@@ -162,7 +162,7 @@ def test_u15_who_was_overtaken_twice_is_refused_and_the_family_lives(sessions, d
 
 
 def test_u14_a_refresh_is_repeated_with_the_same_result_for_a_while(sessions, revocations, clock):
-    """However often, and the first one's time counts."""
+    """Any number of times; the time of the first refresh counts."""
     first = sessions.open("u1", MINE)
     second = sessions.rotate(first.refresh_token, MINE)
     for _ in range(2):
@@ -328,7 +328,7 @@ def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, endings, clo
 def test_a_session_that_has_expired_can_be_revoked_while_its_tokens_live(
     sessions, endings, database, revocations, clock
 ):
-    """An access token that was fetched at the last moment outlives its session."""
+    """An access token issued at the last moment outlives its session."""
     old = sessions.open("u1", MINE)
     clock.now += IDLE + ACCESS
     sessions.open("u1", MINE)

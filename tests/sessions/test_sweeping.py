@@ -1,4 +1,4 @@
-"""Ending more sessions than one short transaction can: one cut, durable first, then batches."""
+"""Ending more sessions than one short transaction can: first a cut is committed, then batches."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def count(database, *which):
 
 
 def end_many(endings, database, how, keep):
-    """End many sessions of u1 through the gateway, but ``keep`` where that is possible."""
+    """End many sessions of u1 through the gateway, except ``keep`` where that is possible."""
     if how == "client":
         return endings.revoke_client(GATEWAY)
     if how == "user":
@@ -136,7 +136,7 @@ def test_the_sweeper_deletes_what_was_ended_and_nothing_else_each_batch_by_itsel
 def test_a_session_that_was_refreshed_before_the_cut_gives_no_token_after_it(
     sessions, endings, database, revocations, clock
 ):
-    """Whenever the token is signed: it says that it is of the time when its session was alive."""
+    """However late the token is signed, its `iat` is the time when its session was alive."""
     add(database, clock, "u1", GATEWAY)
     opened = sessions.open("u1", GATEWAY)
     session = sessions.rotate(opened.refresh_token, GATEWAY)
@@ -235,7 +235,7 @@ def test_a_process_that_dies_after_the_cut_has_ended_all_and_the_next_deletes_th
 def test_a_session_that_begins_in_a_second_to_come_is_ended_too(
     sessions, endings, database, clock, how
 ):
-    """Its user's cut made it begin later than a cut of its client now reaches, and the reverse."""
+    """A cut of its user made it begin later than a cut of its client reaches, and the reverse."""
     add(database, clock, "u2" if how == "client" else "u1", GATEWAY)
     if how == "client":
         for _ in range(5):

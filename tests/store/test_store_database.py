@@ -111,7 +111,7 @@ def test_waiting_threads_give_up_after_the_busy_timeout(url):
 
 
 def test_errors_show_neither_sql_nor_parameters(database):
-    """Nor does anything behind them: their causes are printed with them."""
+    """Their causes, which are printed with them, show none either."""
     name, value = uuid.uuid4().hex, uuid.uuid4().hex.encode()
     put(database, name, value)
     with pytest.raises(StoreError) as caught:
@@ -249,7 +249,7 @@ except StoreUnavailableError as error:
 
 
 def test_o9_a_full_disk_is_a_typed_error_and_corrupts_nothing(url, database, spawn):
-    """A limit on file sizes stands for the full disk: both fail in the middle of a write."""
+    """A limit on file sizes acts like a full disk: both fail in the middle of a write."""
     process = spawn(FILLER, url)
     assert process.stdout.read().strip() in {"FULL", "FAILED"}
     assert names(database) == {"kept"}

@@ -5,7 +5,7 @@ from secure_server.users import Accounts, Logins, Passwords
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self):
         self.now = 1_800_000_000.0

@@ -42,7 +42,7 @@ def enrol(accounts, logins, name):
 
 
 def at_once(count, call):
-    """What ``count`` threads that begin together get; errors are results too."""
+    """Call from ``count`` threads at once; returns the results, in which errors count too."""
     barrier = threading.Barrier(count)
 
     def run(index):
