@@ -164,8 +164,7 @@ def log_out(person: Person, token: str) -> None:
 def test_M1_a_log_out_ends_the_issuers_own_token_and_no_other(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """Even where it has the ID of an administrator's token, a workload's, a session, B's, a key's.
-    """
+    """Even where it has the ID of another's token or session, of B's token, or of an API key."""
     admin, workload = tenants.admin, tenants.person("workload")
     ours = admin.me().token
     session = admin.do("ListSessions", pb.ListSessionsRequest(parent=ours.subject)).sessions[0].name

@@ -1,5 +1,4 @@
-"""Reloading the policy file while calls run: a valid one is used, an invalid one changes nothing.
-"""
+"""Reloading the policy file during calls: a valid one is used, an invalid one changes nothing."""
 
 from __future__ import annotations
 

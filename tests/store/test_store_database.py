@@ -381,6 +381,49 @@ def test_a_commit_that_cannot_be_told_of_is_done_all_the_same(database, told, fa
     assert len(told) == 1
 
 
+def test_a_commit_during_a_look_is_told_of_by_the_next(url, database, told):
+    other = Database.open(url)
+    heard = []
+
+    def on_look(changed):
+        heard.append(changed)
+        if len(heard) == 1:
+            put(other, "meanwhile")
+
+    database.tailer.subscribe(on_look)
+    database.tailer.look()
+    database.tailer.look()
+    database.tailer.look()
+    assert heard == [True, True, False]
+    assert len(told) == 1
+    other.close()
+
+
+def test_a_subscriber_is_called_by_one_thread_at_a_time(database, told):
+    """A thread that commits meanwhile waits, and then tells of its own commit."""
+    inside, leave, calls = threading.Event(), threading.Event(), []
+
+    def on_look(changed):
+        calls.append(changed)
+        inside.set()
+        assert leave.wait(20)
+
+    database.tailer.subscribe(on_look)
+    first = threading.Thread(target=database.tailer.look)
+    first.start()
+    assert inside.wait(20)
+    second = threading.Thread(target=put, args=(database, "a"))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    assert calls == [True]
+    leave.set()
+    first.join()
+    second.join()
+    assert calls == [True, True]
+    assert names(database) == {"a"}
+
+
 def test_a_commit_after_which_the_version_cannot_be_read_is_done_all_the_same(database, told):
     """And the next look tells of it."""
     database.version()
