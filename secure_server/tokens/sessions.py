@@ -1,4 +1,4 @@
-"""Sessions: families of refresh tokens, each good once (RFC 9700, section 4.14.2)."""
+"""Sessions: families of refresh tokens, each valid once (RFC 9700, section 4.14.2)."""
 
 from __future__ import annotations
 
