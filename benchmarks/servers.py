@@ -18,31 +18,17 @@ from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, r
 from benchmarks.everybody import EverybodysInterceptor
 from secure_server.audit.loggers import Loggers
 from secure_server.audit.options import configured_loggers
-from secure_server.auth import Authenticators, Credentials, Principal
+from secure_server.auth import Authenticators, Credentials, NothingRevoked, Principal
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.auth.keys import FindKey
 from secure_server.auth.matchers import CredentialMatcher, Scheme
 from secure_server.authz import Policy
-from secure_server.config import ServerSection
-from secure_server.guard import (
-    AuditEvent,
-    Core,
-    GuardInterceptor,
-    Peers,
-    RequestTimeouts,
-    StreamPool,
-    log_refusal,
-)
-from secure_server.guard.adapters.asyncio import AioGuardInterceptor
-from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.streams.watch import StreamWatch
-from secure_server.guard.watchdog import Watchdog
-from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+from secure_server.guard import AuditEvent, Core, Guard, TLSSet, log_refusal
+from secure_server.guard.call import Call
+from secure_server.limits import Limits, channel_arguments
 from secure_server.telemetry import Metrics
 from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
 from secure_tls.peer import Peer
-from secure_tls.pem import load_certificates
-from secure_tls.trust import Trust
 
 SERVICE = "benchmark.Echo"
 UNARY = f"/{SERVICE}/Unary"
@@ -88,11 +74,11 @@ def build(wanted: Server, folder: Path) -> tuple[grpc.Server, int]:
 
     All of them have the limits and the thread pool of the shipped server.
     """
-    section = ServerSection()
+    limits = Limits()
     server = grpc.server(
-        ThreadPoolExecutor(section.door_threads),
-        interceptors=_interceptors(wanted.front, folder, section),
-        options=channel_arguments(section),
+        ThreadPoolExecutor(limits.door_threads),
+        interceptors=_interceptors(wanted.front, folder),
+        options=channel_arguments(limits),
     )
     server.add_generic_rpc_handlers((_handlers(_unary, _stream),))
     return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
@@ -100,22 +86,10 @@ def build(wanted: Server, folder: Path) -> tuple[grpc.Server, int]:
 
 def build_aio(wanted: Server, folder: Path) -> tuple[grpc.aio.Server, int]:
     """Return an asyncio server for the running event loop, ready to start, and its port."""
-    section = ServerSection()
     interceptors = []
     if isinstance(wanted.front, Guarded):
-        metrics = Metrics()
-        interceptors.append(
-            AioGuardInterceptor(
-                core := _core(wanted.front, folder, metrics),
-                watch=StreamWatch(core),
-                streams=section.stream_threads,
-                threads=section.door_threads,
-                call_ended=metrics.call_ended,
-                callbacks=(callbacks := Callbacks()),
-                watchdog=Watchdog(callbacks),
-            )
-        )
-    server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(section))
+        interceptors.append(_guard(wanted.front, folder).aio_interceptor())
+    server = grpc.aio.server(interceptors=interceptors, options=channel_arguments(Limits()))
     server.add_generic_rpc_handlers((_handlers(_aio_unary, _aio_stream),))
     return server, server.add_secure_port("127.0.0.1:0", _credentials(folder))
 
@@ -155,32 +129,20 @@ async def _aio_stream(requests: AsyncIterator[bytes], _context: Any) -> AsyncIte
         yield request
 
 
-def _interceptors(
-    front: Guarded | str, folder: Path, section: ServerSection
-) -> list[grpc.ServerInterceptor]:
+def _interceptors(front: Guarded | str, folder: Path) -> list[grpc.ServerInterceptor]:
     if isinstance(front, Guarded):
-        metrics = Metrics()
-        return [
-            GuardInterceptor(
-                core := _core(front, folder, metrics),
-                StreamPool(section.stream_threads).group(),
-                RequestTimeouts(MESSAGE_TIMEOUT, threads=section.door_threads),
-                StreamWatch(core),
-                metrics.call_ended,
-                callbacks=(callbacks := Callbacks()),
-                watchdog=Watchdog(callbacks),
-            )
-        ]
+        return [_guard(front, folder).interceptor()]
     if front == "everybody":
         ring = key_ring(folder)
         return [EverybodysInterceptor(ring.keys[ring.key_id].public_key, ISSUER, AUDIENCE)]
     return []
 
 
-def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
-    """Wire the guard as the shipped server does, around numbers instead of a store."""
+def _guard(guarded: Guarded, folder: Path) -> Guard:
+    """Build the guard as the shipped server does, around numbers instead of a store."""
     ring = key_ring(folder)
 
+    metrics = Metrics()
     loggers = Loggers()
     text = policy_text(guarded.rules, audited=guarded.audited)
     policy = Policy.parse(text)
@@ -191,31 +153,27 @@ def _core(guarded: Guarded, folder: Path, metrics: Metrics) -> Core:
         metrics.count_audit(event)
         log_refusal(event)
 
-    core = Core(
-        peers=Peers(
-            trust=Trust(
-                load_certificates((folder / "ca.pem").read_bytes(), folder / "ca.pem"),
-                trust_domains=frozenset({"example.org"}),
-            ),
-            minimum_tls="1.3",
-        ),
-        authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
-        # The very object that the shipped server's door asks, without the feed that fills it.
-        revocations=Snapshot(
-            base=Entries(
-                {
-                    ISSUER: RevokedOfIssuer(
-                        {f"{n:032x}": 2.0**33 for n in range(guarded.revocations)}
-                    )
-                }
-            )
+    guard = Guard(
+        tls=TLSSet.of_pem(
+            *((folder / name).read_bytes() for name in ("server.pem", "server.key", "ca.pem")),
+            trust_domains=["example.org"],
         ),
         policy=policy,
+        authenticators=Authenticators([_verifier(ring.keys.get), _Seen()]),
+        revocations=_Revoked(guarded.revocations),
         audit=audit,
-        clock=time.time,
+        call_ended=metrics.call_ended,
     )
-    _let_in(core, guarded.seen, folder)
-    return core
+    _let_in(guard.core, guarded.seen, folder)
+    return guard
+
+
+class _Revoked(NothingRevoked):
+    """As many revoked tokens, looked up as the shipped server's guard does, without its feed."""
+
+    def __init__(self, tokens: int) -> None:
+        revoked = RevokedOfIssuer({f"{n:032x}": 2.0**33 for n in range(tokens)})
+        self.is_revoked = Snapshot(base=Entries({ISSUER: revoked})).is_revoked  # type: ignore[method-assign]
 
 
 def _verifier(keys: FindKey) -> JWTAuthenticator:
@@ -305,4 +263,4 @@ def _let_in(core: Core, seen: int, folder: Path) -> None:
             ("user-agent", "benchmark"),
             ("authorization", seen_authorization(token, serial)),
         )
-        core.admit(UNARY, metadata, transport)
+        core.admit(Call(UNARY, metadata, transport))

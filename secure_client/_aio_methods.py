@@ -92,7 +92,7 @@ class _RenewedCall(_Call):
         if refused is None:
             return first
         # The token may be bound to a certificate that has been replaced within this second.
-        self._look = asyncio.ensure_future(self._owner.look())
+        self._look = asyncio.ensure_future(self._owner.look_and_wait())
         await asyncio.wait([self._look], timeout=max(self._end - time.monotonic(), 0.0))
         try:
             line = self._owner.line()

@@ -66,7 +66,7 @@ async def _streams(
 
 async def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The line for the next call, with the files as they are now and a token that is good."""
-    await channel.look()
+    await channel.look_and_wait()
     line = channel.line()
     try:
         await asyncio.to_thread(line.prepare)

@@ -1,12 +1,11 @@
-"""The files of a channel: which set is in use, and whether there is another to take up."""
+"""The files of a channel: which set is in use, and whether there is another to use."""
 
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from secure_base.reloading import Follower, ReloadStatus, signature
 from secure_client._clock import Clock
 from secure_client.errors import ConfigurationError
 
@@ -16,21 +15,25 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("secure_client")
 
-# A set that cannot be used is tried again after at most so many seconds.
-_LONGEST_PAUSE = 30.0
-
-_Signature = tuple[tuple[int, ...] | None, ...]
+# Seconds between two looks at the files of all channels: three `stat`s a channel.
+_LOOK_EVERY = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    signature: _Signature
-    count: int
-    retry_at: float
+def _log(level: str, event: str, **values: object) -> None:
+    text = ", ".join(f"{name}: {value}" for name, value in values.items())
+    getattr(_logger, level)("%s (%s)", event, text)
+
+
+FOLLOWER = Follower(
+    "secure_client files",
+    lambda error: _log("warning", "the client's files cannot be looked at", error=error),
+    interval=_LOOK_EVERY,
+)
+"""One thread looks at the files of every channel of this process."""
 
 
 class Files:
-    """Certificate, key and CA of ``endpoint``, taken up together or not at all.
+    """Certificate, key and CA of ``endpoint``, used together or not at all.
 
     ``identity`` is the set in use. Whoever gets another one from ``read`` says what became of it:
     ``take`` or ``refuse``. One at a time does so; ``changed`` may be asked by anybody.
@@ -40,28 +43,31 @@ class Files:
         """Raises as ``Endpoint.read``."""
         self._endpoint = endpoint
         self._clock = clock or Clock()
+        self._status = ReloadStatus(
+            f"files of {endpoint.target}", clock=self._clock.elapsed, wall=self._clock.wall
+        )
+        self._status.log = _log
         # Looked at before it is read: what changes in between is noticed later.
-        self._signature = self._look()
-        self._tried = self._signature
-        self._failure: _Failure | None = None
+        self._tried = signature(endpoint.paths)
         self.identity = endpoint.read()
+        self._status.succeed(self._tried, changed=False)
 
     def changed(self) -> bool:
         """Whether ``read`` is worth while: a ``stat`` of each file says so."""
-        return self._is_due(self._look())
+        return self._status.is_due(signature(self._endpoint.paths))
 
     def read(self) -> Identity | None:
-        """The set to take up, None while there is no other.
+        """The set to use next, None while there is no other.
 
         Raises ``TLSError`` where the files do not make one, half replaced for instance, and
         ``ConfigurationError`` for one of somebody else.
         """
-        self._tried = self._look()
-        if not self._is_due(self._tried):
+        self._tried = signature(self._endpoint.paths)
+        if not self._status.is_due(self._tried):
             return None
         found = self._endpoint.read()
         if found == self.identity:
-            self._taken(found)
+            self._status.succeed(self._tried, changed=False)
             return None
         was, would_be = self.identity.spiffe_id(), found.spiffe_id()
         if was != would_be:
@@ -77,44 +83,10 @@ class Files:
         return self.identity.has_expired(self._clock.wall())
 
     def take(self, identity: Identity) -> None:
-        self._taken(identity)
-        _logger.info("the channel to %s has taken up its new files", self._endpoint.target)
+        """Use this set from now on."""
+        self.identity = identity
+        self._status.succeed(self._tried, changed=True)
 
     def refuse(self, reason: str) -> None:
         """Keep the set in use, and try the other again after a while, or once it has changed."""
-        last = self._failure
-        count = 1 if last is None or last.signature != self._tried else last.count + 1
-        pause = 0.0 if count == 1 else min(2.0 ** (count - 1), _LONGEST_PAUSE)
-        self._failure = _Failure(self._tried, count, self._clock.elapsed() + pause)
-        # Files that are being written are no news; the same ones a look later are.
-        if count == 2:
-            _logger.warning(
-                "the channel to %s keeps the files that it has: %s", self._endpoint.target, reason
-            )
-
-    def _taken(self, identity: Identity) -> None:
-        self.identity = identity
-        self._signature = self._tried
-        self._failure = None
-
-    def _is_due(self, signature: _Signature) -> bool:
-        if signature == self._signature:
-            return False
-        failure = self._failure
-        return (
-            failure is None
-            or failure.signature != signature
-            or self._clock.elapsed() >= failure.retry_at
-        )
-
-    def _look(self) -> _Signature:
-        return tuple(_stat(path) for path in self._endpoint.paths)
-
-
-def _stat(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - follows the links that Kubernetes swaps
-    except OSError:
-        return None
-    # The time of the last change also tells of a mode that has been put right.
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        self._status.fail(self._tried, reason)

@@ -59,7 +59,7 @@ class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-ar
                 if (refused := line.refused_token(before, error)) is None:
                     raise
         # The token may be bound to a certificate that has been replaced within this second.
-        self._owner.look(end - time.monotonic())
+        self._owner.look_and_wait(end - time.monotonic())
         with self._line() as line:
             line.refuse(refused)
             try:

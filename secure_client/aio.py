@@ -14,7 +14,7 @@ import grpc.aio
 from secure_client._aio_methods import Streaming, UnaryUnary
 from secure_client._aio_users import watch
 from secure_client._endpoint import Endpoint
-from secure_client._files import Files
+from secure_client._files import FOLLOWER, Files
 from secure_client._resuming import NOT_OURS, Resuming
 from secure_client._rotation import (
     PATIENCE,
@@ -24,7 +24,6 @@ from secure_client._rotation import (
     CountedChannel,
     Methods,
 )
-from secure_client._watch import WATCH
 from secure_client.errors import ClientError, ConfigurationError
 from secure_tls import TLSError
 
@@ -108,7 +107,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         )
         self._renewing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        WATCH.add(self)
+        FOLLOWER.add(self)
 
     def line(self) -> CountedChannel:
         """The line for one call, which is counted on it."""
@@ -117,16 +116,16 @@ class RotatingChannel(Methods, grpc.aio.Channel):
             raise grpc.aio.UsageError("Channel is closed.")
         return line
 
-    def glance(self) -> None:
+    def look(self) -> None:
         """Have the loop replace the line if its files have changed; from any thread."""
         if self._files.changed():
             try:
                 self._loop.call_soon_threadsafe(self._begin)
             except RuntimeError:
                 # The loop has been closed, and the channel with it.
-                WATCH.discard(self)
+                FOLLOWER.discard(self)
 
-    async def look(self) -> None:
+    async def look_and_wait(self) -> None:
         """Replace the line if its files have changed; whoever comes second waits for the first."""
         await asyncio.shield(self._begin())
 
@@ -192,7 +191,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         """End every call with CANCELLED, after ``grace`` seconds if given, as gRPC does."""
         self._closed.set()
-        WATCH.discard(self)
+        FOLLOWER.discard(self)
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])

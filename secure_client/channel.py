@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import grpc
 
 from secure_client._endpoint import Endpoint
-from secure_client._files import Files
+from secure_client._files import FOLLOWER, Files
 from secure_client._methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from secure_client._rotation import (
     PATIENCE,
@@ -21,7 +21,6 @@ from secure_client._rotation import (
     CountedChannel,
     Methods,
 )
-from secure_client._watch import WATCH
 from secure_client.errors import ClientError
 from secure_tls import TLSError
 
@@ -103,7 +102,7 @@ class RotatingChannel(Methods, grpc.Channel):
         self._changed = threading.Condition()
         self._renewing: threading.Thread | None = None
         self._closed = False
-        WATCH.add(self)
+        FOLLOWER.add(self)
 
     def line(self) -> CountedChannel:
         """The line for one call, which is counted on it."""
@@ -112,13 +111,13 @@ class RotatingChannel(Methods, grpc.Channel):
                 raise ValueError("Cannot invoke RPC on closed channel!")
         return line
 
-    def glance(self) -> None:
+    def look(self) -> None:
         """Begin to replace the line if its files have changed."""
         if self._files.changed():
             self._begin()
 
-    def look(self, timeout: float | None = None) -> None:
-        """As ``glance``, and wait for the end of it, for at most ``timeout`` seconds."""
+    def look_and_wait(self, timeout: float | None = None) -> None:
+        """As ``look``, and wait for the end of it, for at most ``timeout`` seconds."""
         if self._files.changed() and (renewing := self._begin()) is not None:
             renewing.join(timeout if timeout is None else max(timeout, 0.0))
 
@@ -200,7 +199,7 @@ class RotatingChannel(Methods, grpc.Channel):
 
     def close(self) -> None:
         """End every call with CANCELLED, as ``grpc.Channel`` does."""
-        WATCH.discard(self)
+        FOLLOWER.discard(self)
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -80,7 +80,7 @@ def _streams(
 
 def _prepared(channel: RotatingChannel) -> CountedChannel:
     """The line for the next call, with the files as they are now and a token that is good."""
-    channel.look(PATIENCE)
+    channel.look_and_wait(PATIENCE)
     line = channel.line()
     try:
         line.prepare()

@@ -45,6 +45,7 @@ from secure_server.fields import (
     resolve,
     sentence_of,
 )
+from secure_server.limits import Limits
 from secure_tls.spiffe import check_trust_domain
 
 
@@ -68,6 +69,11 @@ class ServerSection(Section):
     """Open streams at once; one more is RESOURCE_EXHAUSTED."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 4 * 1024 * 1024
     """A larger message is RESOURCE_EXHAUSTED, before and after decompression."""
+
+    @property
+    def limits(self) -> Limits:
+        """What of this bounds a guard."""
+        return Limits(self.door_threads, self.stream_threads, self.max_message_bytes, self.retire)
 
 
 class TLSSection(Section):

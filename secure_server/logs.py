@@ -225,3 +225,8 @@ def logger(name: str) -> Any:
     stream: Any = sys.stderr or io.StringIO()
     own = structlog.wrap_logger(structlog.PrintLogger(stream), [*_SHARED, *_TEXT])
     return own.bind(logger=name)
+
+
+def log_reload(level: str, event: str, **values: object) -> None:
+    """Log what became of a reload: a ``secure_base.reloading.Log``."""
+    getattr(logger("secure_server.reloading"), level)(event, **values)

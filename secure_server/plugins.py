@@ -4,6 +4,7 @@ The protocol has version 1 (``AuthenticatorType.api_version``). What is added to
 plug-ins of this version as they are.
 """
 
+from secure_base.reloading import Reloaded, signature
 from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import (
@@ -41,6 +42,8 @@ __all__ = [
     "Peer",
     "Prefix",
     "Principal",
+    "Reloaded",
     "Scheme",
     "Settings",
+    "signature",
 ]

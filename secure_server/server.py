@@ -21,9 +21,11 @@ from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME, LocalIssuerAuthenticator
 from secure_server.auth.plugin import LocalIssuer
 from secure_server.authz import Policy
-from secure_server.config import Config
+from secure_server.config import Config, ConfigError
 from secure_server.guard import AuditEvent, Guard, log_refusal
+from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain, grants
+from secure_server.guard.guard import telling
 from secure_server.guard.listener.rotation import Built, ListenError, ListenerRotation
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.watchdog import Watchdog
@@ -108,31 +110,47 @@ class Server:
         verifier = LocalIssuerAuthenticator("jwt", own, self._clock)
         chain = build_chain(config, clock=self._clock, find_key=own.keys)
         self._undo.append(chain.close)
+        chain.reloads.follow(keys)
         keys.start(withdrawn=chain.cache_epoch.advance)
         self._undo.append(keys.close)
+        self._certificates = Certificates(config.tls, self._clock)
         self._guard = Guard(
-            config,
-            authenticators=chain,
+            tls=self._certificates,
             policy=policy,
+            authenticators=chain,
+            limits=config.server.limits,
             revocations=revocations,
-            audit=self._audit,
+            audit=self._audit
+            if self._policy_file is None
+            else telling(self._policy_file.loggers, self._audit),
             call_ended=self._metrics.call_ended,
             clock=self._clock,
         )
         self._undo.append(self._guard.close)
+        chain.reloads.follow(self._certificates)
+        if self._policy_file is not None:
+            chain.reloads.follow(self._policy_file)
         self._metrics.gauge(
             "secure_grpc_open_streams", "Streams open now.", lambda: len(self._guard.streams)
         )
         self._metrics.gauge(
             "secure_grpc_certificate_expiry_time_seconds",
             "When the server certificate ends, in seconds since the epoch.",
-            lambda: self._guard.certificates.expires_at,
+            lambda: self._certificates.expires_at,
         )
 
-        self._metrics.gauge(
-            "secure_grpc_tls_reload_failures",
-            "How often new TLS files could not be used, since the start.",
-            lambda: self._guard.certificates.failures,
+        reloads = self._guard.reloads
+        self._metrics.counters(
+            "secure_grpc_reload_failures",
+            "How often a source could not be reloaded, since the start.",
+            "source",
+            lambda: {source: one.failures for source, one in reloads.statuses.items()},
+        )
+        self._metrics.gauges(
+            "secure_grpc_reload_success_time_seconds",
+            "When a source was loaded last, in seconds since the epoch; 0 for never.",
+            "source",
+            lambda: {source: one.succeeded_at for source, one in reloads.statuses.items()},
         )
         self._metrics.gauge(
             "secure_grpc_server_generation",
@@ -170,7 +188,8 @@ class Server:
         except ListenError as error:
             raise ServerError(str(error)) from None
         self.address = self._generations.address
-        self._guard.certificates.on_serving(self._generations.rotate)
+        self._certificates.on_serving(self._generations.rotate)
+        self._guard.reloads.start()
         if config.http.listen is not None:
             self._serve_http(config.http.listen, keys.ring)
 
@@ -183,16 +202,6 @@ class Server:
             return policy
         file = self._policy_file = PolicyFile(path, accept=check_every_method_has_a_rule)
         self._undo.append(file.close)
-        self._metrics.counter(
-            "secure_grpc_policy_reload_failures",
-            "How often a new policy could not be used, since the start.",
-            lambda: file.failures,
-        )
-        self._metrics.gauge(
-            "secure_grpc_policy_loaded_time_seconds",
-            "When the policy in force was loaded, in seconds since the epoch.",
-            lambda: file.loaded_at,
-        )
         return file
 
     def _lost(self) -> dict[str, int]:
@@ -204,7 +213,7 @@ class Server:
         """Build a server of the servicers and pools that all of them share."""
         interceptor = self._guard.interceptor()
         # Two at once: one that was replaced keeps its connections for a while.
-        options = channel_arguments(self._config.server, servers=2)
+        options = channel_arguments(self._config.server.limits, servers=2)
         server = grpc.server(self._door, interceptors=[interceptor], options=options)
         for add in self._servicers:
             add(server)
@@ -319,10 +328,10 @@ class Server:
     def _healthz(self) -> tuple[str, str, bytes]:
         if self._stopping.is_set() or not self._started.is_set():
             return json_page({"status": "NOT_SERVING"}, "503 Service Unavailable")
-        warnings = self._guard.certificates.warnings
-        if self._policy_file is not None:
-            warnings += self._policy_file.warnings
-        return json_page({"status": "SERVING", "warnings": warnings})
+        return json_page({"status": "SERVING", "warnings": self._warnings()})
+
+    def _warnings(self) -> list[str]:
+        return [*self._certificates.warnings, *self._guard.reloads.warnings]
 
     def _livez(self) -> tuple[str, str, bytes]:
         """Ask nothing but the watchdog: a restart mends no store and no certificate."""
@@ -356,7 +365,7 @@ class Server:
             reasons.append(_stands(self._guard.watchdog))
         if reasons:
             return json_page({"status": "NOT_READY", "reasons": reasons}, "503 Service Unavailable")
-        return json_page({"status": "READY"})
+        return json_page({"status": "READY", "warnings": self._warnings()})
 
     def _audit(self, event: AuditEvent) -> None:
         self._metrics.count_audit(event)
@@ -380,7 +389,6 @@ class Server:
             over = time.monotonic() + self._config.server.grace
             self._stopping.set()
             self._health.enter_shutdown()
-            self._guard.certificates.close()
             self._changes.close()
             self._generations.stop()
             if self._policy_file is not None:
@@ -414,13 +422,13 @@ def shipped_policy() -> Policy:
 def check_every_method_has_a_rule(policy: Policy) -> None:
     """Refuse a policy that forgets a method of ours: it would be denied to everybody, silently.
 
-    Raises ``ServerError``.
+    Raises ``ConfigError``.
     """
     methods = [
         f"/{service.full_name}/{method.name}" for service in _SERVICES for method in service.methods
     ]
     if forgotten := [method for method in methods if not policy.names(method)]:
-        raise ServerError(
+        raise ConfigError(
             f"The policy {policy.name!r} has no rule for {', '.join(forgotten)}. Add one; a deny "
             "rule says that it is meant so."
         )

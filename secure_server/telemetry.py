@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from secure_server.guard import AuditEvent
+
+_Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 
 class Metrics:
@@ -39,14 +41,30 @@ class Metrics:
 
     def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Publish what somebody else counts."""
-        self._registry.register(_Counted(name, text, (), lambda: {(): value()}))
+        self._registry.register(_Asked(CounterMetricFamily, name, text, (), lambda: {(): value()}))
 
     def counters(
         self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
     ) -> None:
         """Publish what somebody else counts by a label."""
+        self._labelled(CounterMetricFamily, name, text, label, values)
+
+    def gauges(
+        self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Publish values that are asked for when somebody looks, by a label."""
+        self._labelled(GaugeMetricFamily, name, text, label, values)
+
+    def _labelled(
+        self,
+        family: _Family,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+    ) -> None:
         self._registry.register(
-            _Counted(name, text, (label,), lambda: {(k,): v for k, v in values().items()})
+            _Asked(family, name, text, (label,), lambda: {(k,): v for k, v in values().items()})
         )
 
     def exposition(self) -> bytes:
@@ -54,23 +72,25 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Counted(Collector):
-    """Counters that are asked for when somebody looks."""
+class _Asked(Collector):
+    """What is asked for when somebody looks."""
 
     def __init__(
         self,
+        family: _Family,
         name: str,
         text: str,
         labels: tuple[str, ...],
         values: Callable[[], Mapping[tuple[str, ...], float]],
     ) -> None:
+        self._family = family
         self._name = name
         self._text = text
         self._labels = labels
         self._values = values
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        family = self._family(self._name, self._text, labels=self._labels)
         for labels, value in self._values().items():
             family.add_metric(labels, value)
         yield family

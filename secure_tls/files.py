@@ -91,6 +91,20 @@ def read_server_files(
     return TLSFiles(chain, key, bundle, leaf, authorities)
 
 
+def check_server_files(
+    certificate: bytes, private_key: bytes, client_ca: bytes, *, now: float
+) -> TLSFiles:
+    """Vouch for PEM texts as ``read_server_files`` does for files; ``now`` is seconds since the
+    epoch. Raises ``TLSFileError``, whose ``path`` is the name of the parameter.
+    """
+    name = Path("certificate")
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    leaf = _check_pair(certificate, name, (private_key, Path("private_key")), usage, now)
+    check_server_names(leaf, name)
+    authorities = _check_bundle(client_ca, Path("client_ca"), now)
+    return TLSFiles(certificate, private_key, client_ca, leaf, authorities)
+
+
 def read_client_files(
     certificate: str | os.PathLike[str] | None,
     private_key: str | os.PathLike[str] | None,
@@ -234,13 +248,23 @@ def _read_pair(
 ) -> tuple[bytes, bytes, x509.Certificate]:
     chain = pem.read(certificate)
     key = pem.read_secret(private_key, allow_readable=allow_readable_key)
+    return chain, key, _check_pair(chain, certificate, (key, private_key), usage, now)
+
+
+def _check_pair(
+    chain: bytes,
+    certificate: Path,
+    key: tuple[bytes, Path],
+    usage: ObjectIdentifier,
+    now: float,
+) -> x509.Certificate:
     leaf, *others = pem.load_certificates(chain, certificate)
-    check_pair(leaf, certificate, key, private_key)
+    check_pair(leaf, certificate, *key)
     check_dates(leaf, certificate, now)
     check_usage(leaf, certificate, usage)
     if others:
         _check_chain(leaf, others, certificate, usage, now)
-    return chain, key, leaf
+    return leaf
 
 
 def _check_chain(
@@ -270,6 +294,10 @@ def read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, 
     Raises ``TLSFileError``.
     """
     data = pem.read(path)
+    return data, _check_bundle(data, path, now)
+
+
+def _check_bundle(data: bytes, path: Path, now: float) -> tuple[x509.Certificate, ...]:
     authorities = tuple(c for c in pem.load_certificates(data, path) if pem.is_ca(c))
     if not authorities:
         raise TLSFileError(
@@ -285,7 +313,7 @@ def read_bundle(path: Path, now: float) -> tuple[bytes, tuple[x509.Certificate, 
         raise TLSFileError(
             "no_ca", f"{path} holds no authority that can be trusted: {why[0]}", path
         )
-    return data, authorities
+    return authorities
 
 
 def _when(moment: datetime) -> str:

@@ -29,8 +29,10 @@ from secure_server.plugins import (
     File,
     Peer,
     Principal,
+    Reloaded,
     Scheme,
     Settings,
+    signature,
 )
 
 SCHEME = "ACME-HMAC"
@@ -46,7 +48,7 @@ class AcmeSettings(Settings):
     """The table of ``[[authenticators]]``, beside ``type`` and ``name``."""
 
     file: File
-    """The keys: TOML, mode 0600. Read at the start."""
+    """The keys: TOML, mode 0600. Reloaded as it changes."""
 
 
 class Key(Settings):
@@ -75,7 +77,14 @@ class AcmeAuthenticator:
         self.name = context.name
         self._clock = context.clock
         self._file = settings.file
-        self._keys = read_keys(settings.file)
+        self._keys: Reloaded[Mapping[str, Key]] = Reloaded(
+            f"keys {self.name}",
+            lambda _: read_keys(settings.file),
+            errors=(AuthenticatorError,),
+            version=lambda: signature([settings.file]),
+        )
+        self._keys.subscribe(lambda _: context.cache_epoch.advance())
+        self.close = context.reloads.follow(self._keys)
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
         """Say whose signature it is. Raises ``AuthenticationError``."""
@@ -87,7 +96,7 @@ class AcmeAuthenticator:
         if peer is None:
             raise AuthenticationError("cnf", "It needs the client certificate that was signed.")
         key_id, timestamp, signature = match[1], int(match[2]), match[3]
-        key = self._keys.get(key_id)
+        key = self._keys.value.get(key_id)
         if key is None:
             raise AuthenticationError("acme_key", f"There is no key {key_id}.")
         now, good_until, whose = self._clock(), timestamp + WINDOW, {"sub": key.owner}
@@ -116,7 +125,7 @@ class AcmeAuthenticator:
     def check(self) -> str:
         """Say what is accepted."""
         return (
-            f"{SCHEME} signatures with the keys {', '.join(sorted(self._keys))} out of "
+            f"{SCHEME} signatures with the keys {', '.join(sorted(self._keys.value))} out of "
             f"{self._file}, for {WINDOW} seconds, over the certificate that was signed"
         )
 

@@ -242,3 +242,14 @@ def test_check_says_what_is_accepted(tmp_path: Path) -> None:
         "over the certificate that was signed"
     )
     assert SECRET not in repr(read_keys(settings.file))
+
+
+@pytest.mark.parametrize("stack", ["threads", "asyncio"])
+def test_the_file_is_reloaded_while_the_server_runs(tmp_path: Path, stack: str) -> None:
+    with opened(stack, write(tmp_path, KEYS)) as door:
+        authorization = door.sign()
+        assert door.ask(authorization).startswith("acme-sso")
+        write(tmp_path, KEYS.replace("[keys.ci]", "[keys.another]"))
+        end = time.monotonic() + 10
+        while door.ask(authorization) != "acme_key":
+            assert time.monotonic() < end

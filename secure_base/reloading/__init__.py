@@ -7,20 +7,20 @@ source of a server: it looks at the files, and says which sources are not as the
 """
 
 from secure_base.reloading.fetched import Fetched
-from secure_base.reloading.follower import INTERVAL, Followed, Follower
+from secure_base.reloading.follower import Followed, Follower
 from secure_base.reloading.refresh_schedule import RefreshSchedule
 from secure_base.reloading.reloaded import Reloaded
 from secure_base.reloading.reloads import Reloads
 from secure_base.reloading.signature import signature
 from secure_base.reloading.status import Log, ReloadStatus
-from secure_base.reloading.watched import Static, Watched
+from secure_base.reloading.watched import OnDemand, Static, Watched
 
 __all__ = [
-    "INTERVAL",
     "Fetched",
     "Followed",
     "Follower",
     "Log",
+    "OnDemand",
     "RefreshSchedule",
     "ReloadStatus",
     "Reloaded",

@@ -51,18 +51,14 @@ class Fetched(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The last good value, however old."""
-        return self._reloaded.value
+        """The last good value, or ``stale`` where there was none for ``max_stale``."""
+        is_stale = self._clock() - self._loaded_at > self._schedule.max_stale
+        return self._stale if is_stale else self._reloaded.value
 
     @property
     def status(self) -> ReloadStatus:
         """How the fetches went."""
         return self._reloaded.status
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the value was never fetched, or is too old to be used."""
-        return self._clock() - self._loaded_at > self._schedule.max_stale
 
     def subscribe(self, told: Callable[[T], object]) -> Callable[[], None]:
         """Call ``told`` with each new value, on the thread that fetches; return what ends that."""
@@ -83,18 +79,10 @@ class Fetched(Generic[T]):
         if self._thread is not None:
             self._thread.join(_A_MOMENT)
 
-    def wait(self) -> bool:
-        """Wait for the first fetch, in so far as it takes no longer than ``patience``."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: self._attempts > 0 or self._is_closed, self._schedule.patience
-            )
-
     def want(self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> bool:
-        """Have the value fetched, unless that was done within ``cooldown``, and wait for it.
+        """Have the value fetched, unless that was done within ``cooldown``; see ``OnDemand``.
 
-        ``waiting`` is held while the caller waits, and may raise. Returns False where it takes
-        longer than ``patience``.
+        Returns False where it takes longer than ``patience``.
         """
         with self._changed:
             attempts = self._attempts
@@ -129,5 +117,5 @@ class Fetched(Generic[T]):
             self._attempts += 1
             self._is_loading = False
             self._changed.notify_all()
-        if self.is_stale and self.value is not self._stale:
+        if self.value is self._stale and self._reloaded.value is not self._stale:
             self._reloaded.replace(self._stale)

@@ -8,9 +8,6 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-INTERVAL = 0.4
-"""Seconds between two looks: what a change ends must have ended within a second."""
-
 _A_MOMENT = 0.5  # seconds
 
 
@@ -30,7 +27,7 @@ class Follower:
         name: str,
         failed: Callable[[str], object],
         *,
-        interval: float = INTERVAL,
+        interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``failed`` is told the type of what a look raised; ``interval`` is in seconds."""

@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from secure_base.reloading.status import SETTLED, ReloadStatus
@@ -84,6 +85,11 @@ class Reloaded(Generic[T]):
             version = self._version()
             if self.status.is_due(version):
                 self._reload(version)
+
+    def want(self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> bool:  # noqa: ARG002 - there is no network to wait for
+        """Look now, as ``OnDemand`` says; returns True."""
+        self.look()
+        return True
 
     def replace(self, value: T) -> None:
         """Put a value in the place of the present one, and tell the subscribers."""

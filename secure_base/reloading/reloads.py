@@ -10,6 +10,9 @@ from typing import Protocol
 from secure_base.reloading.follower import Followed, Follower
 from secure_base.reloading.status import Log, ReloadStatus, silent
 
+INTERVAL = 0.4
+"""Seconds between two looks: what a change ends must have ended within a second."""
+
 _LONGEST_LABEL = 200
 _HANGS = 10.0
 """Seconds: no file that is on this machine takes so long to be read."""
@@ -38,7 +41,7 @@ class Reloads:
         self._statuses: dict[str, ReloadStatus] = {}
         self._followed: list[Followed] = []
         self._is_started = False
-        self._follower = Follower("reloads", self._failed, clock=clock)
+        self._follower = Follower("reloads", self._failed, interval=INTERVAL, clock=clock)
 
     @property
     def statuses(self) -> Mapping[str, ReloadStatus]:

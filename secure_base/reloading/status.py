@@ -89,11 +89,12 @@ class ReloadStatus:
     def fail(self, version: object, reason: str) -> None:
         """Say why the source cannot be used, or not all of it, in a sentence without secrets."""
         now = self._clock()
-        if not self._tries:
+        # Where a failure was told already, the next may be the first half of what mends it.
+        if not self._tries or (self.failure and reason != self.reason):
             self._tell_at = now + self._settled
         self._tries = self._tries + 1 if version == self._version else 1
-        pause = SETTLED if self._tries == 1 else min(2.0 ** (self._tries - 2), _LONGEST_PAUSE)
-        self._retry_at = now + pause
+        pause = min(2.0 ** max(self._tries - 2, 0), _LONGEST_PAUSE)
+        self._retry_at = self._tell_at if now < self._tell_at else now + pause
         self._version = version
         self.reason = reason
         if now >= self._tell_at and reason != self.failure:

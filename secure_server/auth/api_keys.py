@@ -18,9 +18,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
 
+from secure_base.reloading import Reloaded, signature
 from secure_server.auth.credentials import Credentials
 from secure_server.auth.errors import AuthenticationError, AuthenticatorError
-from secure_server.auth.key_source import FILE, KeySource
+from secure_server.auth.key_source import KeySource
 from secure_server.auth.matchers import CredentialMatcher, Prefix
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.principal import Principal
@@ -38,7 +39,7 @@ class APIKeysSettings(Section):
     """Where the digests are."""
 
     file: File
-    """TOML, as `secure-server api-keys create` writes it; taken up as it changes."""
+    """TOML, as `secure-server api-keys create` writes it; reloaded as it changes."""
     issuer: Name = "api-keys"
     """The issuer of the principals, for policies: ``request_principals = ["api-keys/ci"]``."""
 
@@ -91,15 +92,20 @@ class APIKeyAuthenticator:
         self._issuer = settings.issuer
         self._file = settings.file
         self._clock = context.clock
-        self._keys: KeySource[APIKey] = KeySource(
-            lambda: read_api_keys(settings.file),
+        keys: Reloaded[Mapping[str, APIKey]] = Reloaded(
+            f"api-keys {context.name}",
+            lambda _: read_api_keys(settings.file),
+            errors=(AuthenticatorError,),
+            version=lambda: signature([settings.file]),
+            describe=lambda keys: {"keys": len(keys)},
+        )
+        self._keys = KeySource(
+            keys,
             name=str(settings.file),
-            pace=FILE,
             bulkhead=context.bulkhead,
             cache_epoch=context.cache_epoch,
+            close=context.reloads.follow(keys),
         )
-        self._keys.load_now()
-        self._keys.start()
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:  # noqa: ARG002 - a key is good over any certificate
         """Say whose key it is. Raises ``AuthenticationError``."""

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
+from secure_base.reloading import Reloads
+from secure_server import logs
 from secure_server.auth import matchers
 from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.credentials import BEARER, Credentials
@@ -84,6 +86,7 @@ class Authenticators:
         self,
         chain: Sequence[Authenticator],
         cache_epoch: CacheEpoch | None = None,
+        reloads: Reloads | None = None,
         closing: Sequence[object] = (),
     ) -> None:
         """Raises ``AuthenticatorError`` for two that claim the same, or have the same name.
@@ -94,6 +97,7 @@ class Authenticators:
         self.members = tuple(chain)
         self._closing = (*self.members, *closing)
         self.cache_epoch = cache_epoch or CacheEpoch()
+        self.reloads = reloads or Reloads(logs.log_reload)
         _check(self.members)
         self._issuers: dict[str, Authenticator] = {}
         self._prefixes: list[tuple[str, Authenticator]] = []

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from secure_base.reloading import Reloaded, Reloads, signature
 from secure_server import logs
+from secure_server.auth.bulkhead import Bulkhead
+from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.fetch import Fetcher, FetchError
 from secure_server.auth.key_sets import parse_key_set, read_key_set
-from secure_server.auth.keys import ALGORITHMS, KeySet
+from secure_server.auth.key_source import KeySource
+from secure_server.auth.keys import ALGORITHMS, KeySet, VerificationKey
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 
@@ -42,11 +46,11 @@ def key_set_url(fetcher: Fetcher, issuer: str) -> str:
 
 def fetching(
     fetcher: Fetcher, location: Callable[[], str], algorithms: Sequence[str]
-) -> Callable[[], KeySet]:
+) -> Callable[[KeySet | None], KeySet]:
     """Return what fetches the key set from wherever ``location`` says."""
     told: list[str] = []
 
-    def load() -> KeySet:
+    def load(_last: KeySet | None) -> KeySet:
         url = location()
         try:
             text = fetcher.get(url)
@@ -62,19 +66,28 @@ def fetching(
     return load
 
 
-def reading(path: Path, algorithms: Sequence[str] = ALGORITHMS) -> Callable[[], KeySet]:
-    """Return what reads the key set from a file, again only where that has changed."""
-    known: tuple[object, KeySet] | None = None
+def follow_key_file(
+    path: Path,
+    issuer: str,
+    *,
+    reloads: Reloads,
+    bulkhead: Bulkhead,
+    cache_epoch: CacheEpoch,
+    algorithms: Sequence[str] = ALGORITHMS,
+) -> KeySource[VerificationKey]:
+    """Read an issuer's key set from a file, again as that changes. Raises ``KeySetError``."""
+    keys: Reloaded[KeySet] = Reloaded(
+        f"keys {issuer}",
+        lambda _: read_key_set(path, algorithms),
+        errors=(AuthenticatorError,),
+        version=lambda: signature([path]),
+        describe=key_names,
+    )
+    return KeySource(
+        keys, name=issuer, bulkhead=bulkhead, cache_epoch=cache_epoch, close=reloads.follow(keys)
+    )
 
-    def load() -> KeySet:
-        nonlocal known
-        try:
-            status = path.stat()
-        except OSError:
-            return read_key_set(path, algorithms)  # which says why not
-        version = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if known is None or known[0] != version:
-            known = (version, read_key_set(path, algorithms))
-        return known[1]
 
-    return load
+def key_names(keys: KeySet) -> Mapping[str, object]:
+    """Return what the log has about a key set."""
+    return {"names": sorted(keys)}

@@ -6,13 +6,16 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, SSLError
+
+from secure_base.reloading import Reloaded, Reloads, signature
 
 MAX_BODY_BYTES = 512 * 1024
 TIMEOUT = 5.0
@@ -44,16 +47,28 @@ class Fetcher:
     def __init__(self, *, ca: Path | None = None, allow_private_addresses: bool = False) -> None:
         """Trust ``ca``, a PEM bundle, or by default the system's. Raises ``FetchError``."""
         self._allow_private = allow_private_addresses
-        try:
-            context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-        except (OSError, ssl.SSLError) as error:
-            raise FetchError(f"{ca}: cannot be used as a CA bundle: {error.strerror}.") from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._pools = urllib3.PoolManager(
-            ssl_context=context,
-            maxsize=_KEPT_OPEN,
-            retries=False,
-        )
+        self._ca: Reloaded[_Trusted] | None = None
+        trusted = _trust(None)
+        if ca is not None:
+            self._ca = Reloaded(
+                "ca",
+                lambda last: _read_trusted(ca, last),
+                errors=(FetchError,),
+                version=lambda: signature([ca]),
+            )
+            trusted = self._ca.value
+            self._ca.subscribe(self._connect_anew)
+        self._pools = trusted.pools
+
+    def follow_ca(self, reloads: Reloads, name: str) -> Callable[[], None]:
+        """Have the bundle reloaded as it changes: new connections are made by the new one.
+
+        ``name`` is the authenticator's. Returns what ends that.
+        """
+        if self._ca is None:
+            return lambda: None
+        self._ca.status.source = f"ca {name}"
+        return reloads.follow(self._ca)
 
     def get(self, url: str) -> bytes:
         """Return the body of a 200. Raises ``FetchError``."""
@@ -71,6 +86,10 @@ class Fetcher:
 
     def close(self) -> None:
         self._pools.clear()
+
+    def _connect_anew(self, trusted: _Trusted) -> None:
+        # Those before close their connections once no request uses them any more.
+        self._pools = trusted.pools
 
     def _request(self, method: str, url: str, headers: dict[str, str], body: str | None) -> bytes:
         parts, port = _parts_of(url)
@@ -124,6 +143,30 @@ class Fetcher:
                     "meant so, set allow_private_addresses = true."
                 )
         return addresses
+
+
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    pem: bytes
+    pools: urllib3.PoolManager = field(compare=False)
+
+
+def _read_trusted(ca: Path, last: _Trusted | None) -> _Trusted:
+    try:
+        pem = ca.read_bytes()
+        return last if last is not None and last.pem == pem else _trust(pem)
+    except OSError as error:
+        raise FetchError(f"{ca}: cannot be used as a CA bundle: {error.strerror}.") from None
+    except ValueError:
+        raise FetchError(f"{ca}: cannot be used as a CA bundle: it is not PEM.") from None
+
+
+def _trust(pem: bytes | None) -> _Trusted:
+    data = None if pem is None else pem.decode("ascii", "replace")
+    context = ssl.create_default_context(cadata=data)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    pools = urllib3.PoolManager(ssl_context=context, maxsize=_KEPT_OPEN, retries=False)
+    return _Trusted(pem or b"", pools)
 
 
 def _parts_of(url: str) -> tuple[SplitResult, int]:

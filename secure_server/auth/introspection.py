@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,6 +14,8 @@ from urllib.parse import quote
 from pydantic import Field, model_validator
 
 from secure_base.bounded_cache import BoundedCache
+from secure_base.reloading import Reloaded, signature
+from secure_base.single_flight import SingleFlight
 from secure_server.auth import claims as read
 from secure_server.auth.circuit import Circuit
 from secure_server.auth.credentials import Credentials
@@ -64,16 +67,6 @@ class IntrospectionSettings(Section):
         return self
 
 
-class _Question:
-    """One token that is being asked about: the first asks, the others wait for the answer."""
-
-    __slots__ = ("answer", "done")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.answer: _Answer | None = None
-
-
 class _Answer:
     """What the issuer said of a token, or why it said nothing; ``until`` is by our clock."""
 
@@ -105,20 +98,24 @@ class IntrospectionAuthenticator:
         self._roles = RoleMap.of_settings(settings.roles_claim, settings.roles)
         self._circuit = Circuit(failures=_FAILURES, pause=_PAUSE)
         self._answers: BoundedCache[bytes, _Answer] = BoundedCache(_MOST_ANSWERS)
-        self._asking: dict[bytes, _Question] = {}
-        self._lock = threading.Lock()
+        # Those who wait for another's question: as long as it may take at two addresses.
+        self._questions: SingleFlight[bytes, _Answer] = SingleFlight(2 * TIMEOUT)
         try:
-            secret = read_secret(settings.client_secret_file, allow_readable=False)
-            self._secret = secret.decode("utf-8").strip()
             self._fetcher = Fetcher(
                 ca=settings.ca, allow_private_addresses=settings.allow_private_addresses
             )
-        except (TLSFileError, FetchError) as error:
+        except FetchError as error:
             raise AuthenticatorError(str(error)) from None
-        except UnicodeDecodeError:
-            raise AuthenticatorError(f"{settings.client_secret_file}: not UTF-8.") from None
-        if not self._secret:
-            raise AuthenticatorError(f"{settings.client_secret_file}: empty.")
+        self._secret: Reloaded[str] = Reloaded(
+            f"introspection-secret {context.name}",
+            lambda _: _read_secret(settings.client_secret_file),
+            errors=(AuthenticatorError,),
+            version=lambda: signature([settings.client_secret_file]),
+        )
+        self._closing = ExitStack()
+        self._closing.callback(self._fetcher.close)
+        self._closing.callback(self._fetcher.follow_ca(context.reloads, context.name))
+        self._closing.callback(context.reloads.follow(self._secret))
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
         """Say who is calling. Raises ``AuthenticationError``, and ``AuthenticatorUnavailable``
@@ -166,27 +163,15 @@ class IntrospectionAuthenticator:
         )
 
     def close(self) -> None:
-        self._fetcher.close()
+        self._closing.close()
 
     def _ask_once(self, digest: bytes, token: str) -> _Answer:
-        with self._lock:
-            question = self._asking.get(digest)
-            is_mine = question is None
-            if question is None:
-                question = self._asking[digest] = _Question()
-        if not is_mine:
-            with self._bulkhead.waiting():
-                question.done.wait(2 * TIMEOUT)
-            if question.answer is None:
-                raise AuthenticatorUnavailable("introspection", "The answer takes too long.")
-            return question.answer
-        try:
-            question.answer = self._answer(digest, token)
-            return question.answer
-        finally:
-            with self._lock:
-                del self._asking[digest]
-            question.done.set()
+        answer = self._questions.do(
+            digest, lambda: self._answer(digest, token), waiting=self._bulkhead.waiting
+        )
+        if answer is None:
+            raise AuthenticatorUnavailable("introspection", "The answer takes too long.")
+        return answer
 
     def _answer(self, digest: bytes, token: str) -> _Answer:
         try:
@@ -205,12 +190,13 @@ class IntrospectionAuthenticator:
         settings = self._settings
         if not self._circuit.try_pass():
             raise AuthenticatorUnavailable("introspection", f"{settings.endpoint} is down.")
+        self._secret.look()  # the issuer may take none but a new one by now
         with self._bulkhead.waiting():
             try:
                 body = self._fetcher.post(
                     settings.endpoint,
                     {"token": token, "token_type_hint": "access_token"},
-                    (quote(settings.client_id, safe=""), quote(self._secret, safe="")),
+                    (quote(settings.client_id, safe=""), quote(self._secret.value, safe="")),
                 )
             except FetchError as error:
                 self._circuit.report(answered=False)
@@ -259,6 +245,18 @@ class IntrospectionAuthenticator:
             thumbprint=thumbprint,
             claims=MappingProxyType(members),
         )
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        secret = read_secret(path, allow_readable=False).decode("utf-8").strip()
+    except TLSFileError as error:
+        raise AuthenticatorError(str(error)) from None
+    except UnicodeDecodeError:
+        raise AuthenticatorError(f"{path}: not UTF-8.") from None
+    if not secret:
+        raise AuthenticatorError(f"{path}: empty.")
+    return secret
 
 
 def _token_id(digest: bytes) -> str:

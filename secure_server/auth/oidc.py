@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from secure_server.auth.discovery import fetching, key_set_url, reading
+from secure_base.reloading import Fetched, Reloaded
+from secure_server.auth.discovery import fetching, follow_key_file, key_names, key_set_url
 from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.fetch import Fetcher, FetchError
 from secure_server.auth.jwt import JWTAuthenticator
-from secure_server.auth.key_source import FETCHED, FILE, KeySource
-from secure_server.auth.keys import VerificationKey
+from secure_server.auth.key_source import FETCHED, KeySource
+from secure_server.auth.keys import KeySet, VerificationKey
 from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType
 from secure_server.auth.profiles import PROFILES
 from secure_server.auth.role_map import RoleMap
@@ -80,7 +83,6 @@ class OIDCAuthenticator(JWTAuthenticator):
             subject_claim=settings.subject_claim,
             roles=RoleMap.of_settings(settings.roles_claim, settings.roles),
         )
-        self._source.start()
 
     @property
     def token_lifetime(self) -> float:
@@ -106,31 +108,48 @@ def _key_source(
     settings: OIDCSettings, context: AuthenticatorContext
 ) -> KeySource[VerificationKey]:
     if settings.key_set is not None:
-        source: KeySource[VerificationKey] = KeySource(
-            reading(settings.key_set, settings.algorithms),
-            name=settings.issuer,
-            pace=FILE,
+        return follow_key_file(
+            settings.key_set,
+            settings.issuer,
+            reloads=context.reloads,
             bulkhead=context.bulkhead,
             cache_epoch=context.cache_epoch,
+            algorithms=settings.algorithms,
         )
-        source.load_now()  # a file that cannot be read is a mistake, not an outage
-        return source
     try:
         fetcher = Fetcher(ca=settings.ca, allow_private_addresses=settings.allow_private_addresses)
     except FetchError as error:
         raise AuthenticatorError(str(error)) from None
+    closing = ExitStack()
+    closing.callback(fetcher.follow_ca(context.reloads, context.name))
 
     def location() -> str:
         return settings.jwks_uri or key_set_url(fetcher, settings.issuer)
 
-    return KeySource(
-        fetching(fetcher, location, settings.algorithms),
-        name=settings.issuer,
-        pace=FETCHED,
-        bulkhead=context.bulkhead,
-        cache_epoch=context.cache_epoch,
+    nothing: KeySet = MappingProxyType({})
+    keys = Fetched(
+        Reloaded(
+            f"keys {settings.issuer}",
+            fetching(fetcher, location, settings.algorithms),
+            errors=(AuthenticatorError,),
+            first=nothing,
+            describe=key_names,
+        ),
+        FETCHED,
+        stale=nothing,
         release=fetcher.close,
     )
+    closing.callback(context.reloads.add(keys.status))
+    closing.callback(keys.close)
+    source: KeySource[VerificationKey] = KeySource(
+        keys,
+        name=settings.issuer,
+        bulkhead=context.bulkhead,
+        cache_epoch=context.cache_epoch,
+        close=closing.close,
+    )
+    keys.start()
+    return source
 
 
 OIDC = AuthenticatorType(OIDCSettings, OIDCAuthenticator)

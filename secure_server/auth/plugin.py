@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from secure_base.reloading import Reloads
 from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.bulkhead import Bulkhead
 from secure_server.auth.cache_epoch import CacheEpoch
@@ -52,7 +53,9 @@ class AuthenticatorContext:
     ``name`` is what it must call itself. ``clock`` gives seconds since the epoch. ``bulkhead`` is
     to be held while a call waits for a network: ``with context.bulkhead.waiting(): …``.
     ``cache_epoch.advance()`` makes the guard ask again about everybody whom it remembers: for when
-    keys were withdrawn, say. ``own`` is None where this server vouches for nothing. In a test, name
+    keys were withdrawn, say. ``own`` is None where this server vouches for nothing.
+    ``reloads.follow(source)`` has files looked at as they change, and ``reloads.add(status)`` shows
+    how other reloads go, in health, metrics and log: see ``secure_base.reloading``. In a test, name
     and clock suffice.
     """
 
@@ -62,6 +65,7 @@ class AuthenticatorContext:
     cache_epoch: CacheEpoch = field(default_factory=CacheEpoch)
     own: LocalIssuer | None = None
     workloads: Mapping[str, Grant] = field(default_factory=lambda: MappingProxyType({}))
+    reloads: Reloads = field(default_factory=Reloads)
 
 
 @dataclass(frozen=True, slots=True)

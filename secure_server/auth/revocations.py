@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from secure_server.auth.principal import Principal
@@ -22,6 +23,13 @@ class Revocations(Protocol):
         """Whether the view is fresh enough to go by: where it is not, nobody can tell who may."""
         ...
 
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change`` after every change of the view; return what ends that.
+
+        It runs on the thread that noticed the change and must not block.
+        """
+        ...
+
     def is_revoked(self, principal: Principal) -> bool:
         """Whether its issuer's token is revoked, or its session, user or client. What another
         issuer's has the same ID of says nothing about it.
@@ -35,5 +43,12 @@ class NothingRevoked:
     generation = 0
     is_current = True
 
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002
+        return _nothing
+
     def is_revoked(self, principal: Principal) -> bool:  # noqa: ARG002
         return False
+
+
+def _nothing() -> None:
+    return

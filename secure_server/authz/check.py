@@ -11,6 +11,7 @@ from typing import Any
 
 from secure_server.authz.cover import EarlierRules, never_matches
 from secure_server.authz.document import quoted, read
+from secure_server.authz.headers import HANDED_OVER_ONCE, why_never_the_value
 from secure_server.authz.index import RuleIndex
 from secure_server.authz.parser import parse
 from secure_server.authz.patterns import Patterns
@@ -36,6 +37,10 @@ class PolicyFindingKind(StrEnum):
     """A star that is no wildcard."""
     NO_SUCH_METHOD = "no_such_method"
     """A path that no method can have, or none of the known ones has."""
+    NO_SUCH_VALUE = "no_such_value"
+    """A pattern for a binary header that no base64 text matches."""
+    REPEATED_HEADER = "repeated_header"
+    """A deny rule that a caller passes by sending a header twice."""
     NO_RULE = "no_rule"
     """A method that nobody can call, because no rule is about it."""
 
@@ -104,7 +109,10 @@ def check(
         for index, rule in enumerate(parsed_rules)
     ]
     findings = chain(
-        _dead_rules(subjects), *map(_literal_stars, subjects), _dead_paths(subjects, methods)
+        _dead_rules(subjects),
+        *map(_literal_stars, subjects),
+        *map(_header_values, subjects),
+        _dead_paths(subjects, methods),
     )
     in_order = sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0))
     index = RuleIndex(subject.rule for subject in subjects)
@@ -180,6 +188,26 @@ def _literal_stars(subject: _Subject) -> Iterator[PolicyFinding]:
                     "Only one at the end, or else at the beginning, is a wildcard.",
                     *(part, key, number),
                 )
+
+
+def _header_values(subject: _Subject) -> Iterator[PolicyFinding]:
+    for number, header in enumerate(subject.written.get("request", {}).get("headers", [])):
+        key, values = header["key"].lower(), header["values"]
+        for place, pattern in enumerate(values):
+            if (reason := why_never_the_value(key, pattern)) is not None:
+                yield subject.finding(
+                    PolicyFindingKind.NO_SUCH_VALUE,
+                    f"The header {quoted(key)} never has the value {quoted(pattern)}. {reason}",
+                    *("request", "headers", number, "values", place),
+                )
+        if subject.rules == "deny_rules" and key not in HANDED_OVER_ONCE and "*" not in values:
+            yield subject.finding(
+                PolicyFindingKind.REPEATED_HEADER,
+                f"A caller passes {_named(subject, 'the')} by sending the header {quoted(key)} "
+                "twice: its values are compared as one text, joined by commas (gRFC A43). "
+                'Deny any value, ["*"], or name the good values in the allow rules instead.',
+                *("request", "headers", number, "values"),
+            )
 
 
 def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[PolicyFinding]:

@@ -26,3 +26,7 @@ class PolicyError(ValueError):
         self.line = line
         self.column = column
         self.path = path
+
+
+class HeaderError(ValueError):
+    """A header that no call brings to a policy, or not as it was described."""

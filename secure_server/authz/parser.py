@@ -10,25 +10,11 @@ from typing import Any
 from secure_server.auth.claim_path import ClaimPath, claim_path
 from secure_server.authz.audit_options import AuditCondition, AuditOptions, NamedLogger
 from secure_server.authz.document import Node, quoted, read
+from secure_server.authz.headers import why_unmatchable
 from secure_server.authz.patterns import Patterns
 from secure_server.authz.rule import Rule
 
 _HEADER_KEY = re.compile(r"[0-9A-Za-z_.-]+")
-
-# A43, "headers": the Host header and hop-by-hop headers are not supported; the list is grpc-go's.
-_UNSUPPORTED_HEADERS = frozenset(
-    {
-        "host",
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +124,8 @@ def _headers(node: Node) -> tuple[tuple[str, Patterns], ...]:
 def _header_key(node: Node) -> str:
     written = node.string()
     key = written.lower()
-    if key.startswith((":", "grpc-")) or key in _UNSUPPORTED_HEADERS:
-        what = f"Header {quoted(written)} cannot be matched"
-        raise node.error(what, "Pseudo, grpc-, host and hop-by-hop headers are gRPC's own.")
+    if (reason := why_unmatchable(key)) is not None:
+        raise node.error(f"Header {quoted(written)} cannot be matched", reason)
     if not _HEADER_KEY.fullmatch(written):
         # No call can carry it, so that a deny rule would never fire.
         what = f"{quoted(written)} is not a header's name"

@@ -22,7 +22,7 @@ class Decision:
     """Whether the call may go on.
 
     ``rule`` is the name of the rule that decided, as the file has it, and empty where none did: the
-    ``matched_rule`` of A59, whose ``policy_name`` stands beside it. (grpc-go calls the same rule
+    ``matched_rule`` of A59; ``policy`` is its ``policy_name``. (grpc-go calls the same rule
     ``<policy>_<rule>`` in its messages.) ``audit`` says whether the policy's
     ``audit_logging_options`` want an event.
     """
@@ -30,6 +30,7 @@ class Decision:
     allowed: bool
     rule: str
     audit: bool
+    policy: str
 
 
 class Policy:
@@ -94,6 +95,11 @@ class Policy:
         """Whether a decision about ``method`` may depend on the headers of the call."""
         return self._reading_headers.is_about(method)
 
+    def reads_header(self, name: str) -> bool:
+        """Whether some rule is about the header ``name``, which is lower case."""
+        rules = self._reading_headers.rules
+        return any(name == key for rule in rules for key, _ in rule.headers)
+
     def names(self, method: str) -> bool:
         """Whether some rule, deny or allow, is about ``method``: by a path or by having none."""
         return self._deny.is_about(method) or self._allow.is_about(method)
@@ -110,8 +116,9 @@ class Policy:
         """Decide about one call of ``method``, its full path (``/package.Service/Method``).
 
         ``peer`` is None for a TLS client without a certificate; ``tls`` is False on plaintext.
-        ``headers`` have lower-case keys; the values of one that is repeated are joined by commas
-        without spaces (A43, "headers"), those of binary headers are base64 text (A41).
+        ``headers`` are what ``secure_server.authz.headers.policy_headers`` makes of gRPC's
+        metadata: lower-case keys; the values of one that is repeated joined by commas without
+        spaces (A43, "headers"), those of binary headers as base64 text (A41).
         """
         caller = Caller(_peer_names(peer, tls=tls), principal, {} if headers is None else headers)
         rule = self._deny.first_match(method, caller)
@@ -136,7 +143,7 @@ class Policy:
         return explain(self._deny.rules, self._allow.rules, method, caller)
 
     def _decision(self, rule: str, *, allowed: bool) -> Decision:
-        return Decision(allowed, rule, self._audit.wants(allowed=allowed))
+        return Decision(allowed, rule, self._audit.wants(allowed=allowed), self._name)
 
 
 def _peer_names(peer: Peer | None, *, tls: bool) -> tuple[str, ...]:

@@ -1,41 +1,16 @@
-"""``secure-server policy``: check a policy, ask it for its reasons, hold it to expectations."""
+"""``secure-server policy``: check a policy, ask it for its reasons, hold it to expectations.
+
+Each command imports what it needs when it runs: none needs the identity service or its store.
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from secure_server.audit.options import configured_loggers
-from secure_server.audit.plugin import announced
-from secure_server.authz import Policy, PolicyError
-from secure_server.authz.check import check as look_through
-from secure_server.authz.parser import parse
-from secure_server.authz.places import Places
 from secure_server.commands.output import as_json, fail
-from secure_server.commands.policy_call import (
-    Call,
-    CallError,
-    check_method,
-    check_spiffe_id,
-    headers_of,
-    peer_of,
-    principal_of,
-)
-from secure_server.commands.policy_cases import CasesError, read_cases
-from secure_server.commands.policy_methods import SHIPPED, MethodsError, about_shipped, methods_of
-from secure_server.commands.policy_report import (
-    difference,
-    error_object,
-    explanation_object,
-    print_explanation,
-    print_report,
-    print_verdicts,
-    report_object,
-    verdict_object,
-)
 
 policy_app = typer.Typer(
     help="Check a policy, ask it for its reasons, hold it to what is expected of it.",
@@ -66,11 +41,26 @@ def check(
 
     The methods of the identity service are known. Exit status 1 where the server would not start.
     """
+    from secure_server.audit.options import configured_loggers
+    from secure_server.audit.plugin import announced
+    from secure_server.authz import PolicyError
+    from secure_server.authz.check import check as look_through
+    from secure_server.authz.parser import parse
+    from secure_server.commands.policy_call import CallError, check_method
+    from secure_server.commands.policy_methods import (
+        SHIPPED,
+        MethodsError,
+        about_shipped,
+        methods_of,
+    )
+    from secure_server.commands.policy_report import error_object, print_report, report_object
+
     text = _read(policy)
     try:
         methods = [check_method(each) for each in method or ()]
         methods += methods_of(descriptor_set) if descriptor_set else ()
-        parsed = parse(text, origin=str(policy), known_loggers=announced())
+        loggers = announced()
+        parsed = parse(text, origin=str(policy), known_loggers=loggers)
         configured_loggers(text, origin=str(policy), folder=policy.parent)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
         required = SHIPPED if about_shipped(rules) else ()
@@ -78,7 +68,7 @@ def check(
         report = look_through(
             text,
             origin=str(policy),
-            known_loggers=announced(),
+            known_loggers=loggers,
             methods=methods,
             required=required,
         )
@@ -135,7 +125,22 @@ def explain(
 
     Without any word about a token the caller is anonymous.
     """
+    from secure_server.authz import Policy
+    from secure_server.authz.places import Places
+    from secure_server.commands.policy_call import (
+        Call,
+        CallError,
+        check_headers,
+        check_method,
+        check_spiffe_id,
+        headers_of,
+        peer_of,
+        principal_of,
+    )
+    from secure_server.commands.policy_report import explanation_object, print_explanation
+
     text = _read(policy)
+    asked = Policy.parse(text, origin=str(policy), known_loggers=None)
     try:
         uri_sans = () if spiffe_id is None else (check_spiffe_id(spiffe_id),)
         call = Call(
@@ -150,9 +155,10 @@ def explain(
             ),
             headers_of(_pair(each) for each in header or ()),
         )
+        check_headers(asked, call)
     except CallError as error:
         raise fail(str(error)) from None
-    explanation = Policy.parse(text, origin=str(policy), known_loggers=None).explain(
+    explanation = asked.explain(
         call.method, peer=call.peer, principal=call.principal, headers=call.headers
     )
     if as_json_:
@@ -173,6 +179,10 @@ def hold(
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON line a case.")] = False,
 ) -> None:
     """Decide a table of cases, JSON or YAML; exit status 1 where one is not as expected."""
+    from secure_server.authz import Policy
+    from secure_server.commands.policy_cases import CasesError, decide_cases
+    from secure_server.commands.policy_report import difference, print_verdicts, verdict_object
+
     if len(files) > 2:
         raise typer.BadParameter("One policy and one file of cases.", param_hint="[POLICY] CASES")
     *policies, cases_file = files
@@ -180,14 +190,9 @@ def hold(
     for file in policies:
         policy = Policy.parse(_read(file), origin=str(file), known_loggers=None)
     try:
-        cases = read_cases(cases_file)
+        verdicts = decide_cases(cases_file, policy)
     except CasesError as error:
         raise fail(str(error)) from None
-    if policy is None and (lacking := [case.id for case in cases if case.needs_policy]):
-        raise fail(
-            f"{cases_file}: case {lacking[0]}: there is no policy. Name one before the cases."
-        )
-    verdicts = [(case, case.verdict(policy)) for case in cases]
     if as_json_:
         for case, verdict in verdicts:
             as_json(verdict_object(case, verdict))
@@ -212,6 +217,10 @@ def _read(path: Path) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
+    import json
+
+    from secure_server.commands.policy_call import CallError
+
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -222,6 +231,8 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _pair(text: str) -> tuple[str, str]:
+    from secure_server.commands.policy_call import CallError
+
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise CallError(f"--header takes KEY=VALUE, not {text[:80]!a}.")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from secure_server.auth.principal import ANONYMOUS, Principal
+from secure_server.authz import Policy
+from secure_server.authz.errors import HeaderError
+from secure_server.authz.headers import described_headers
 from secure_tls.errors import SpiffeIDError
 from secure_tls.peer import Peer
 from secure_tls.spiffe import SpiffeID
@@ -89,11 +92,29 @@ def check_spiffe_id(text: str) -> str:
 
 
 def headers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Join the values of repeated headers by commas, as the guard does."""
-    values: dict[str, list[str]] = {}
-    for key, value in pairs:
-        values.setdefault(key.lower(), []).append(value)
-    return {key: ",".join(each) for key, each in values.items()}
+    """Return what the door would hand to the policy of a call with these headers."""
+    try:
+        return described_headers(pairs)
+    except HeaderError as error:
+        raise CallError(str(error)) from None
+
+
+def check_headers(policy: Policy, call: Call) -> None:
+    """Refuse a call that no client can make, where the policy would decide otherwise of a real one.
+
+    Raises `CallError`.
+    """
+    if call.principal.is_anonymous and "authorization" in call.headers:
+        raise CallError(
+            "A call with the header authorization is not anonymous: say whose it is, by the claims "
+            "of its token, or leave the header out."
+        )
+    for name, who in (("user-agent", "every call"), ("authorization", "a caller with a token")):
+        is_sent = name == "user-agent" or not call.principal.is_anonymous
+        if is_sent and name not in call.headers and policy.reads_header(name):
+            raise CallError(
+                f"A rule of the policy reads the header {name}, which {who} has: give it, too."
+            )
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from secure_server.authz import Policy, PolicyError
 from secure_server.commands.policy_call import (
     Call,
     CallError,
+    check_headers,
     check_method,
     check_spiffe_id,
     headers_of,
@@ -70,7 +70,7 @@ class Case:
         return self.policy_text is None and self.call is not None
 
     def verdict(self, policy: Policy | None) -> Verdict:
-        """Ask the case's own policy, or else ``policy``."""
+        """Ask the case's own policy, or else ``policy``. Raises `CallError`."""
         if self.policy_text is not None:
             try:
                 policy = Policy.parse(self.policy_text, known_loggers=None)
@@ -79,6 +79,7 @@ class Case:
         call = self.call
         if policy is None or call is None:
             return Verdict(None)
+        check_headers(policy, call)
         decision = policy.decide(
             call.method,
             peer=call.peer,
@@ -203,6 +204,24 @@ def read_cases(path: Path) -> list[Case]:
     return list(cases.values())
 
 
+def decide_cases(path: Path, policy: Policy | None) -> list[tuple[Case, Verdict]]:
+    """Read a file of cases and ask each one's own policy, or else ``policy``.
+
+    Raises `CasesError`, which names the file and the case.
+    """
+    verdicts = []
+    for case in read_cases(path):
+        if policy is None and case.needs_policy:
+            raise CasesError(
+                f"{path}: case {case.id}: there is no policy. Name one before the cases."
+            )
+        try:
+            verdicts.append((case, case.verdict(policy)))
+        except CallError as error:
+            raise CasesError(f"{path}: case {case.id}: {error}") from None
+    return verdicts
+
+
 def _case(item: Any) -> Case:
     if not isinstance(item, Mapping):
         raise CallError("is no object with id, method and expect.")
@@ -222,7 +241,7 @@ def _title(item: Any, number: int) -> str:
 def _decoded(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else _Loader(text).get_single_data()
+        return json.loads(text) if path.suffix == ".json" else _yaml(text, path)
     except OSError as error:
         raise CasesError(f"{path}: cannot read the cases: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -230,22 +249,33 @@ def _decoded(path: Path) -> Any:
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
         raise CasesError(f"{place}: is not valid JSON: {error.msg}.") from None
+    except RecursionError:
+        raise CasesError(f"{path}: is nested too deep.") from None
+
+
+def _yaml(text: str, path: Path) -> Any:
+    """Decode YAML in which a key that is given twice is the error that the standard makes of it."""
+    try:
+        import yaml
+    except ModuleNotFoundError:  # the base install has none
+        raise CasesError(
+            f"{path}: reading YAML needs the package pyyaml. Install it, or write the cases in "
+            "JSON, in a file that ends in .json."
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
+            mapping = super().construct_mapping(node, deep=deep)
+            if len(mapping) != len(node.value):
+                problem = "a key is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            return mapping
+
+    try:
+        return Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise CasesError(f"{place}: is not valid YAML: {error.problem}.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise CasesError(f"{path}: cannot be read: {error}.") from None
-    except RecursionError:
-        raise CasesError(f"{path}: is nested too deep.") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is given twice is the error that the standard makes of it."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
-        mapping = super().construct_mapping(node, deep=deep)
-        if len(mapping) != len(node.value):
-            problem = "a key is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return mapping

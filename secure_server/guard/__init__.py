@@ -8,6 +8,7 @@ from secure_server.guard.peers import Peers
 from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
 from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.timeouts import RequestTimeouts
+from secure_server.guard.tls_set import TLSSet
 
 __all__ = [
     "AuditCallback",
@@ -19,6 +20,7 @@ __all__ = [
     "Peers",
     "RequestTimeouts",
     "StreamPool",
+    "TLSSet",
     "current_caller",
     "current_principal",
     "log_refusal",

@@ -1,18 +1,17 @@
-"""What a guard serves with and whom it trusts, taken up from the files as they change."""
+"""What a guard serves with and whom it trusts, reloaded as the files change."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
+from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server import logs
 from secure_server.config import TLSSection
-from secure_server.watch import Watch
-from secure_tls import pem
+from secure_server.guard.tls_set import TLSSet, handshake_bundle
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
@@ -21,26 +20,7 @@ from secure_tls.trust import Trust
 _DAY = 86400.0
 _EARLY = 30 * _DAY
 _LATE = 7 * _DAY
-_STRIKES = 3  # looks
 _ENDED = frozenset({"expired", "not_yet_valid"})
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSet:
-    """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
-    those of every trust domain that have not ended: what TLS lets in.
-    """
-
-    files: TLSFiles
-    trust: Trust
-    handshake_bundle: bytes
-    problems: tuple[str, ...] = ()
-    """Why files of one trust domain, or lists, are not used, in sentences: the others are."""
-
-    @property
-    def serving(self) -> tuple[bytes, bytes, bytes]:
-        """What gRPC is given; a new server is needed when this differs."""
-        return self.files.certificate_chain, self.files.private_key, self.handshake_bundle
 
 
 def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSet:
@@ -70,13 +50,15 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         frozenset((*tls.trust_domains, *tls.trust_bundles)),
         refuse_stale_lists=tls.stale_crl == "refuse",
     )
-    # TLS follows one path and tries no other: an authority that has ended would hide its successor
-    # of the same name.
-    lasting = [each for each in everybody if now <= each.not_valid_after_utc.timestamp()]
-    handshake_bundle = b"".join(map(pem.encode, lasting))
     if revoked is not None:
         problems += revoked.problems
-    return TLSSet(files, last if last == trust else trust, handshake_bundle, tuple(problems))
+    return TLSSet(
+        files,
+        last if last == trust else trust,
+        handshake_bundle(everybody, now),
+        tuple(problems),
+        minimum_version=tls.minimum_version,
+    )
 
 
 def _read_bundles(
@@ -100,10 +82,10 @@ def _read_bundles(
 
 
 class Certificates:
-    """One consistent set of certificate, key and trust, and who is told of the next.
+    """One consistent set of certificate, key and trust, and what is to be told of the next.
 
-    A set that cannot be used keeps the last good one: a server that stops because somebody copied
-    half of a file would be worse than one that goes on with what it has.
+    A set that cannot be used keeps the last good one: a server that stops because half of a file
+    was copied would be worse than one that goes on with what it has. ``Reloads`` follows it.
     """
 
     def __init__(self, tls: TLSSection, clock: Callable[[], float] = time.time) -> None:
@@ -111,36 +93,38 @@ class Certificates:
         self._tls = tls
         self._clock = clock
         self._log = logs.logger(__name__)
-        self.failures = 0
-        self.failure = ""
-        """Why the files that are there now are not used; empty where they are."""
         self._said: dict[str, float] = {}
-        self._on_trust: list[Callable[[Trust], None]] = []
-        self._on_serving: list[Callable[[], None]] = []
-        self._strikes = 0
-        # Made before the first look into the files, so that no change between the two is missed.
-        self._watch = Watch(self._paths(), self._reload, each_time=self._warn)
-        self._set = read_tls(tls, now=clock())
+        self._set: Reloaded[TLSSet] = Reloaded(
+            "certificate",
+            lambda last: read_tls(tls, now=clock(), last=None if last is None else last.trust),
+            errors=(TLSError,),
+            version=lambda: signature(self._paths()),
+            problems=lambda found: found.problems,
+            describe=lambda found: {"ends": found.files.leaf.not_valid_after_utc.isoformat()},
+        )
+        self._set.subscribe(lambda _: self._said.clear())
         self._warn_of_ca_key()
-        if self._set.problems:
-            self._strikes = _STRIKES - 1
-            self._fail(" ".join(self._set.problems))
         self._warn()
+
+    @property
+    def status(self) -> ReloadStatus:
+        """How the reloads went."""
+        return self._set.status
 
     @property
     def files(self) -> TLSFiles:
         """Certificate, key and authorities."""
-        return self._set.files
+        return self._set.value.files
 
     @property
     def trust(self) -> Trust:
         """Whom we trust: asked at each call."""
-        return self._set.trust
+        return self._set.value.trust
 
     @property
     def handshake_bundle(self) -> bytes:
         """All authorities in PEM: what TLS lets in. Which of them counts is asked at each call."""
-        return self._set.handshake_bundle
+        return self._set.value.handshake_bundle
 
     @property
     def expires_at(self) -> float:
@@ -149,10 +133,8 @@ class Certificates:
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should see to, in sentences."""
+        """What an operator should see to beside what ``Reloads`` says, in sentences."""
         found = []
-        if self.failure:
-            found.append(f"TLS files are not used: {self.failure}")
         left = self.expires_at - self._clock()
         if left < self._early:
             found.append(f"The server certificate ends in {max(0.0, left) / _DAY:.1f} days.")
@@ -160,21 +142,31 @@ class Certificates:
             found += self.trust.revoked.warnings(self._clock())
         return found
 
-    def on_trust(self, told: Callable[[Trust], None]) -> None:
-        """Have a function called with each new snapshot of whom we trust."""
-        self._on_trust.append(told)
+    @property
+    def value(self) -> TLSSet:
+        """The set in use."""
+        return self._set.value
+
+    def subscribe(self, told: Callable[[TLSSet], object]) -> Callable[[], None]:
+        """Call ``told`` with each new set; return what ends that."""
+        return self._set.subscribe(told)
 
     def on_serving(self, told: Callable[[], None]) -> None:
         """Have a function called when there is something new to serve with."""
-        self._on_serving.append(told)
+        last = self._set.value.serving
 
-    def start(self) -> None:
-        """Begin to look at the files."""
-        self._watch.start()
+        def tell(found: TLSSet) -> None:
+            nonlocal last
+            before, last = last, found.serving
+            if last != before:
+                told()
 
-    def close(self) -> None:
-        """Stop looking."""
-        self._watch.close()
+        self._set.subscribe(tell)
+
+    def look(self) -> None:
+        """See whether the files have changed, and warn of what ends soon."""
+        self._set.look()
+        self._warn()
 
     @property
     def _early(self) -> float:
@@ -187,34 +179,6 @@ class Certificates:
         tls = self._tls
         paths = [tls.certificate, tls.private_key, tls.client_ca, *tls.trust_bundles.values()]
         return [*paths, tls.crl] if tls.crl is not None else paths
-
-    def _reload(self) -> bool:
-        before = self._set
-        try:
-            after = self._set = read_tls(self._tls, now=self._clock(), last=before.trust)
-        except TLSError as error:
-            return self._fail(str(error))
-        trust = after.trust
-        for told in self._on_trust if trust is not before.trust else ():
-            told(trust)
-        for tell in self._on_serving if after.serving != before.serving else ():
-            tell()
-        if after.problems:
-            return self._fail(" ".join(after.problems))
-        self._log.info("TLS files taken up", ends=after.files.leaf.not_valid_after_utc.isoformat())
-        self._strikes, self.failure = 0, ""
-        self._said.clear()
-        return True
-
-    def _fail(self, reason: str) -> bool:
-        """Say what is wrong, once it has been so for a while: a writer may be at it just now."""
-        self._strikes += 1
-        if self._strikes == _STRIKES:
-            self.failures += 1
-        if self._strikes >= _STRIKES:
-            self.failure = reason
-            self._say_once_in(_DAY, f"TLS files cannot be used; the last good ones stay: {reason}")
-        return False
 
     def _warn(self) -> None:
         now = self._clock()

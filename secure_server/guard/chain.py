@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from secure_base.reloading import Reloads
+from secure_server import logs
 from secure_server.auth.api_keys import API_KEYS
 from secure_server.auth.authenticators import Authenticator, Authenticators
 from secure_server.auth.bulkhead import Bulkhead
 from secure_server.auth.cache_epoch import CacheEpoch
-from secure_server.auth.discovery import reading
+from secure_server.auth.discovery import follow_key_file
 from secure_server.auth.errors import AuthenticatorError
-from secure_server.auth.key_source import FILE, KeySource
+from secure_server.auth.key_source import KeySource
 from secure_server.auth.keys import FindKey, VerificationKey
 from secure_server.auth.plugin import AuthenticatorContext, Grant, LocalIssuer, build
 from secure_server.config import Config
@@ -29,21 +31,20 @@ def build_chain(
     Raises ``AuthenticatorError``.
     """
     cache_epoch = CacheEpoch()
+    reloads = Reloads(logs.log_reload)
     # Calls that wait for an issuer may take half of the threads; the others are everybody else's.
     bulkhead = Bulkhead(config.server.door_threads // 2)
     members: list[Authenticator] = []
     keys: KeySource[VerificationKey] | None = None
     try:
         if find_key is None and config.tokens.key_set is not None:
-            keys = KeySource(
-                reading(config.tokens.key_set),
-                name=config.tokens.issuer,
-                pace=FILE,
+            keys = follow_key_file(
+                config.tokens.key_set,
+                config.tokens.issuer,
+                reloads=reloads,
                 bulkhead=bulkhead,
                 cache_epoch=cache_epoch,
             )
-            keys.load_now()
-            keys.start()
             find_key = keys.find
         own = None
         if find_key is not None:
@@ -52,10 +53,11 @@ def build_chain(
         _check_issuers(config, own)
         for section in config.authenticators:
             context = AuthenticatorContext(
-                section.name, clock, bulkhead, cache_epoch, own, workloads
+                section.name, clock, bulkhead, cache_epoch, own, workloads, reloads
             )
             members.append(build(section.kind, section.settings, context))
-        return Authenticators([*members, *others], cache_epoch, closing=[keys] if keys else ())
+        closing = [keys] if keys else ()
+        return Authenticators([*members, *others], cache_epoch, reloads, closing=closing)
     except BaseException:
         for one in (*members, keys):
             getattr(one, "close", bool)()

@@ -1,60 +1,35 @@
-"""The door's steps, without gRPC: peer, principal, decision. Both adapters walk through here.
+"""The guard's steps, without gRPC: identify the peer, authenticate the caller, authorize the call.
 
-Everything on the way of a warm call is a look-up in a dictionary.
+Both adapters go through here. Everything on the way of a warm call is a look-up in a dictionary.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
+from typing import TypeVar
 
-from secure_base.bounded_cache import BoundedCache
+from secure_base.reloading.watched import Watched
 from secure_server import logs
 from secure_server.auth.authenticators import Authenticators
-from secure_server.auth.credentials import Credentials
-from secure_server.auth.errors import AuthenticationError, AuthenticatorUnavailable
-from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.auth.revocations import Revocations
 from secure_server.authz import Decision, Policy
+from secure_server.guard.authorization import Authorization
+from secure_server.guard.call import Call, credential_of
 from secure_server.guard.caller import Caller
 from secure_server.guard.peers import Peers
-from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.recognition import CachedCaller, Recognition
+from secure_server.guard.refusal import Refusal, RefusalReason
 from secure_server.guard.refusal_log import AuditCallback, AuditEvent
-from secure_tls.peer import Peer
 
-MAX_METADATA_BYTES = 16 * 1024
-"""Names, values and 32 bytes an entry (RFC 9113, section 10.5.1). gRPC has a limit too, but does
-not apply it before the client has acknowledged the server's settings."""
-
-_MOST_KNOWN = 100_000
-_MOST_LOOKED_AT = 10_000
 _MOST_OF_A_METHOD = 512
 """Characters that are written down of a refused path: a caller may send kilobytes of it."""
-_FOREVER = float("inf")
 
-Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class CachedCaller:
-    """A caller who was recognised, and what was decided about them since."""
-
-    __slots__ = ("auth_epoch", "caller", "decided", "generation", "good_until")
-
-    def __init__(
-        self, caller: Caller, good_until: float, generation: int, auth_epoch: int, policy: Policy
-    ) -> None:
-        self.caller = caller
-        self.good_until = good_until
-        self.generation = generation
-        self.auth_epoch = auth_epoch
-        # Replaced together: no decision is ever filed under another policy.
-        self.decided: tuple[Policy, dict[str, Decision]] = (policy, {})
+T = TypeVar("T")
 
 
 class Core:
-    """Decides about calls, for all threads. ``policy`` may be replaced at any time."""
+    """Decides about calls, for all threads, by the current values of what may change."""
 
     def __init__(
         self,
@@ -62,273 +37,136 @@ class Core:
         peers: Peers,
         authenticators: Authenticators,
         revocations: Revocations,
-        policy: Policy,
+        policy: Watched[Policy],
         audit: AuditCallback,
         clock: Callable[[], float],
     ) -> None:
-        self.policy = policy
         self._peers = peers
-        self._authenticators = authenticators
+        self._recognition = Recognition(authenticators, revocations)
         self._revocations = revocations
+        self._authorization = Authorization(policy)
         self._audit = audit
         self._clock = clock
-        self._auth_epoch = authenticators.cache_epoch
-        self._known: BoundedCache[tuple[bytes, str], CachedCaller] = BoundedCache(_MOST_KNOWN)
-        # Methods that were denied by no rule, of which the log was told if no rule is about them.
-        self._looked_at: tuple[Policy, set[str]] = (policy, set())
-
-    def admit(
-        self,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-        *,
-        method_exists: bool = True,
-    ) -> Caller:
-        """Say who calls, if they may. It may parse, verify signatures and wait for a network.
-
-        ``method`` is the path as it came; ``transport`` gRPC's ``auth_context``; ``method_exists``
-        whether the server has such a method. Raises ``Refusal``, which is audited already.
-        """
-        caller = self._walk(method, metadata, transport, method_exists=method_exists, warm=False)
-        assert caller is not None
-        return caller
-
-    def try_admit_cached(
-        self,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-        *,
-        method_exists: bool = True,
-    ) -> Caller | None:
-        """Do as ``admit`` does where look-ups suffice; None where ``admit`` must be asked.
-
-        For event loops, which nothing may hold up.
-        """
-        return self._walk(method, metadata, transport, method_exists=method_exists, warm=True)
-
-    def recheck(
-        self,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-        *,
-        warm: bool,
-    ) -> Caller | None:
-        """Say whether a stream that was let in may go on, by the same steps; None where ``warm``
-        look-ups do not suffice. That it may is no event for audit.
-        """
-        return self._walk(
-            method, metadata, transport, method_exists=True, warm=warm, is_recheck=True
-        )
-
-    def check(
-        self,
-        caller: Caller,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-    ) -> None:
-        """Check a stream's caller without asking again who that is: by their certificate, their
-        token's time, the revocations and the policy. Raises ``Refusal``, which is audited already.
-        """
-        self._walk(
-            method,
-            metadata,
-            transport,
-            method_exists=True,
-            warm=False,
-            is_recheck=True,
-            authenticated_as=caller,
-        )
 
     @property
-    def state(self) -> tuple[object, ...]:
-        """All that answers depend on besides the call and the clock: differs when any has."""
-        return (
-            self.policy,
-            self._peers.trust,
-            self._revocations.generation,
-            self._revocations.is_current,
-            self._auth_epoch.value,
-        )
+    def feed_is_current(self) -> bool:
+        """Whether the revocations are fresh enough to go by."""
+        return self._revocations.is_current
 
-    def _walk(
-        self,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-        *,
-        method_exists: bool,
-        warm: bool,
-        is_recheck: bool = False,
-        authenticated_as: Caller | None = None,
-    ) -> Caller | None:
-        peer, principal = None, ANONYMOUS
+    def admit(self, call: Call) -> Caller:
+        """Return the caller, if they may make the call.
+
+        It may parse, verify signatures and wait for a network. Raises ``Refusal``, which is audited
+        already.
+        """
+        return self._audited(self._admit, call)
+
+    def try_admit_cached(self, call: Call) -> Caller | None:
+        """Do as ``admit`` does where look-ups suffice; None where ``admit`` must be asked.
+
+        For event loops, which must not be blocked.
+        """
+        return self._audited(self._admit_cached, call)
+
+    def recheck(self, call: Call) -> Caller:
+        """Return the caller of an open stream, if it may go on: that is no event for audit.
+
+        It may take time, as ``admit``. Raises ``Refusal``, which is audited already.
+        """
+        return self._audited(self._recheck, call)
+
+    def try_recheck_cached(self, call: Call) -> Caller | None:
+        """Do as ``recheck`` does where look-ups suffice; None where ``recheck`` must be asked."""
+        return self._audited(self._recheck_cached, call)
+
+    def recheck_as(self, caller: Caller, call: Call) -> None:
+        """Check an open stream without asking an authenticator who the caller is: by certificate,
+        the token's time, revocations and policy. Raises ``Refusal``, which is audited already.
+        """
+        self._audited(lambda call: self._recheck_as(caller, call), call)
+
+    def _admit(self, call: Call) -> Caller:
+        return self._let_in(self._recognise(call), call)
+
+    def _admit_cached(self, call: Call) -> Caller | None:
+        cached = self._recognise_cached(call)
+        return None if cached is None else self._let_in(cached, call)
+
+    def _recheck(self, call: Call) -> Caller:
+        cached = self._recognise(call)
+        self._authorization.authorize(cached, call)
+        return cached.caller
+
+    def _recheck_cached(self, call: Call) -> Caller | None:
+        cached = self._recognise_cached(call)
+        if cached is None:
+            return None
+        self._authorization.authorize(cached, call)
+        return cached.caller
+
+    def _recheck_as(self, caller: Caller, call: Call) -> None:
+        now = self._clock()
+        self._peers.identify(call.transport, now)
+        self._recognition.check(caller, now)
+        self._authorization.authorize(CachedCaller(caller, 0.0, 0, 0), call)
+
+    def _recognise(self, call: Call) -> CachedCaller:
+        now = self._clock()
+        credential = credential_of(call.metadata)
+        peer = self._peers.identify(call.transport, now)
+        cached = self._recognition.cached(credential, peer, now)
+        if cached is None:
+            cached = self._recognition.authenticate(credential, peer, now)
+        return cached
+
+    def _recognise_cached(self, call: Call) -> CachedCaller | None:
+        now = self._clock()
+        credential = credential_of(call.metadata)
+        if not self._peers.knows(call.transport, now):
+            return None
+        return self._recognition.cached(credential, self._peers.identify(call.transport, now), now)
+
+    def _let_in(self, cached: CachedCaller, call: Call) -> Caller:
+        decision = self._authorization.authorize(cached, call)
+        if decision.audit:
+            self._write_allowed(decision, cached.caller, call)
+        return cached.caller
+
+    def _audited(self, step: Callable[[Call], T], call: Call) -> T:
         try:
-            authorization = _authorization(metadata)
-            now = self._clock()
-            if warm and not self._peers.knows(transport, now):
-                return None
-            peer = self._peers.identify(transport, now)
-            known = self._recognise(
-                authorization, peer, now, warm=warm, authenticated_as=authenticated_as
-            )
-            if known is None:
-                return None
-            principal = known.caller.principal
-            self._decide(
-                known, method, metadata, method_exists=method_exists, is_recheck=is_recheck
-            )
+            return step(call)
         except Refusal as refusal:
-            self._refused(method, peer, principal, refusal)
+            self._write_refused(call, refusal)
             raise
         except Exception:  # noqa: BLE001 - fail closed, log, go on
-            # Whatever a plug-in did: tell the caller nothing about it.
-            _log_failure("the guard failed", method=method)
-            failure = Refusal(Answer.FAILED, "guard_failed", "See the log.")
-            self._refused(method, peer, principal, failure)
+            # A plug-in may raise anything, and nothing of it is for the caller.
+            _log_failure("the guard failed", method=call.method)
+            peer = self._peers.known(call.transport)
+            failure = Refusal(RefusalReason.GUARD_FAILED, "See the log.", peer=peer)
+            self._write_refused(call, failure)
             raise failure from None
-        return known.caller
 
-    def _recognise(
-        self,
-        authorization: str | None,
-        peer: Peer | None,
-        now: float,
-        *,
-        warm: bool,
-        authenticated_as: Caller | None,
-    ) -> CachedCaller | None:
-        text = b"" if authorization is None else authorization.encode("utf-8", "surrogateescape")
-        # The key is a digest: no cache, and no dump of one, holds a credential.
-        key = (hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint)
-        generation = self._revocations.generation
-        if not self._revocations.is_current and authorization is not None:
-            raise Refusal(
-                Answer.UNAVAILABLE, "revocations_stale", "The feed of revocations cannot be read."
-            )
-        auth_epoch = self._auth_epoch.value
-        if authenticated_as is not None:
-            _check_time(authenticated_as.principal, now)
-            self._check_revoked(authenticated_as.principal)
-            return CachedCaller(authenticated_as, 0.0, generation, auth_epoch, self.policy)
-        known = self._known.get(key)
-        if known is None or now >= known.good_until or known.auth_epoch != auth_epoch:
-            if warm and (authorization is not None or self._authenticators.asks_about_certificates):
-                return None
-            principal = self._authenticate(authorization, peer)
-            self._check_revoked(principal)
-            good_until = min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER)
-            known = CachedCaller(
-                Caller(peer, principal), good_until, generation, auth_epoch, self.policy
-            )
-            if now < good_until:
-                self._known.put(key, known)
-        elif known.generation != generation:
-            self._check_revoked(known.caller.principal)
-            known.generation = generation
-        return known
-
-    def _authenticate(self, authorization: str | None, peer: Peer | None) -> Principal:
-        try:
-            credentials = None if authorization is None else Credentials.parse(authorization)
-            return self._authenticators.authenticate(credentials, peer)
-        except AuthenticatorUnavailable as error:
-            raise Refusal(Answer.UNAVAILABLE, error.code, str(error), error.claims) from error
-        except AuthenticationError as error:
-            raise Refusal(
-                Answer.CREDENTIALS_REFUSED, error.code, str(error), error.claims
-            ) from error
-
-    def _check_revoked(self, principal: Principal) -> None:
-        if self._revocations.is_revoked(principal):
-            raise Refusal(
-                Answer.CREDENTIALS_REFUSED,
-                "revoked",
-                "The token is revoked, or its session, user or client.",
-                {"iss": principal.issuer, "sub": principal.subject, "jti": principal.token_id},
-            )
-
-    def _decide(
-        self,
-        known: CachedCaller,
-        method: str,
-        metadata: Metadata,
-        *,
-        method_exists: bool,
-        is_recheck: bool,
-    ) -> None:
-        policy = self.policy
-        decided_by, decisions = known.decided
-        if decided_by is not policy:
-            decisions = {}
-            known.decided = (policy, decisions)
-        decision = decisions.get(method)
-        if decision is None:
-            decision = self._ask_policy(policy, known.caller, method, metadata)
-            # Paths that nobody serves are the caller's invention: they may not fill a cache.
-            if method_exists and not policy.reads_headers(method):
-                decisions[method] = decision
-        if not decision.allowed:
-            if method_exists and not decision.rule:
-                self._look_for_a_rule(policy, method)
-            anonymous = known.caller.principal.is_anonymous
-            raise Refusal(
-                Answer.CREDENTIALS_REFUSED if anonymous else Answer.NOT_ALLOWED,
-                "anonymous_denied" if anonymous else "policy",
-                f"Denied by the rule {decision.rule}." if decision.rule else "No rule allows it.",
-                policy=policy.name,
-                rule=decision.rule,
-            )
-        if decision.audit and not is_recheck:
-            caller = known.caller
-            self._write(
-                AuditEvent(
-                    method,
-                    allowed=True,
-                    rule=decision.rule,
-                    peer=caller.peer,
-                    principal=caller.principal,
-                    policy=policy.name,
-                    time=self._clock(),
-                )
-            )
-
-    def _look_for_a_rule(self, policy: Policy, method: str) -> None:
-        """Warn, once, of a method that is denied to everybody because it was forgotten."""
-        looked_for, methods = self._looked_at
-        if looked_for is not policy:
-            methods = set()
-            self._looked_at = (policy, methods)
-        # BoundedCache: a servicer may take any path, and then callers invent the methods.
-        if method in methods or len(methods) >= _MOST_LOOKED_AT:
-            return
-        methods.add(method)
-        if not policy.names(method):
-            logs.logger(__name__).warning(
-                "no rule of the policy is about this method: nobody may call it. Add one; a deny "
-                "rule says that it is meant so",
-                method=method,
-                policy=policy.name,
-            )
-
-    @staticmethod
-    def _ask_policy(policy: Policy, caller: Caller, method: str, metadata: Metadata) -> Decision:
-        headers = _headers(metadata) if policy.reads_headers(method) else None
-        return policy.decide(method, peer=caller.peer, principal=caller.principal, headers=headers)
-
-    def _refused(
-        self, method: str, peer: Peer | None, principal: Principal, refusal: Refusal
-    ) -> None:
+    def _write_allowed(self, decision: Decision, caller: Caller, call: Call) -> None:
         self._write(
             AuditEvent(
-                method=method[:_MOST_OF_A_METHOD],
+                call.method,
+                allowed=True,
+                rule=decision.rule,
+                peer=caller.peer,
+                principal=caller.principal,
+                policy=decision.policy,
+                time=self._clock(),
+            )
+        )
+
+    def _write_refused(self, call: Call, refusal: Refusal) -> None:
+        self._write(
+            AuditEvent(
+                method=call.method[:_MOST_OF_A_METHOD],
                 allowed=False,
                 rule=refusal.rule,
-                peer=peer,
-                principal=principal,
+                peer=refusal.peer,
+                principal=refusal.principal,
                 code=refusal.code,
                 detail=refusal.detail,
                 unverified=refusal.unverified,
@@ -342,52 +180,6 @@ class Core:
             self._audit(event)
         except Exception:  # noqa: BLE001 - fail closed, log, go on
             _log_failure("an audit logger failed")
-
-
-def _check_time(principal: Principal, now: float) -> None:
-    if now >= (principal.expires_at or _FOREVER):
-        raise Refusal(
-            Answer.CREDENTIALS_REFUSED,
-            "expired",
-            "The token has ended, and nobody has said in time that it goes on.",
-            {"iss": principal.issuer, "sub": principal.subject, "jti": principal.token_id},
-        )
-
-
-def _authorization(metadata: Metadata) -> str | None:
-    """Find the one ``authorization`` value, and bound what came with it."""
-    authorization: str | bytes | None = None
-    has_user_agent = False
-    size = 0
-    for name, value in metadata:
-        size += len(name) + len(value) + 32
-        if name == "authorization":
-            if authorization is not None:
-                raise Refusal(
-                    Answer.CREDENTIALS_REFUSED,
-                    "authorization",
-                    "More than one authorization value.",
-                )
-            authorization = value
-        elif name == "user-agent":
-            has_user_agent = True
-    if size > MAX_METADATA_BYTES:
-        raise Refusal(Answer.TOO_LARGE, "metadata_size", f"{size} bytes of metadata.")
-    if not has_user_agent:
-        # Every gRPC client sends one. When metadata overruns a limit, gRPC hands over none at all.
-        raise Refusal(Answer.CREDENTIALS_REFUSED, "no_metadata", "Not even a user-agent was sent.")
-    if isinstance(authorization, bytes):
-        raise Refusal(Answer.CREDENTIALS_REFUSED, "authorization", "Not a text.")
-    return authorization
-
-
-def _headers(metadata: Metadata) -> dict[str, str]:
-    """Join repeated values by commas, as gRFC A43 compares them; binary ones as base64 text."""
-    headers: dict[str, str] = {}
-    for name, value in metadata:
-        text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        headers[name] = f"{headers[name]},{text}" if name in headers else text
-    return headers
 
 
 def _log_failure(event: str, **fields: str) -> None:

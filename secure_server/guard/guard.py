@@ -11,11 +11,12 @@ from pathlib import Path
 
 import grpc
 
+from secure_base.reloading.watched import Static, Watched
 from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
-from secure_server.config import Config, ConfigError, read_config
+from secure_server.config import ConfigError, read_config
 from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
@@ -30,8 +31,9 @@ from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.thread_pool import ThreadPool
 from secure_server.guard.timeouts import RequestTimeouts
+from secure_server.guard.tls_set import TLSSet
 from secure_server.guard.watchdog import Watchdog
-from secure_server.limits import MESSAGE_TIMEOUT, channel_arguments
+from secure_server.limits import Limits, channel_arguments
 
 _CALLBACKS = 1.0
 """Seconds in which the callbacks of calls that have ended must have run when a guard is closed."""
@@ -46,49 +48,58 @@ class Guard:
 
     def __init__(
         self,
-        config: Config,
         *,
+        tls: TLSSet | Watched[TLSSet],
+        policy: Policy | Watched[Policy],
         authenticators: Authenticators,
-        policy: Policy | PolicyFile,
+        limits: Limits | None = None,
         revocations: Revocations | None = None,
         audit: AuditCallback = log_refusal,
-        call_ended: CallEnded | None = None,
+        call_ended: CallEnded = lambda _method, _code: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Use ``[tls]`` and ``[server]`` of the configuration, and what is handed in.
+        """Guard by these values; those that are ``Watched`` count as they are at each call.
 
-        A policy that comes from a file is followed as the file changes, its audit loggers with it,
-        and closed with the guard; of another one, the audit options stand for nothing but what
-        ``audit`` is told. ``call_ended`` is told method and status of every call. Raises
-        ``secure_tls.TLSFileError`` for certificates that cannot be served with.
+        The guard closes ``authenticators``; what else is handed in is closed by its owner.
+        ``audit`` is told of every refusal, and of the calls that were allowed as the policy's audit
+        condition says; the loggers that a policy names are told by ``PolicyFile``. ``call_ended``
+        is told method and status of every call. ``clock`` is in seconds since the epoch.
         """
-        self._policy_file = policy if isinstance(policy, PolicyFile) else None
-        if isinstance(policy, PolicyFile):
-            audit, policy = _telling(policy.loggers, audit), policy.policy
-        self._config = config
-        self._clock = clock
-        self._call_ended: CallEnded = call_ended or (lambda _method, _code: None)
-        self.certificates = Certificates(config.tls, clock)
-        peers = Peers(trust=self.certificates.trust, minimum_tls=config.tls.minimum_version)
-        self.certificates.on_trust(lambda trust: setattr(peers, "trust", trust))
+        limits = limits or Limits()
+        revocations = revocations or NothingRevoked()
+        self._limits = limits
+        self._tls: Watched[TLSSet] = Static(tls) if isinstance(tls, TLSSet) else tls
+        watched_policy = Static(policy) if isinstance(policy, Policy) else policy
+        self._call_ended = call_ended
         self.core = Core(
-            peers=peers,
+            peers=Peers(self._tls),
             authenticators=authenticators,
-            revocations=revocations or NothingRevoked(),
-            policy=policy,
+            revocations=revocations,
+            policy=watched_policy,
             audit=audit,
             clock=clock,
         )
-        self._authenticators = authenticators
         self.watch = StreamWatch(self.core, clock)
-        self.streams = StreamPool(config.server.stream_threads)
-        self._patience = RequestTimeouts(MESSAGE_TIMEOUT, threads=config.server.door_threads)
+        self.streams = StreamPool(limits.stream_threads)
+        self._timeouts = RequestTimeouts(limits.message_timeout, threads=limits.door_threads)
         self._callbacks = Callbacks()
         self.watchdog = Watchdog(self._callbacks)
-        self._aio: list[AioGuardInterceptor] = []
-        self.certificates.start()
-        if self._policy_file is not None:
-            self._policy_file.follow(lambda policy: setattr(self.core, "policy", policy))
+        self.audit_loggers: Loggers | None = None
+        """Those that the policy names, where the guard was made ``from_config``."""
+        # What is closed last comes first.
+        self._on_close = ExitStack()
+        self._on_close.callback(self._callbacks.close, _CALLBACKS)
+        self._on_close.callback(self.streams.close)
+        self._on_close.callback(self._timeouts.close)
+        self._on_close.callback(authenticators.close)
+        self.reloads = authenticators.reloads
+        self._on_close.callback(self.watch.close)
+        self._on_close.callback(self.watchdog.close)
+        self._on_close.callback(self.reloads.close)
+        for source in (self._tls, watched_policy):
+            self._on_close.callback(source.subscribe(self.watch.notice))
+        self._on_close.callback(revocations.subscribe(self.watch.notice))
+        authenticators.cache_epoch.subscribe(self.watch.notice)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
@@ -109,8 +120,20 @@ class Guard:
             undo.callback(policy.close)
             chain = build_chain(config, clock=time.time)
             undo.callback(chain.close)
-            guard = cls(config, authenticators=chain, policy=policy)
+            tls = Certificates(config.tls)
+            guard = cls(
+                tls=tls,
+                policy=policy,
+                authenticators=chain,
+                limits=config.server.limits,
+                audit=telling(policy.loggers, log_refusal),
+            )
             undo.pop_all()
+        guard._on_close.callback(policy.close)
+        guard.audit_loggers = policy.loggers
+        for source in (tls, policy):
+            guard.reloads.follow(source)
+        guard.reloads.start()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:
@@ -119,14 +142,14 @@ class Guard:
         Where the system starts no more threads it goes on with those that it has; with another
         pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
         """
-        return ThreadPool(self._config.server.door_threads, name="door")
+        return ThreadPool(self._limits.door_threads, name="door")
 
     def interceptor(self) -> GuardInterceptor:
         """For ``grpc.server(interceptors=[...])``. It must be the first of them."""
         return GuardInterceptor(
             self.core,
             self.streams.group(),
-            self._patience,
+            self._timeouts,
             self.watch,
             self._call_ended,
             callbacks=self._callbacks,
@@ -135,56 +158,46 @@ class Guard:
 
     def aio_interceptor(self) -> AioGuardInterceptor:
         """For ``grpc.aio.server(interceptors=[...])``. It must be the first of them."""
-        server = self._config.server
         interceptor = AioGuardInterceptor(
             self.core,
             watch=self.watch,
-            streams=server.stream_threads,
-            threads=server.door_threads,
+            limits=self._limits,
             call_ended=self._call_ended,
             callbacks=self._callbacks,
             watchdog=self.watchdog,
         )
-        self._aio.append(interceptor)
+        self._on_close.callback(interceptor.close)
         return interceptor
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """For ``server.add_secure_port``: mutual TLS, a client certificate required.
 
         They are those of the files as they are now, and stay so: gRPC's own way of changing them
-        can be crashed from outside (grpc/grpc#36693). ``Generations`` replaces the server.
+        can be crashed from outside (grpc/grpc#36693). ``ListenerRotation`` replaces the server.
         """
-        files = self.certificates.files
+        tls = self._tls.value
         return grpc.ssl_server_credentials(
-            [(files.private_key, files.certificate_chain)],
-            root_certificates=self.certificates.handshake_bundle,
+            [(tls.files.private_key, tls.files.certificate_chain)],
+            root_certificates=tls.handshake_bundle,
             require_client_auth=True,
         )
 
     def options(self) -> list[tuple[str, int]]:
         """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
-        return channel_arguments(self._config.server)
+        return channel_arguments(self._limits)
 
     def close(self) -> None:
         """Let go of the threads. Calls that are in flight end as they would.
 
-        Audit loggers get five seconds at the most to write what they still have, and callbacks of
-        servicers one second to return.
+        Callbacks of servicers get one second to return; where the guard was made
+        ``from_config``, audit loggers get five seconds to write what they still have.
         """
-        self.certificates.close()
-        self.watchdog.close()
-        self.watch.close()
-        if self._policy_file is not None:
-            self._policy_file.close()
-        self._authenticators.close()
-        self._patience.close()
-        self.streams.close()
-        for interceptor in self._aio:
-            interceptor.close()
-        self._callbacks.close(_CALLBACKS)
+        self._on_close.close()
 
 
-def _telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
+def telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
+    """Return what tells the loggers of a policy, and then ``audit``."""
+
     def tell(event: AuditEvent) -> None:
         loggers.write(event)
         audit(event)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from secure_base.bounded_cache import BoundedCache
-from secure_server.guard.refusal import Answer, Refusal
+from secure_base.reloading.watched import Watched
+from secure_server.guard.call import Transport
+from secure_server.guard.refusal import Refusal, RefusalReason
+from secure_server.guard.tls_set import TLSSet
 from secure_tls.paths import Verdict, judge_client
 from secure_tls.peer import Peer
 from secure_tls.trust import Trust
@@ -17,8 +18,6 @@ _MINUTE = 60.0
 _MOST_BYTES = 32 * 1024  # of a chain in PEM: they are kept, to be known again
 _SECURE_TRANSPORTS = (b"ssl", b"tls")  # gRPC is about to rename the one to the other
 _VERSIONS = {"1.2": (b"TLSv1.2", b"TLSv1.3"), "1.3": (b"TLSv1.3",)}
-
-Transport = Mapping[str, Sequence[bytes]]
 
 
 class _Judged:
@@ -58,14 +57,13 @@ class Peers:
 
     gRPC verified the chain when the connection was opened. What can change since is asked on every
     call, for a connection outlives it: the dates, the authorities, the revocation lists.
-    ``trust`` may be replaced at any time.
     """
 
-    def __init__(self, *, trust: Trust, minimum_tls: str) -> None:
-        """Admit peers whom ``trust`` vouches for, over TLS ``1.2`` or ``1.3`` at least."""
-        self._versions = _VERSIONS[minimum_tls]
+    def __init__(self, tls: Watched[TLSSet]) -> None:
+        """Admit peers whom the current ``tls.value.trust`` vouches for, over its TLS version."""
+        self._tls = tls
+        self._versions = _VERSIONS[tls.value.minimum_version]
         self._judged: BoundedCache[bytes, _Judged] = BoundedCache(_MOST_PEERS)
-        self.trust = trust
 
     def knows(self, transport: Transport, now: float) -> bool:
         """Whether ``identify`` would parse and verify nothing."""
@@ -75,12 +73,20 @@ class Peers:
         verdict = self._known(certificates[0], transport)
         return verdict is not None and verdict.since <= now <= verdict.until
 
+    def known(self, transport: Transport) -> Peer | None:
+        """Return the peer, if this very certificate and chain were judged good before."""
+        certificates = transport.get("x509_pem_cert")
+        verdict = self._known(certificates[0], transport) if certificates else None
+        return None if verdict is None or verdict.code else verdict.peer
+
     def identify(self, transport: Transport, now: float) -> Peer | None:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
         if not transport or transport["transport_security_type"][0] not in _SECURE_TRANSPORTS:
-            raise _refused("plaintext", "The connection is not TLS.")
+            raise Refusal(RefusalReason.PLAINTEXT, "The connection is not TLS.")
         if transport["ssl_tls_version"][0] not in self._versions:
-            raise _refused("tls_version", "The connection's TLS version is below the minimum.")
+            raise Refusal(
+                RefusalReason.TLS_VERSION, "The connection's TLS version is below the minimum."
+            )
         certificates = transport.get("x509_pem_cert")
         if not certificates:
             return None
@@ -94,7 +100,7 @@ class Peers:
 
     def _known(self, leaf: bytes, transport: Transport) -> Verdict | None:
         judged = self._judged.get(leaf)
-        if judged is None or judged.trust is not self.trust:
+        if judged is None or judged.trust is not self._tls.value.trust:
             return None
         sent = transport.get("x509_pem_cert_chain")
         chain = sent[0] if sent else b""
@@ -102,7 +108,7 @@ class Peers:
         return verdict if last == chain else judged.find(chain)
 
     def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
-        trust = self.trust
+        trust = self._tls.value.trust
         judged = self._judged.get(leaf)
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)
@@ -110,12 +116,14 @@ class Peers:
         # gRPC hands over what the client sent beside its leaf as one text, or none.
         sent = b"".join(transport.get("x509_pem_cert_chain", ()))
         if len(sent) > _MOST_BYTES or not judged.may_judge(now):
-            raise _refused("path", "The client sends too much, or too many things, in its chain.")
+            raise _refused(
+                "path", "The client sends too many or too large certificates in its chain.", None
+            )
         verdict = judge_client(leaf, sent, trust, now)
         judged.add(sent, verdict)
         return verdict
 
 
-def _refused(code: str, detail: str, peer: Peer | None = None) -> Refusal:
+def _refused(code: str, detail: str, peer: Peer | None) -> Refusal:
     unverified = {"spiffe_id": peer.spiffe_id} if peer is not None and peer.spiffe_id else {}
-    return Refusal(Answer.CREDENTIALS_REFUSED, code, detail, unverified)
+    return Refusal(RefusalReason.CERTIFICATE, detail, code=code, unverified=unverified)

@@ -1,120 +1,89 @@
-"""The policy of a file: read at the start, taken up again as the file changes."""
+"""The policy of a file: read at the start, and reloaded as the file changes."""
 
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from secure_server import logs
+from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server.audit.errors import AuditLoggerError
 from secure_server.audit.loggers import FLUSH, Loggers
 from secure_server.audit.options import ConfiguredLogger, configured_loggers
 from secure_server.audit.plugin import announced
-from secure_server.authz import Policy
+from secure_server.authz import Policy, PolicyError
 from secure_server.config import ConfigError
-from secure_server.watch import Watch
-
-TakeUp = Callable[[Policy], None]
 
 
 class PolicyFile:
     """One policy in force, with the audit loggers that it names.
 
-    A file that cannot be used keeps the last good policy: a server that stops because somebody
-    saved a comma too many would be worse than one that goes on with what it has.
+    A file that cannot be used keeps the last good policy: a server that stops because a comma too
+    many was saved would be worse than one that goes on with what it has. ``Reloads`` follows it.
     """
 
-    def __init__(self, path: Path, *, accept: TakeUp | None = None) -> None:
+    def __init__(self, path: Path, *, accept: Callable[[Policy], None] = lambda _: None) -> None:
         """Read the file, and begin to tell its audit loggers.
 
-        ``accept`` raises for a policy that is no good though it parses. Raises what it raises,
-        ``PolicyError``, ``AuditLoggerError``, and ``ConfigError`` where the file cannot be read.
+        ``accept`` raises ``PolicyError`` or ``ConfigError`` for a policy that is no good though it
+        parses. Raises what it raises, ``AuditLoggerError``, and ``ConfigError`` where the file
+        cannot be read.
         """
         self._path = path
         self._accept = accept
-        self._log = logs.logger(__name__)
-        self._take_up: TakeUp | None = None
+        self._text = ""
+        self._lock = threading.Lock()
+        self._is_closed = False
         self.loggers = Loggers()
-        self.failures = 0
-        self.failure = ""
-        """Why what the file says now is not used; empty where it is."""
-        self._suspected = ""
-        self._refused: tuple[str, Exception] | None = None
-        # Made before the first look into the file, so that no change between the two is missed.
-        self._watch = Watch([path], self._reload)
-        self._text = _read(path)
         try:
-            self.policy = self._use(self._text)
+            self._policy: Reloaded[Policy] = Reloaded(
+                "policy",
+                self._load,
+                errors=(PolicyError, AuditLoggerError, ConfigError),
+                version=lambda: signature([path]),
+                describe=lambda policy: {"file": os.fspath(path), "policy": policy.name},
+            )
         except BaseException:
             self.loggers.close()
             raise
-        self.loaded_at = time.time()
 
     @property
-    def warnings(self) -> list[str]:
-        """What an operator should see to, in sentences."""
-        return [f"The new policy is not used: {self.failure}"] if self.failure else []
+    def value(self) -> Policy:
+        """The policy in force."""
+        return self._policy.value
 
-    def follow(self, take_up: TakeUp) -> None:
-        """Hand on every new policy, from now on, on a thread of its own."""
-        self._take_up = take_up
-        self._watch.start()
+    @property
+    def status(self) -> ReloadStatus:
+        """How the reloads went."""
+        return self._policy.status
+
+    def subscribe(self, told: Callable[[Policy], object]) -> Callable[[], None]:
+        """Call ``told`` with each new policy; return what ends that."""
+        return self._policy.subscribe(told)
+
+    def look(self) -> None:
+        """See whether the file has changed."""
+        self._policy.look()
 
     def close(self, seconds: float = FLUSH) -> None:
-        """Look no more, and give the audit loggers so long to write what they have."""
-        self._watch.close()
+        """Give the audit loggers so long to write what they have; no policy opens others."""
+        with self._lock:
+            self._is_closed = True
         self.loggers.close(seconds)
 
-    def _use(self, text: str) -> Policy:
+    def _load(self, last: Policy | None) -> Policy:
+        text = _read(self._path)
+        if last is not None and text == self._text:
+            return last
         policy, configured = _parse(text, self._path)
-        if self._accept is not None:
-            self._accept(policy)
-        self.loggers.replace(configured, policy.audit_condition)
-        return policy
-
-    def _reload(self) -> bool:
-        try:
-            text = _read(self._path)
-            if text != self._text:
-                self._replace(text)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the last good policy stays
-            return self._fail(error)
-        self.failure = self._suspected = ""
-        return True
-
-    def _replace(self, text: str) -> None:
-        if self._refused is not None and self._refused[0] == text:
-            raise self._refused[1].with_traceback(None)
-        try:
-            self.policy = self._use(text)
-        except AuditLoggerError:
-            raise  # that may be another in a second, with the same text
-        except Exception as error:
-            self._refused = (text, error)
-            raise
+        self._accept(policy)
+        with self._lock:
+            if self._is_closed and last is not None:
+                return last
+            self.loggers.replace(configured, policy.audit_condition)
         self._text = text
-        self.loaded_at = time.time()
-        self._log.info("policy taken up", file=os.fspath(self._path), policy=self.policy.name)
-        if self._take_up is not None:
-            self._take_up(self.policy)
-
-    def _fail(self, error: Exception) -> bool:
-        """Say what is wrong when it is so for the second time: a writer may be at it just now."""
-        reason = str(error)
-        if reason == self._suspected and reason != self.failure:
-            self.failure = reason
-            self.failures += 1
-            self._log.error(
-                "the policy cannot be used; the last good one stays",
-                file=os.fspath(self._path),
-                line=getattr(error, "line", None),
-                column=getattr(error, "column", None),
-                reason=reason,
-            )
-        self._suspected = reason
-        return False
+        return policy
 
 
 def read_policy(path: Path) -> Policy:

@@ -1,14 +1,17 @@
-"""How the guard says no: little to the caller, everything to audit."""
+"""How the guard refuses a call: little is told to the caller, everything to audit."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from secure_server.auth.principal import ANONYMOUS, Principal
+from secure_tls.peer import Peer
+
 
 class Answer(Enum):
     """What a refused caller is told: status, text and ``google.rpc.ErrorInfo`` reason.
 
-    One text for each status: which rule was broken would help none but an attacker.
+    One text for each status: which rule was broken would help only an attacker.
     """
 
     CREDENTIALS_REFUSED = ("UNAUTHENTICATED", "The credentials of this call were refused.")
@@ -43,28 +46,64 @@ _WITH_REASON = frozenset(
 )
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is the door's work, no error
-    """A call is refused.
+class RefusalReason(Enum):
+    """Why a call is refused: the word for audit and metrics, and what its caller is told.
 
-    ``code`` says why in a word, for audit and metrics; ``detail`` in a sentence, for audit;
-    ``unverified`` is what refused credentials claim. ``policy`` and ``rule`` name what decided,
-    where a policy did.
+    ``ending`` is what the caller of an open stream is told for whom the guard finds this reason
+    later; None where the reason says nothing about the caller, so that the stream goes on.
+    """
+
+    AUTHORIZATION = ("authorization", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    NO_METADATA = ("no_metadata", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    METADATA_SIZE = ("metadata_size", Answer.TOO_LARGE, None)
+    PLAINTEXT = ("plaintext", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    TLS_VERSION = ("tls_version", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    CERTIFICATE = ("certificate", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    """The client certificate or its path; the code is that of ``secure_tls.Verdict``."""
+    CREDENTIALS = ("credentials", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    """The authenticator's verdict; the code is that of its ``AuthenticationError``."""
+    EXPIRED = ("expired", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    REVOKED = ("revoked", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
+    ANONYMOUS_DENIED = ("anonymous_denied", Answer.CREDENTIALS_REFUSED, Answer.POLICY_CHANGED)
+    POLICY = ("policy", Answer.NOT_ALLOWED, Answer.POLICY_CHANGED)
+    SILENT = ("silent", Answer.OVERLOADED, None)
+    UNVERIFIABLE = ("unverifiable", Answer.UNAVAILABLE, None)
+    """The authenticator cannot tell now; the code is that of ``AuthenticatorUnavailable``."""
+    REVOCATIONS_STALE = ("revocations_stale", Answer.UNAVAILABLE, Answer.UNAVAILABLE)
+    GUARD_FAILED = ("guard_failed", Answer.FAILED, None)
+
+    def __init__(self, code: str, answer: Answer, ending: Answer | None) -> None:
+        self.code = code
+        self.answer = answer
+        self.ending = ending
+
+
+class Refusal(Exception):  # noqa: N818 - to refuse is the guard's work, no error
+    """A call is refused, for a ``reason``.
+
+    ``code`` is the reason in a word, for audit and metrics; ``detail`` says it in a sentence, for
+    audit; ``unverified`` is what refused credentials claim. ``peer`` and ``principal`` are known as
+    far as the guard had come; ``policy`` and ``rule`` name what decided, where a policy did.
     """
 
     def __init__(
         self,
-        answer: Answer,
-        code: str,
+        reason: RefusalReason,
         detail: str = "",
-        unverified: dict[str, str] | None = None,
         *,
+        code: str = "",
+        unverified: dict[str, str] | None = None,
+        peer: Peer | None = None,
+        principal: Principal = ANONYMOUS,
         policy: str = "",
         rule: str = "",
     ) -> None:
-        super().__init__(detail or answer.text)
-        self.answer = answer
-        self.code = code
+        super().__init__(detail or reason.answer.text)
+        self.reason = reason
         self.detail = detail
+        self.code = code or reason.code
         self.unverified = unverified or {}
+        self.peer = peer
+        self.principal = principal
         self.policy = policy
         self.rule = rule

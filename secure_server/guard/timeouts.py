@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.refusal import Refusal, RefusalReason
 
 _LOOK_EVERY = 1.0  # seconds
 _SOON = 0.1  # seconds in which the message of an honest caller has come, on most networks
@@ -49,7 +49,7 @@ class RequestTimeouts:
         """
         waiting = self._waiting
         if self._distrusted and self._is_hoarding(peer):
-            raise Refusal(Answer.OVERLOADED, "silent", "The peer keeps too many calls silent.")
+            raise Refusal(RefusalReason.SILENT, "The peer keeps too many calls silent.")
         key = id(context)
         waiting[key] = (time.monotonic(), peer, context)
         if len(waiting) > self._scarce:

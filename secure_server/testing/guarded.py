@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import grpc
@@ -27,6 +25,8 @@ from secure_server.config import (
 from secure_server.guard.chain import build_chain
 from secure_server.guard.guard import Guard
 from secure_server.guard.refusal_log import AuditEvent
+from secure_server.guard.tls_set import TLSSet
+from secure_server.limits import Limits
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -111,31 +111,36 @@ def guarding(
     authenticators: Sequence[Authenticator | Mapping[str, Any]],
     audit: list[AuditEvent],
 ) -> Iterator[Guard]:
-    """Build the guard that production builds, from files that go with it."""
+    """Build the guard that production builds, of values in memory."""
     sections = [AuthenticatorSection("jwt", LOCAL_ISSUER, LocalIssuerSettings())]
     sections += [_section(one) for one in authenticators if isinstance(one, Mapping)]
     text = policy if isinstance(policy, str) else json.dumps(policy)
     # The loggers that it names are production's: here events go to ``audit`` alone.
     parsed = Policy.parse(text, known_loggers=None)
-    with TemporaryDirectory(prefix="secure-server-testing-") as folder:
-        config = _config(Path(folder), authority, issuer, sections)
-        chain = build_chain(
-            config,
-            clock=issuer.clock,
-            find_key=issuer.find_key,
-            others=[one for one in authenticators if not isinstance(one, Mapping)],
-        )
-        guard = Guard(
-            config,
-            authenticators=chain,
-            policy=parsed,
-            audit=audit.append,
-            clock=issuer.clock,
-        )
-        try:
-            yield guard
-        finally:
-            guard.close()
+    chain = build_chain(
+        _config(authority, issuer, sections),
+        clock=issuer.clock,
+        find_key=issuer.find_key,
+        others=[one for one in authenticators if not isinstance(one, Mapping)],
+    )
+    leaf = authority.issue_server("server", ["localhost"], [ip_address(HOST)])
+    guard = Guard(
+        tls=TLSSet.of_pem(
+            leaf.certificate_pem,
+            leaf.private_key_pem,
+            authority.certificate_pem,
+            trust_domains=[authority.trust_domain],
+        ),
+        policy=parsed,
+        authenticators=chain,
+        limits=Limits(door_threads=THREADS),
+        audit=audit.append,
+        clock=issuer.clock,
+    )
+    try:
+        yield guard
+    finally:
+        guard.close()
 
 
 def _section(table: Mapping[str, Any]) -> AuthenticatorSection:
@@ -149,24 +154,11 @@ def _section(table: Mapping[str, Any]) -> AuthenticatorSection:
     )
 
 
-def _config(
-    folder: Path, authority: Authority, issuer: Issuer, sections: list[AuthenticatorSection]
-) -> Config:
-    leaf = authority.issue_server("server", ["localhost"], [ip_address(HOST)])
-    tls = TLSSection(
-        certificate=_write(folder / "server.pem", leaf.certificate_pem),
-        private_key=_write(folder / "server.key", leaf.private_key_pem),
-        client_ca=_write(folder / "ca.pem", authority.certificate_pem),
-        trust_domains=[authority.trust_domain],
-    )
-    tokens = TokensSection(issuer=issuer.name, audience=issuer.audience)
+def _config(authority: Authority, issuer: Issuer, sections: list[AuthenticatorSection]) -> Config:
     # As ``Config(...)``, but for the environment, which is no business of a test's.
     return Config.model_construct(
-        server=ServerSection(door_threads=THREADS), tls=tls, tokens=tokens, authenticators=sections
+        server=ServerSection(door_threads=THREADS),
+        tls=TLSSection(trust_domains=[authority.trust_domain]),
+        tokens=TokensSection(issuer=issuer.name, audience=issuer.audience),
+        authenticators=sections,
     )
-
-
-def _write(path: Path, data: bytes) -> Path:
-    path.touch(mode=0o600)
-    path.write_bytes(data)
-    return path

@@ -50,6 +50,7 @@ class Provider:
         self.answers: dict[str, Callable[[], Answer]] = {}
         self.delay = 0.0
         """Seconds before each answer."""
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._active: dict[str, dict[str, Any]] = {}
 
     def fail(self, status: int = 503) -> None:
@@ -79,6 +80,17 @@ class Provider:
     def revoke(self, token: str) -> None:
         """Let an opaque token be active no longer."""
         del self._active[token]
+
+    def renew(self, authority: Authority) -> None:
+        """Show a certificate of this authority to those who connect from now on; ``ca_file`` and
+        the connections that are open stay as they are.
+        """
+        leaf = authority.issue_server("provider", ["localhost"], [])
+        with TemporaryDirectory(prefix="secure-server-testing-") as folder:
+            pair = Path(folder) / "pair.pem"
+            pair.touch(mode=0o600)
+            pair.write_bytes(leaf.certificate_pem + leaf.private_key_pem)
+            self.tls.load_cert_chain(pair)
 
     def answer(self, path: str, authorization: str, body: str) -> Answer:
         """Answer one request."""
@@ -123,18 +135,13 @@ def running_provider(
     """
     authority = authority or Authority.create("example.org")
     issuer = issuer or Issuer()
-    leaf = authority.issue_server("provider", ["localhost"], [])
     with TemporaryDirectory(prefix="secure-server-testing-") as folder:
-        ca_file, pair = Path(folder) / "ca.pem", Path(folder) / "pair.pem"
+        ca_file = Path(folder) / "ca.pem"
         ca_file.write_bytes(authority.certificate_pem)
-        pair.touch(mode=0o600)
-        pair.write_bytes(leaf.certificate_pem + leaf.private_key_pem)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair)
         server = _Server((HOST, 0), _Handler)
-        server.context = context
         issuer.name = f"https://localhost:{server.server_address[1]}"
         server.provider = Provider(issuer.name, issuer, ca_file)
+        server.provider.renew(authority)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
@@ -149,14 +156,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
-    context: ssl.SSLContext
     provider: Provider
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
         self.provider.connections += 1
         # The handshake is the business of the connection's own thread.
-        secure = self.context.wrap_socket(
+        secure = self.provider.tls.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False
         )
         secure.settimeout(30)

@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from secure_base.reloading import signature
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.signing_key import ALGORITHM, SigningKey, SigningKeyError
 from secure_tls.errors import TLSFileError
@@ -44,13 +45,10 @@ class KeyFile:
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r})"
 
-    def stamp(self) -> object:
-        """Return what differs whenever the file does, None where there is none."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+    def version(self) -> object:
+        """Return what differs whenever the file or its passphrase does."""
+        paths = [self.path, self._passphrase_file]
+        return signature(path for path in paths if path is not None)
 
     def open(self, now: float) -> KeyRing:
         """Read the keys; on first use make the first one, which signs at once.

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from secure_base.reloading import Reloaded, ReloadStatus
 from secure_server import logs
 from secure_server.auth.keys import VerificationKey
 from secure_server.tokens.key_file import KeyFile
@@ -21,8 +22,9 @@ _A_MOMENT = 0.5
 class KeyStore:
     """Hands out the keys that hold now.
 
-    A class with a thread, because others change the file: ``secure-server keys`` and the servers
-    beside this one. A file that cannot be read takes nothing away from what was good.
+    A class with a thread, because keys change by the clock. ``Reloads`` follows their file, which
+    others change: ``secure-server keys`` and the servers beside this one. A file that cannot be
+    read takes nothing away from what was good.
     """
 
     def __init__(
@@ -41,13 +43,23 @@ class KeyStore:
         self._log = logs.logger(__name__)
         self._lock = threading.Lock()
         self._withdrawn: Callable[[], object] = bool
-        self._failure = ""
         self._retry_at = float("-inf")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._ring = file.open(clock())
-        # No file has this one: what was just opened may have been replaced since.
-        self._stamp: object = object()
+        file.open(clock())
+        self._read: Reloaded[KeyRing] = Reloaded(
+            "signing-key",
+            lambda _: file.read(clock()),
+            errors=(SigningKeyError,),
+            version=file.version,
+        )
+        self._ring = self._read.value
+        self._read.subscribe(lambda _: self._advance())
+
+    @property
+    def status(self) -> ReloadStatus:
+        """How the reloads of the file went."""
+        return self._read.status
 
     def ring(self) -> KeyRing:
         """Return the keys as they are now. No lock, no file."""
@@ -60,26 +72,30 @@ class KeyStore:
         it already.
         """
         key = self.ring().keys.get(key_id)
-        if key is None and self._file.stamp() != self._stamp:
-            self._refresh()
+        if key is None:
+            self.look()
             key = self.ring().keys.get(key_id)
         return key
 
     def start(self, withdrawn: Callable[[], object]) -> None:
-        """Follow file and clock in the background; ``withdrawn`` is called when a key has gone."""
+        """Follow the clock in the background; ``withdrawn`` is called when a key has gone."""
         self._withdrawn = withdrawn
         self._thread = threading.Thread(target=self._run, name="signing keys", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following. Somebody who holds the file's lock is hardly waited for."""
+        """Stop. A process that holds the lock of the file is hardly waited for."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join(_A_MOMENT)
 
     def look(self) -> None:
-        """Take up what has changed, and make the change that is due. Raises nothing."""
-        self._refresh()
+        """See whether the file has changed. Raises nothing."""
+        self._read.look()
+
+    def tick(self) -> None:
+        """Go on with the clock, and make the change that is due. Raises nothing."""
+        self._advance()
         now = self._clock()
         if now < self._retry_at:
             return
@@ -87,7 +103,7 @@ class KeyStore:
             if self._due(self._ring) is not None:
                 # Not under our own lock: another process may hold that of the file.
                 self._file.change(self._due, now)
-                self._refresh()
+                self.look()
         except SigningKeyError as error:
             self._retry_at = now + _RETRY_SECONDS
             self._log.warning("the signing keys cannot be changed", reason=str(error))
@@ -95,7 +111,7 @@ class KeyStore:
     def _run(self) -> None:
         while not self._closing.wait(_LOOK_SECONDS):
             try:
-                self.look()
+                self.tick()
             except Exception:  # noqa: BLE001 - keys must be withdrawn whatever happens
                 # As text: some renderers of exceptions print what variables hold.
                 self._log.error("following the keys failed", traceback=traceback.format_exc())
@@ -107,36 +123,17 @@ class KeyStore:
             return ring.rotated(now, self._publishing)
         return ring if ring.has_dead_keys else None
 
-    def _refresh(self) -> None:
+    def _advance(self) -> None:
         with self._lock:
-            before, now = self._ring, self._clock()
-            stamp = self._file.stamp()  # before the file: what comes in between is read again
-            if stamp == self._stamp and not self._failure:
-                self._ring = before.at(now)
-            else:
-                self._ring = self._read(before, now)
-                self._stamp = stamp
-            if self._ring is before:
+            before = self._ring
+            after = self._ring = self._read.value.at(self._clock())
+            if after is before:
                 return
-            if before.keys.keys() - self._ring.keys.keys():
+            if before.keys.keys() - after.keys.keys():
                 # Whom these keys vouched for has to be looked at again.
                 self._withdrawn()
-            if _summary(before) != _summary(self._ring):
-                self._log.info("signing keys changed", **_summary(self._ring))
-
-    def _read(self, before: KeyRing, now: float) -> KeyRing:
-        try:
-            ring = self._file.read(now)
-        except SigningKeyError as error:
-            if str(error) != self._failure:
-                self._failure = str(error)
-                self._log.warning(
-                    "the signing keys cannot be read; those read before are used",
-                    reason=self._failure,
-                )
-            return before.at(now)
-        self._failure = ""
-        return ring
+            if _summary(before) != _summary(after):
+                self._log.info("signing keys changed", **_summary(after))
 
 
 def _summary(ring: KeyRing) -> dict[str, object]:

@@ -87,13 +87,15 @@ def test_G1_wholly_empty_metadata_is_refused_whatever_policy_says(door: Door) ->
         "ssl_tls_version": [b"TLSv1.3"],
         "x509_pem_cert": [door.client.certificate_pem],
     }
-    from secure_server.guard.refusal import Answer, Refusal
+    from secure_server.guard.call import Call
+    from secure_server.guard.refusal import Answer, Refusal, RefusalReason
 
     agent = (("user-agent", "any"),)
-    assert door.core.admit("/probe.Open/unary_unary", agent, transport).principal.is_anonymous
+    assert door.core.admit(Call("/probe.Open/unary_unary", agent, transport)).principal.is_anonymous
     with pytest.raises(Refusal) as refused:
-        door.core.admit("/probe.Open/unary_unary", (), transport)
-    assert refused.value.answer is Answer.CREDENTIALS_REFUSED
+        door.core.admit(Call("/probe.Open/unary_unary", (), transport))
+    assert refused.value.reason is RefusalReason.NO_METADATA
+    assert refused.value.reason.answer is Answer.CREDENTIALS_REFUSED
     assert refused.value.code == "no_metadata"
 
 
@@ -258,7 +260,7 @@ def test_G9_a_policy_that_raises_fails_closed(tmp_path: Path, style: str) -> Non
             raise RuntimeError("hunter2")
 
     with open_door(tmp_path, style=style) as door:
-        door.core.policy = Broken()  # type: ignore[assignment]
+        door.policy.change(Broken())  # type: ignore[arg-type]
         answered = ask(door.channel(), "unary_unary", f"Bearer {door.token()}")
         assert_refused(door, answered, grpc.StatusCode.INTERNAL)
         assert "hunter2" not in str(answered)

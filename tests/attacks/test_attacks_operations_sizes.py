@@ -10,7 +10,7 @@ import grpc
 import pytest
 from h2.events import RemoteSettingsChanged
 
-from secure_server.guard.core import MAX_METADATA_BYTES
+from secure_server.limits import MAX_METADATA_BYTES
 from secure_server.services import introspection, token_service, user_service
 from secure_server.users import Changes
 from support.house import KINDS, House, bearer, call

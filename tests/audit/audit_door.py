@@ -128,7 +128,7 @@ class AuditedDoor:
 
     @property
     def loggers(self) -> Any:
-        return self.guard._policy_file.loggers
+        return self.guard.audit_loggers
 
     @property
     def dropped(self) -> Mapping[str, int]:

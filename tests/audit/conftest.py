@@ -14,4 +14,4 @@ def stack(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the policy file a hundred times a second."""
-    monkeypatch.setattr("secure_server.watch.INTERVAL", 0.01)
+    monkeypatch.setattr("secure_base.reloading.reloads.INTERVAL", 0.01)

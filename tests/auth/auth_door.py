@@ -87,7 +87,8 @@ class Guarded:
         return self.server._guard.core
 
     def member(self, name: str) -> Any:
-        return next(one for one in self.core()._authenticators.members if one.name == name)
+        authenticators = self.core()._recognition._authenticators
+        return next(one for one in authenticators.members if one.name == name)
 
     def thumbprint(self, client: str) -> str:
         return parse_peer(self.server.client(client).certificate_pem).thumbprint

@@ -189,7 +189,7 @@ def served(door: Guarded, token: str, client: str = "alice") -> str:
 def authenticate(door: Guarded, token: str, peer: Peer | None = None) -> Principal:
     """Ask the authenticators alone."""
     authorization = Credentials.parse(f"Bearer {token}")
-    return door.core()._authenticators.authenticate(authorization, peer)
+    return door.core()._recognition._authenticators.authenticate(authorization, peer)
 
 
 @functools.cache
@@ -559,7 +559,7 @@ def test_J21_every_spelling_of_a_revoked_token_is_revoked(
     assert hashlib.sha256(token.encode()).hexdigest() not in token_id
     served(door, token)
     served(door, twin)
-    monkeypatch.setattr(door.core(), "_revocations", Revoked(token_id))
+    monkeypatch.setattr(door.core()._recognition, "_revocations", Revoked(token_id))
     assert [code(door, one) for one in (token, twin)] == ["revoked", "revoked"]
     for respelt in (f"{token}=", f"{token}==", f"{token}.", f"{signing_input}.{signature}A"):
         assert code(door, respelt) in {"unclaimed", "malformed", "signature"}

@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 from auth_door import STACKS, guarded, introspection, oidc
 
+from secure_base.reloading import Fetched, RefreshSchedule, Reloaded
 from secure_server import AuthenticatorError, AuthenticatorUnavailable
 from secure_server.auth.bulkhead import Bulkhead
 from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.discovery import key_set_url
 from secure_server.auth.fetch import Fetcher, FetchError
 from secure_server.auth.key_sets import KeySetError, parse_key_set
-from secure_server.auth.key_source import FETCHED, KeySource, RefreshSchedule
+from secure_server.auth.key_source import FETCHED, KeySource
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.testing.provider import DISCOVERY, KEYS, page
 from secure_tls.authority import Authority
 from support.door import wait_until
 
+NOTHING: dict[str, Any] = {}
 PATIENT = RefreshSchedule(refresh=3600, cooldown=10, max_stale=86400, patience=10)
 
 
@@ -46,7 +48,7 @@ class Loads:
         self.error: Exception | None = None
         self.before: Callable[[], object] = lambda: None
 
-    def __call__(self) -> Any:
+    def __call__(self, _last: Any) -> Any:
         self.count += 1
         self.before()
         if self.error is not None:
@@ -71,13 +73,16 @@ def generation() -> CacheEpoch:
 
 @pytest.fixture
 def source(loads: Loads, clock: Clock, generation: CacheEpoch) -> Iterator[KeySource[Any]]:
+    reloaded: Reloaded[Any] = Reloaded(
+        "keys issuer", loads, errors=(AuthenticatorError,), first=NOTHING
+    )
+    keys: Fetched[Any] = Fetched(reloaded, PATIENT, stale=NOTHING, clock=clock)
     source: KeySource[Any] = KeySource(
-        loads,
+        keys,
         name="issuer",
-        pace=PATIENT,
         bulkhead=Bulkhead(500),
         cache_epoch=generation,
-        clock=clock,
+        close=keys.close,
     )
     yield source
     source.close()
@@ -86,7 +91,7 @@ def source(loads: Loads, clock: Clock, generation: CacheEpoch) -> Iterator[KeySo
 def test_K1_random_key_ids_cost_one_fetch_a_cooldown(
     source: KeySource[Any], loads: Loads, clock: Clock
 ) -> None:
-    source.start()
+    source._keys.start()
     source.loaded()
     assert loads.count == 1
     for number in range(1000):
@@ -104,7 +109,7 @@ def test_K1_random_key_ids_cost_one_fetch_a_cooldown(
 def test_K2_stale_keys_are_used_until_they_are_too_old(
     source: KeySource[Any], loads: Loads, clock: Clock, generation: CacheEpoch
 ) -> None:
-    source.start()
+    source._keys.start()
     source.loaded()
     loads.error = AuthenticatorError("down")
     clock.now += PATIENT.max_stale - 1
@@ -126,7 +131,7 @@ def test_K3_keys_that_were_never_fetched_are_unavailable(
     source: KeySource[Any], loads: Loads, log: list[dict[str, Any]]
 ) -> None:
     loads.error = RuntimeError("a secret")
-    source.start()
+    source._keys.start()
     with pytest.raises(AuthenticatorUnavailable, match="RuntimeError"):
         source.find("any")
     with pytest.raises(AuthenticatorUnavailable) as unavailable:
@@ -136,7 +141,7 @@ def test_K3_keys_that_were_never_fetched_are_unavailable(
 
 def test_K4_a_hundred_first_calls_are_one_fetch(source: KeySource[Any], loads: Loads) -> None:
     loads.before = lambda: time.sleep(0.2)
-    source.start()
+    source._keys.start()
     with ThreadPoolExecutor(100) as pool:
         found = list(pool.map(lambda _: source.find(loads.issuer.key_id), range(100)))
     assert None not in found
@@ -146,7 +151,7 @@ def test_K4_a_hundred_first_calls_are_one_fetch(source: KeySource[Any], loads: L
 def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgotten(
     source: KeySource[Any], loads: Loads, clock: Clock, generation: CacheEpoch
 ) -> None:
-    source.start()
+    source._keys.start()
     source.loaded()
     old = loads.issuer.key_id
     loads.issuer.rotate()
@@ -179,8 +184,8 @@ def test_K1_K4_K6_at_the_door(provider: Provider, stack: str) -> None:
             assert door.code(f"Bearer {issuer.token(None, defect='unknown_kid')}") == "kid"
         assert provider.requests.count(KEYS) == 2
         issuer.rotate(keep_old=False)
-        source = door.member("oidc")._source
-        source._asked_at = float("-inf")  # the cooldown is over
+        keys = door.member("oidc")._source._keys
+        keys._asked_at = float("-inf")  # the cooldown is over
         assert door.ask(f"Bearer {issuer.token(None)}")[0] == "OK"
         assert door.code(f"Bearer {tokens[0]}") == "kid", "its answer was remembered"
 
@@ -506,7 +511,8 @@ class TestIntrospection:
             assert door.ask(f"Bearer {token}x")[0] == "UNAUTHENTICATED"
             asker = door.member("introspection")
             core = door.core()
-            held = f"{asker._answers._entries}{core._known._entries}{core.__dict__}{log}"
+            callers = core._recognition._callers._entries
+            held = f"{asker._answers._entries}{callers}{core.__dict__}{log}"
             assert token not in held
             assert token not in f"{door.audit}"
             assert provider.client_secret not in f"{asker!r}{held}{door.audit}"
@@ -549,11 +555,11 @@ def test_G8_slow_authentications_get_their_share_and_others_are_unhurt(
 def test_K8_a_key_that_was_withdrawn_verifies_nothing_whatever_the_token_says(
     source: KeySource[Any], loads: Loads, clock: Clock
 ) -> None:
-    source.start()
+    source._keys.start()
     source.loaded()
     old = loads.issuer.key_id
     loads.issuer.rotate(keep_old=False)
-    source._is_wanted = False
+    source._keys._is_wanted = False
     clock.now += PATIENT.cooldown
     assert source.find("unknown") is None
     assert source.find(old) is None
@@ -567,13 +573,14 @@ def test_K6_the_first_tokens_of_a_new_key_wait_for_one_load(
     source: KeySource[Any], loads: Loads
 ) -> None:
     """Also those that come between the wish for a load and its beginning."""
-    source.start()
+    source._keys.start()
     source.loaded()
     loads.issuer.rotate()
     with ThreadPoolExecutor(1) as pool:
-        with source._changed:  # the wish is there, and the loader cannot begin
-            source._asked_at, source._is_wanted = source._clock(), True
-            source._changed.notify_all()
+        keys = source._keys
+        with keys._changed:  # the wish is there, and the loader cannot begin
+            keys._asked_at, keys._is_wanted = keys._clock(), True
+            keys._changed.notify_all()
             second = pool.submit(source.find, loads.issuer.key_id)
         assert second.result(10) is not None
     assert loads.count == 2

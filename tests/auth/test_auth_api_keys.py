@@ -82,7 +82,7 @@ def test_the_file_is_taken_up_as_it_changes_and_a_broken_one_changes_nothing(
         assert door.ask(f"Bearer {second}") == ("OK", "api_key other [robot] [read]")
         whole = file.read_text()
         file.write_text("[[keys]\n")
-        wait_until(lambda: "not TOML" in door.member("api_key")._keys._failure)
+        wait_until(lambda: "not TOML" in door.member("api_key")._keys._keys.status.reason)
         assert door.ask(f"Bearer {first}")[0] == "OK"
         file.write_text(whole[whole.index("[[keys]]", 1) :])
         wait_until(lambda: door.code(f"Bearer {first}") == "api_key")

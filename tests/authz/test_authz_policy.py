@@ -28,7 +28,7 @@ def test_the_public_names_are_few():
 
 
 def test_a_decision_cannot_be_changed():
-    decision = Decision(allowed=False, rule="", audit=False)
+    decision = Decision(allowed=False, rule="", audit=False, policy="p")
     with pytest.raises(dataclasses.FrozenInstanceError):
         decision.allowed = True
 

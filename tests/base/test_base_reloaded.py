@@ -155,7 +155,7 @@ def test_a_source_that_keeps_changing_while_it_is_bad_is_told_all_the_same() -> 
     for text in ("a", "b", "c", "d"):
         number.write(text)
         number.look(after=0.4)
-    assert number.status.failure == "'d' is no number."
+    assert number.status.failure == "'c' is no number."
 
 
 def test_another_reason_is_told_too() -> None:
@@ -165,8 +165,22 @@ def test_another_reason_is_told_too() -> None:
     number.look(after=1)
     number.write("y")
     number.look(after=0.4)
+    assert number.status.failure == "'x' is no number.", "it may be written just now"
+    number.look(after=1)
     assert number.status.failure == "'y' is no number."
     assert (number.status.failures, len(number.book.lines)) == (2, 2)
+
+
+def test_half_of_what_mends_it_is_no_other_failure() -> None:
+    number = Number()
+    number.write("x")
+    number.look()
+    number.look(after=1)
+    for text in ("", "4"):
+        number.write(text)
+        number.look(after=0.4)
+    assert (number.reloaded.value, number.status.failures) == (4, 1)
+    assert number.book.events == [REFUSED, "reloaded"]
 
 
 def test_a_bad_source_that_does_not_change_is_tried_ever_more_rarely() -> None:

@@ -8,6 +8,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import load_pem_x509_certificate
 
+from secure_base.reloading import signature
+
 
 def thumbprint(certificate_pem):
     digest = load_pem_x509_certificate(certificate_pem).fingerprint(hashes.SHA256())
@@ -33,4 +35,16 @@ def connections(port):
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr("secure_client._watch.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("secure_client._files.FOLLOWER._interval", 0.01)
+
+
+def let_pass(files, seconds):
+    """Have the clock of these files go on."""
+    before = files._status._clock
+    files._status._clock = lambda: before() + seconds
+
+
+def settle(files):
+    """Wait until the files are older than a tick of the clock that they are stamped by."""
+    paths = files._endpoint.paths
+    until(lambda: signature(paths) == signature(paths))

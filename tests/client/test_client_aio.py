@@ -405,7 +405,7 @@ def test_both_attempts_share_one_deadline(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Renewing()) as channel:
             echo.refused = {"Bearer token-0"}
-            channel.look = lambda: asyncio.sleep(0.3)
+            channel.look_and_wait = lambda: asyncio.sleep(0.3)
             await call(channel, "unary_unary", timeout=8)
         # On the wire a deadline this short is rounded to hundredths of a second.
         first, second = echo.remaining
@@ -473,7 +473,7 @@ def test_a_call_cancelled_between_its_attempts_is_not_sent_again(world):
                 looking.set()
                 await release.wait()
 
-            channel.look = look
+            channel.look_and_wait = look
             begun = method(channel, "unary_unary")(b"a")
             await looking.wait()
             assert begun.cancel() is True
@@ -490,7 +490,7 @@ def test_a_channel_closed_between_the_attempts_leaves_the_first_answer(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Renewing()) as channel:
             echo.refused = {"Bearer token-0"}
-            channel.look = channel.close
+            channel.look_and_wait = channel.close
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(channel, "unary_unary")
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -10,12 +10,11 @@ import grpc
 import pytest
 from client_echo import KINDS, call, failure, method, serving
 from client_fakes import Fixed, Renewing, access_token
-from client_seen import connections, often, thumbprint, until
+from client_seen import connections, let_pass, often, thumbprint, until
 
+from secure_base.reloading import signature
 from secure_client import AccessToken, aio
-from secure_client._clock import Clock
-from secure_client._files import Files
-from secure_client._watch import WATCH
+from secure_client._files import FOLLOWER, Files
 from secure_tls import Authority
 
 __all__ = ["often"]
@@ -36,7 +35,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, kind):
             old = channel._lines.current
 
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             assert old.busy()
             later = asyncio.create_task(call(channel, kind))
             echo.gate.set()
@@ -54,7 +53,7 @@ def test_C7_a_new_certificate_asks_for_another_token(world):
         async with serving(world) as (echo, connect), connect(tokens=Renewing()) as channel:
             await call(channel, "unary_unary")
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             await call(channel, "unary_unary")
         assert echo.tokens == [["Bearer token-0"], ["Bearer token-1"]]
 
@@ -82,13 +81,13 @@ def test_C7_a_half_replaced_pair_is_not_used(world):
             certificate = world.folder / "alice.pem"
             old = certificate.read_bytes()
             certificate.write_bytes(world.authority.issue_client("alice").certificate_pem)
-            await channel.look()
+            await channel.look_and_wait()
             await call(channel, "unary_unary")
             certificate.write_bytes(old)
-            await channel.look()
+            await channel.look_and_wait()
             await call(channel, "unary_unary")
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             await call(channel, "unary_unary")
         assert len(set(echo.certificates[:3])) == 1
         assert echo.certificates[3] != echo.certificates[0]
@@ -122,13 +121,13 @@ def test_C8_a_disk_that_hangs_does_not_block_the_loop(world, monkeypatch):
     async def main():
         async with serving(world) as (echo, connect), connect() as channel:
             world.client()
-            looking = asyncio.create_task(channel.look())
+            looking = asyncio.create_task(channel.look_and_wait())
             assert await asyncio.to_thread(hanging.wait, 30)
             for _ in range(10):
                 await call(channel, "unary_unary")
             assert not looking.done()
             # Whoever comes second waits for the first, and both see what it finds.
-            second = asyncio.create_task(channel.look())
+            second = asyncio.create_task(channel.look_and_wait())
             release.set()
             await asyncio.gather(looking, second)
             await call(channel, "unary_unary")
@@ -152,7 +151,7 @@ def test_C8_a_token_that_is_long_in_coming_does_not_block_the_loop(world):
         async with serving(world) as (echo, connect), connect(tokens=Slow()) as channel:
             await call(channel, "unary_unary")
             world.client()
-            looking = asyncio.create_task(channel.look())
+            looking = asyncio.create_task(channel.look_and_wait())
             assert await asyncio.to_thread(asked.wait, 30)
             for _ in range(10):
                 await call(channel, "unary_unary")
@@ -172,7 +171,7 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
     read, failures = Files.read, [RuntimeError("hunter2")] * 3
 
     def fail(files):
-        files._tried = files._look()
+        files._tried = signature(files._endpoint.paths)
         if failures:
             raise failures.pop()
         return read(files)
@@ -184,11 +183,11 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
             old = channel._lines.current
             world.client()
             for _ in range(3):
-                await channel.look()
+                await channel.look_and_wait()
                 assert channel._lines.current is old
-            # It waits longer and longer; here nobody does.
-            channel._files._clock = Clock(elapsed=lambda: float("inf"))
-            await channel.look()
+                # It waits longer and longer; here no time passes.
+                let_pass(channel._files, 60.0)
+            await channel.look_and_wait()
             assert channel._lines.current is not old
         assert caplog.text.count("RuntimeError") == 1
         assert "hunter2" not in caplog.text
@@ -202,12 +201,13 @@ def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, c
             await call(channel, "unary_unary")
             old = channel._lines.current
             world.client("alice", Authority.create("example.org").issue_client("alice"))
-            await channel.look()
-            await channel.look()
+            await channel.look_and_wait()
+            let_pass(channel._files, 1.0)
+            await channel.look_and_wait()
             assert channel._lines.current is old
             await call(channel, "unary_unary")
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             await call(channel, "unary_unary")
         assert caplog.text.count("no connection comes about") == 1
         assert len(set(echo.certificates)) == 2
@@ -264,7 +264,7 @@ def test_no_call_is_counted_for_ever(world):
                 await ended.wait()
             assert not line.busy()
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             await until_closed(line.channel)
 
     asyncio.run(main())
@@ -281,7 +281,7 @@ def test_closing_ends_calls_in_flight_on_every_line(world):
                 begun.append(method(channel, "unary_unary")(b"a"))
                 await echo.waiting.wait()
                 world.client()
-                await channel.look()
+                await channel.look_and_wait()
             await channel.close()
             for each in begun:
                 assert await each.code() is grpc.StatusCode.CANCELLED
@@ -289,7 +289,7 @@ def test_closing_ends_calls_in_flight_on_every_line(world):
                 with pytest.raises(grpc.aio.UsageError, match="closed"):
                     await call(channel, kind)
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
             await channel.close()
 
@@ -322,7 +322,7 @@ def test_closing_while_a_new_line_is_being_connected_ends_that(world):
                 f"localhost:{port}", ca=world.ca, certificate=certificate, private_key=key
             )
             world.client()
-            looking = asyncio.create_task(channel.look())
+            looking = asyncio.create_task(channel.look_and_wait())
             await asyncio.to_thread(until, lambda: connections(port))
             async with asyncio.timeout(5):
                 await channel.close()
@@ -338,7 +338,7 @@ def test_a_channel_that_is_forgotten_is_not_watched_for_ever(world):
         async with serving(world) as (_, connect):
             channel = connect()
             found = weakref.ref(channel)
-            assert channel in WATCH._watched
+            assert channel in FOLLOWER._followed
             del channel
             while found() is not None:
                 gc.collect()
@@ -353,10 +353,10 @@ def test_a_channel_whose_loop_has_ended_is_not_watched_for_ever(world, often):
             return connect()
 
     channel = asyncio.run(main())
-    assert channel in WATCH._watched
+    assert channel in FOLLOWER._followed
     world.client()
-    channel.glance()
-    assert channel not in WATCH._watched
+    channel.look()
+    assert channel not in FOLLOWER._followed
 
 
 def test_the_state_is_that_of_the_line_for_new_calls(world):
@@ -366,7 +366,7 @@ def test_the_state_is_that_of_the_line_for_new_calls(world):
             await channel.channel_ready()
             assert channel.get_state() is grpc.ChannelConnectivity.READY
             world.client()
-            await channel.look()
+            await channel.look_and_wait()
             assert channel.get_state() is grpc.ChannelConnectivity.READY
             await channel.channel_ready()
 

@@ -236,7 +236,7 @@ def test_closing_ends_calls_in_flight_on_every_line(world, running):
     requests.send("first")
     next(stream)
     world.client()
-    channel.look()
+    channel.look_and_wait()
     channel.close()
     with pytest.raises(grpc.RpcError) as caught:
         next(stream)

@@ -159,7 +159,7 @@ def replace(path, data):
 def test_C7_no_call_fails_while_the_authority_is_replaced_on_both_sides(
     tmp_path, often, log, monkeypatch
 ):
-    monkeypatch.setattr("secure_server.watch.INTERVAL", 0.02)
+    monkeypatch.setattr("secure_base.reloading.reloads.INTERVAL", 0.02)
     with make_home(tmp_path / "folder", tmp_path) as home:
         house, folder, root = home.house, home.path, home.house.root
         successor = Authority.create("example.org")

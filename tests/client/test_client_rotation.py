@@ -12,24 +12,29 @@ from datetime import timedelta
 import grpc
 import pytest
 from client_fakes import NOW, Renewing, Requests, access_token, open_channel, subject
-from client_seen import connections, often, thumbprint, until
+from client_seen import connections, let_pass, often, settle, thumbprint, until
 from client_service import start
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_base.reloading import Follower, signature
 from secure_client import AccessToken, WorkloadTokenSource, connect
 from secure_client._clock import Clock
 from secure_client._endpoint import Endpoint
 from secure_client._files import Files
-from secure_client._watch import Watch
 from secure_tls import Authority
 
-KEEPS = "keeps the files that it has"
+KEEPS = "cannot be reloaded; the last good one stays"
 
 
 def failures(channel):
-    failure = channel._files._failure
-    return failure.count if failure is not None else 0
+    return channel._files._status._tries
+
+
+def look_later(channel):
+    """Look a second after the last time."""
+    let_pass(channel._files, 1.0)
+    channel.look_and_wait()
 
 
 __all__ = ["often"]
@@ -48,7 +53,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running)
         until(lambda: connections(running.port) == 1)
 
         world.client()
-        channel.look()
+        channel.look_and_wait()
 
         assert subject(channel) != before
         until(lambda: connections(running.port) == 2)
@@ -71,7 +76,7 @@ def test_C7_the_first_call_after_a_renewal_needs_no_connection_of_its_own(world,
     with open_channel(world, running, tokens=Renewing()) as channel:
         subject(channel)
         world.client()
-        channel.look()
+        channel.look_and_wait()
         states = []
         channel.subscribe(states.append)
         until(lambda: states)
@@ -99,6 +104,8 @@ def test_C7_a_link_that_is_swapped_is_followed(world, running, tmp_path):
         private_key=mount / "alice.key",
     )
     watched = Files(endpoint)
+    settle(watched)
+    assert watched.read() is None
     assert not watched.changed()
     (mount / "..new").symlink_to("..2")
     (mount / "..new").rename(mount / "..data")
@@ -115,10 +122,10 @@ def test_C7_files_that_are_written_slowly_are_taken_up_when_they_are_whole(world
             content = data or issued.private_key_pem
             with (world.folder / name).open("wb", buffering=0) as file:
                 for start_at in range(0, len(content), 100):
-                    channel.look()
+                    channel.look_and_wait()
                     assert subject(channel) == before
                     file.write(content[start_at : start_at + 100])
-        channel.look()
+        channel.look_and_wait()
         assert subject(channel).encode() == issued.certificate_pem
     assert caplog.text == ""
 
@@ -129,10 +136,10 @@ def test_C7_a_half_replaced_pair_is_not_used(world, running):
         certificate = world.folder / "alice.pem"
         old = certificate.read_bytes()
         certificate.write_bytes(world.authority.issue_client("alice").certificate_pem)
-        channel.look()
+        channel.look_and_wait()
         assert subject(channel) == before
         certificate.write_bytes(old)
-        channel.look()
+        channel.look_and_wait()
         assert subject(channel) == before
 
 
@@ -141,7 +148,8 @@ def test_files_that_are_only_touched_change_nothing(world, running):
         line = channel._lines.current
         os.utime(world.ca)
         assert channel._files.changed()
-        channel.look()
+        settle(channel._files)
+        channel.look_and_wait()
         assert channel._lines.current is line
         assert not channel._files.changed()
 
@@ -173,7 +181,7 @@ def somebody_else(world):
 def test_C7_what_cannot_be_used_is_not_taken_and_one_line_says_why(
     world, running, often, monkeypatch, caplog, issue, reason
 ):
-    monkeypatch.setattr("secure_client._files._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("secure_base.reloading.status._LONGEST_PAUSE", 0.0)
     with open_channel(world, running) as channel:
         before = subject(channel)
         issued = issue(world)
@@ -194,7 +202,7 @@ def test_C7_somebody_elses_certificate_never_carries_the_sessions_refresh_token(
         subject(channel)
         asked = running.service.names().count("IssueToken")
         world.client("alice", somebody_else(world))
-        channel.look()
+        channel.look_and_wait()
         subject(channel)
         assert running.service.names().count("IssueToken") == asked
 
@@ -211,8 +219,8 @@ def test_C7_a_source_that_gives_no_token_for_the_new_certificate_keeps_the_old(
     with open_channel(world, running, tokens=Failing()) as channel:
         before = subject(channel)
         world.client()
-        channel.look()
-        channel.look()
+        channel.look_and_wait()
+        look_later(channel)
         assert subject(channel) == before
         assert "no access token could be obtained (RuntimeError)" in caplog.text
         assert "hunter2" not in caplog.text
@@ -230,6 +238,7 @@ def test_what_failed_is_tried_again_later_and_later_and_at_once_when_it_changes(
         Clock(time.time, lambda: elapsed[0]),
     )
     world.client()
+    settle(files)
     tried = []
     for second in range(120):
         elapsed[0] = float(second)
@@ -237,7 +246,7 @@ def test_what_failed_is_tried_again_later_and_later_and_at_once_when_it_changes(
             tried.append(second)
             assert files.read() is not None
             files.refuse("it is cold")
-    assert tried == [0, 1, 3, 7, 15, 31, 61, 91]
+    assert tried == [0, 1, 2, 4, 8, 16, 32, 62, 92]
     assert not files.changed()
     world.client()
     assert files.changed()
@@ -248,10 +257,10 @@ def test_an_expired_certificate_is_replaced_unproven(world, running):
         subject(channel)
         far = Clock(lambda: time.time() + 10**9)
         world.client("alice", stranger(world))
-        channel.look()
+        channel.look_and_wait()
         kept = channel._lines.current
         channel._files._clock = far
-        channel.look()
+        look_later(channel)
         assert channel._lines.current is not kept
 
 
@@ -265,13 +274,13 @@ def test_C7_the_ca_is_replaced_by_both_and_then_by_the_new_one(world, running, c
         before = subject(channel)
         # Too early: the server is still of the old one, and calls go on.
         world.ca.write_bytes(new)
-        channel.look()
-        channel.look()
+        channel.look_and_wait()
+        look_later(channel)
         assert subject(channel) == before
         assert "no connection comes about" in caplog.text
 
         world.ca.write_bytes(old + new)
-        channel.look()
+        channel.look_and_wait()
         assert channel._files.identity.files.ca_bundle == old + new
         subject(channel)
     server, moved = start(world, running.service, authority=successor)
@@ -279,7 +288,7 @@ def test_C7_the_ca_is_replaced_by_both_and_then_by_the_new_one(world, running, c
         with open_channel(world, moved) as channel:
             subject(channel)
             world.ca.write_bytes(new)
-            channel.look()
+            channel.look_and_wait()
             assert channel._files.identity.files.ca_bundle == new
             subject(channel)
     finally:
@@ -292,7 +301,7 @@ def test_C7_another_ca_alone_asks_for_no_other_token(world, running):
         subject(channel)
         line = channel._lines.current
         world.ca.write_bytes(world.authority.certificate_pem + b"\n")
-        channel.look()
+        channel.look_and_wait()
         assert channel._lines.current is not line
         subject(channel)
     assert [sent for _, sent in running.service.calls] == [["Bearer token-0"]] * 2
@@ -306,7 +315,7 @@ def test_C7_a_new_certificate_asks_for_another_token_before_the_first_call(world
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
         world.client()
-        channel.look()
+        channel.look_and_wait()
         assert source.asked == [None, AccessToken("token-0")]
         subject(channel)
     assert [sent for _, sent in running.service.calls] == [["Bearer token-0"], ["Bearer token-1"]]
@@ -334,7 +343,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, ru
             assert AccessToken(sent.removeprefix("Bearer ")).claims()["cnf"] == {
                 "x5t#S256": thumbprint(shown.encode())
             }
-            channel.look()
+            channel.look_and_wait()
             assert subject(channel) != shown
 
 
@@ -348,7 +357,7 @@ def test_C7_a_token_that_says_it_is_bound_to_no_certificate_is_kept(world, runni
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
         world.client()
-        channel.look()
+        channel.look_and_wait()
         subject(channel)
     assert set(source.asked) == {None}
 
@@ -360,13 +369,13 @@ def test_C3_channels_that_share_a_source_share_its_fetches(world, running):
         open_channel(world, running, tokens=source) as two,
     ):
         # Each `open_channel` has made files anew.
-        one.look()
+        one.look_and_wait()
         for issued in (1, 2):
             for channel in (one, two):
                 subject(channel)
             assert running.service.names().count("IssueToken") <= issued + 1
             world.client()
-            threads = [threading.Thread(target=each.look) for each in (one, two)]
+            threads = [threading.Thread(target=each.look_and_wait) for each in (one, two)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -396,8 +405,8 @@ def test_what_is_no_access_token_is_never_sent(world, running, caplog):
             TokenServiceStub(channel).Logout(pb.LogoutRequest())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         world.client()
-        channel.look()
-        channel.look()
+        channel.look_and_wait()
+        look_later(channel)
     assert "no access token could be obtained (TypeError)" in caplog.text
     assert "hunter2" not in caplog.text
     assert running.service.calls == []
@@ -421,7 +430,7 @@ def test_whoever_follows_the_state_follows_it_over_to_the_new_line(world, runnin
         channel.subscribe(states.append, try_to_connect=True)
         until(lambda: grpc.ChannelConnectivity.READY in states)
         world.client()
-        channel.look()
+        channel.look_and_wait()
         # As everybody who begins to, it is told the present state first.
         until(lambda: states.count(grpc.ChannelConnectivity.READY) == 2)
         channel.unsubscribe(states.append)
@@ -430,7 +439,7 @@ def test_whoever_follows_the_state_follows_it_over_to_the_new_line(world, runnin
 
 def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch, caplog):
     def fail(files):
-        files._tried = files._look()
+        files._tried = signature(files._endpoint.paths)
         raise RuntimeError("hunter2")
 
     with open_channel(world, running) as channel:
@@ -438,8 +447,8 @@ def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch
         with monkeypatch.context() as patched:
             patched.setattr(Files, "read", fail)
             world.client()
-            channel.look()
-            channel.look()
+            channel.look_and_wait()
+            look_later(channel)
         assert subject(channel) == before
         assert caplog.text.count("RuntimeError") == 1
         assert "hunter2" not in caplog.text
@@ -447,17 +456,18 @@ def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch
 
 def test_one_that_cannot_be_looked_at_does_not_keep_the_others_from_it(often):
     class Breaking:
-        def glance(self):
+        def look(self):
             raise RuntimeError
 
     class Looked:
         def __init__(self):
             self.at = threading.Event()
 
-        def glance(self):
+        def look(self):
             self.at.set()
 
-    watch, breaking, looked = Watch(), [Breaking(), Breaking()], Looked()
+    watch = Follower("looks", lambda _: None, interval=0.01)
+    breaking, looked = [Breaking(), Breaking()], Looked()
     for each in (breaking[0], looked, breaking[1]):
         watch.add(each)
     assert looked.at.wait(30)
@@ -523,7 +533,7 @@ def test_closing_does_not_wait_for_a_server_that_says_nothing(world, running):
             private_key=key,
         )
         world.client()
-        channel.glance()
+        channel.look()
         renewing = channel._renewing
         connection, _ = silent.accept()
         begun = time.monotonic()
@@ -531,5 +541,5 @@ def test_closing_does_not_wait_for_a_server_that_says_nothing(world, running):
         renewing.join(30)
         assert time.monotonic() - begun < 5
         connection.close()
-        channel.look()
+        channel.look_and_wait()
         assert not renewing.is_alive()

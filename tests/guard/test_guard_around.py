@@ -207,7 +207,7 @@ def test_paths_that_nobody_serves_fill_no_memory(tmp_path: Path, style: str) -> 
         for number in range(5):
             unknown = ask(channel, "unary_unary", authorization, path=f"/probe.Probe/M{number}")
             assert unknown.code is grpc.StatusCode.UNIMPLEMENTED
-        (known,) = door.core._known._entries.values()
+        (known,) = door.core._recognition._callers._entries.values()
         _, decisions = known.decided
         assert list(decisions) == ["/probe.Probe/unary_unary"]
 

@@ -287,4 +287,4 @@ def test_an_asyncio_server_outlives_a_crowd_of_cancelled_health_watches(tmp_path
         assert seen == [health_pb2.HealthCheckResponse.SERVING] * 300
         stub = health_pb2_grpc.HealthStub(door.channel())
         assert stub.Check(request, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
-        assert door.stack.watchdog.stalls == 0
+        assert door.guard.watchdog.stalls == 0

@@ -121,8 +121,8 @@ class Watched:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_warm_call_is_decided_on_the_event_loop(tmp_path: Path, style: str, kind: str) -> None:
     with open_door(tmp_path, style=style) as door:
-        watched = Watched(door.core.policy)
-        door.core.policy = watched  # type: ignore[assignment]
+        watched = Watched(door.policy.value)
+        door.policy.change(watched)  # type: ignore[arg-type]
         channel, known = door.channel(), f"Bearer {door.token()}"
         assert ask(channel, kind, known).code is OK
         loop = event_loop().thread.ident
@@ -143,8 +143,8 @@ def test_a_warm_call_is_decided_on_the_event_loop(tmp_path: Path, style: str, ki
                 )
         finally:
             door.stack.guard._recognising = threads
-        attending = door.stack._watch._thread.ident  # it asks about open streams again
-        decided = [thread for thread in watched.threads if thread != attending]
+        watching = door.guard.watch._thread.ident  # it asks about open streams again
+        decided = [thread for thread in watched.threads if thread != watching]
         assert set(decided) == {loop}
         assert len(decided) == 23
 

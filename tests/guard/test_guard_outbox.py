@@ -41,7 +41,7 @@ def test_M9_grpcios_own_health_service_is_not_stopped_by_watchers_who_take_nothi
         stub = HealthStub(door.channel())
         watch = stub.Watch(pb.HealthCheckRequest(), timeout=60)
         assert next(watch).status == SERVING
-        wait_until(lambda: len(door.stack._watch) == 13)
+        wait_until(lambda: len(door.guard.watch) == 13)
         for status in (NOT_SERVING, SERVING) * 20:
             servicer.set("", status)
             assert stub.Check(pb.HealthCheckRequest(), timeout=5).status == status
@@ -68,7 +68,7 @@ def test_a_caller_who_takes_nothing_is_ended_when_too_much_waits(tmp_path: Path)
         door.probe.others[method] = grpc.unary_stream_rpc_method_handler(behavior)
         stream = door.channel().unary_stream(method)(b"!", timeout=60)
         wait_until(lambda: (method, "CANCELLED") in door.ended)
-        assert len(door.stack._watch) == 0
+        assert len(door.guard.watch) == 0
         stream.cancel()
         assert all(sent.acquire(timeout=10) for _ in range(2 * MOST_UNSENT)), "put has waited"
 

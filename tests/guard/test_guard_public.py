@@ -50,8 +50,10 @@ def test_a_plug_in_needs_these_and_no_others() -> None:
         "Peer",
         "Prefix",
         "Principal",
+        "Reloaded",
         "Scheme",
         "Settings",
+        "signature",
     ]
     for name in plugins.__all__:
         assert getattr(plugins, name).__doc__, name

@@ -6,10 +6,10 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from secure_server.guard.call import Call
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.streams.watch import StreamWatch
@@ -29,7 +29,7 @@ class Clock:
 
     def __call__(self) -> float:
         # Once a round; what is asked about in it reads the clock too.
-        self.looks += sys._getframe(1).f_code is StreamWatch._run.__code__
+        self.looks += sys._getframe(1).f_code is StreamWatch._look_at_all.__code__
         return self.now
 
     def move(self, now: float) -> None:
@@ -100,9 +100,9 @@ def test_J13_an_answer_holds_from_when_it_was_asked_for(
     clock = Clock(end - 600)
     recheck = Core.recheck
 
-    def slowly(self: Core, *args: Any, **options: Any) -> Caller | None:
-        caller = recheck(self, *args, **options)
-        if caller is not None and clock.now > end:
+    def slowly(self: Core, call: Call) -> Caller:
+        caller = recheck(self, call)
+        if clock.now > end:
             clock.now = end + LEEWAY + 1
         return caller
 

@@ -160,7 +160,7 @@ def test_G11_a_token_a_session_a_user_and_a_client_end_their_streams_of_every_ki
                 stream.assert_ended("SESSION_ENDED", before)
             assert all(stream.is_open for others in held.values() for stream in others), what
         assert {event.code for event in door.events} == {"revoked"}
-        wait_until(lambda: len(door.stack._watch) == len(held["none"]))
+        wait_until(lambda: len(door.guard.watch) == len(held["none"]))
 
 
 def test_M1_what_is_revoked_of_one_issuer_ends_no_stream_and_no_call_of_anothers(

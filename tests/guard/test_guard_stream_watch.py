@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ class Revoked:
     def __init__(self) -> None:
         self.generation = 0
         self.tokens: set[str] = set()
+        self._told: list[Callable[[], None]] = []
 
     def is_revoked(self, principal: Principal) -> bool:
         return principal.token_id in self.tokens
@@ -37,6 +39,16 @@ class Revoked:
     def revoke(self, token_id: str) -> None:
         self.tokens.add(token_id)
         self.generation += 1
+        for told in tuple(self._told):
+            told()
+
+    def subscribe(self, told: Callable[[], None]) -> Callable[[], None]:
+        self._told.append(told)
+        return lambda: self._told.remove(told)
+
+
+def trust(door: Door, new: Trust) -> None:
+    door.tls.change(dataclasses.replace(door.tls.value, trust=new))
 
 
 @contextmanager
@@ -64,7 +76,7 @@ def test_G11_a_revoked_token_ends_its_streams_and_no_others(
         one.assert_ended("SESSION_ENDED", before)
         assert other.is_open
         assert [event.code for event in door.events] == ["revoked"]
-        wait_until(lambda: len(door.stack._watch) == 1)
+        wait_until(lambda: len(door.guard.watch) == 1)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -153,13 +165,15 @@ def revoked(door: Door, _move: Callable[[float], None]) -> None:
 
 
 def revoked_certificate(door: Door, _move: Callable[[float], None]) -> None:
-    door.core._peers.trust = Trust((), {})
+    trust(door, Trust((), {}))
 
 
 def forbidden(door: Door, _move: Callable[[float], None]) -> None:
-    door.core.policy = Policy.parse(
-        '{"name": "new", "allow_rules": [{"name": "other", '
-        '"source": {"request_principals": ["https://opaque/users/opaque-other"]}}]}'
+    door.policy.change(
+        Policy.parse(
+            '{"name": "new", "allow_rules": [{"name": "other", '
+            '"source": {"request_principals": ["https://opaque/users/opaque-other"]}}]}'
+        )
     )
 
 
@@ -217,7 +231,7 @@ def test_G10_G11_G12_an_issuer_that_does_not_answer_puts_off_no_end(
         if goes_on:
             assert not other.ended.wait(1), "nothing has changed for it"
             asking.answering.set()
-            wait_until(lambda: len(door.stack._watch) == 1)
+            wait_until(lambda: len(door.guard.watch) == 1)
             assert other.is_open
 
 
@@ -228,9 +242,11 @@ def test_G12_a_new_policy_ends_the_streams_that_it_refuses(
 ) -> None:
     with opened(tmp_path, style, kind) as (door, one, other):
         before = time.monotonic()
-        door.core.policy = Policy.parse(
-            '{"name": "new", "allow_rules": [{"name": "other", '
-            '"source": {"request_principals": ["https://issuer/users/other"]}}]}'
+        door.policy.change(
+            Policy.parse(
+                '{"name": "new", "allow_rules": [{"name": "other", '
+                '"source": {"request_principals": ["https://issuer/users/other"]}}]}'
+            )
         )
         one.assert_ended("POLICY_CHANGED", before)
         assert other.is_open
@@ -242,9 +258,9 @@ def test_G11_a_certificate_that_is_trusted_no_longer_ends_its_streams(
     tmp_path: Path, style: str
 ) -> None:
     with opened(tmp_path, style, "stream_stream") as (door, one, other):
-        door.core._peers.trust = Trust((door.authority.certificate,), {})
+        trust(door, Trust((door.authority.certificate,), {}))
         assert not one.ended.wait(0.6), "its authority is trusted"
-        door.core._peers.trust = Trust((), {})
+        trust(door, Trust((), {}))
         one.assert_ended("SESSION_ENDED")
         other.assert_ended("SESSION_ENDED")
         assert {event.code for event in door.events} == {"certificate_authority"}
@@ -273,7 +289,7 @@ def test_G11_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
         assert next(full)  # and then nothing is read
         stack.callback(hold(door))
         one = Open(door.channel(), "stream_stream", stack, door.token(jti="one"))
-        wait_until(lambda: len(door.stack._watch) == 2)
+        wait_until(lambda: len(door.guard.watch) == 2)
         wait_until(lambda: time.monotonic() > sent[0] + 0.3)  # nothing more can be sent to it
         revoked.revoke("one")
         one.assert_ended("SESSION_ENDED")

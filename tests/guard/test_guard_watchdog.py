@@ -76,7 +76,7 @@ def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
 ) -> None:
     stalling = Stalling()
     with open_door(tmp_path, policy=OPEN, inner=(stalling,)) as door:
-        dog = door.stack.watchdog
+        dog = door.guard.watchdog
         if warm:
             answered = ask(door.channel(), "unary_unary", f"Bearer {door.token()}")
             assert answered.code is grpc.StatusCode.OK
@@ -101,7 +101,7 @@ def test_an_idle_server_a_busy_one_and_one_that_has_stopped_are_no_stall(
     tmp_path: Path, log: list[dict[str, object]]
 ) -> None:
     with open_door(tmp_path, policy=OPEN) as door:
-        dog, channel = door.stack.watchdog, door.channel()
+        dog, channel = door.guard.watchdog, door.channel()
         token = f"Bearer {door.token()}"
         end = time.monotonic() + 1.5
         while time.monotonic() < end:  # three times as long as a stall takes
@@ -123,7 +123,7 @@ def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
     tmp_path: Path, log: list[dict[str, object]]
 ) -> None:
     with open_door(tmp_path, policy=OPEN) as door:
-        dog, channel = door.stack.watchdog, door.channel()
+        dog, channel = door.guard.watchdog, door.channel()
         token = f"Bearer {door.token()}"
         assert ask(channel, "unary_unary", token).code is grpc.StatusCode.OK
         assert not dog.has_ended
@@ -150,7 +150,7 @@ def test_two_servers_that_take_turns_in_being_slow_are_no_stall(tmp_path: Path) 
     """What is looked at is whether one event is handled for so long, not whether any is."""
     stalling = Stalling()
     with open_door(tmp_path, policy=OPEN, inner=(stalling,)) as door:
-        dog, channel = door.stack.watchdog, door.channel()
+        dog, channel = door.guard.watchdog, door.channel()
         stalling.wait_here = lambda: time.sleep(0.2)  # type: ignore[method-assign]
         for _ in range(8):
             assert ask(channel, "unary_unary", path=STALL).code is grpc.StatusCode.UNIMPLEMENTED
@@ -208,7 +208,7 @@ def test_a_loop_that_is_blocked_is_told_of(tmp_path: Path, log: list[dict[str, o
         return b"blocked the loop"
 
     with open_door(tmp_path, style="aio-generator", policy=OPEN) as door:
-        dog, channel = door.stack.watchdog, door.channel()
+        dog, channel = door.guard.watchdog, door.channel()
         token = f"Bearer {door.token()}"
         assert ask(channel, "unary_unary", token).code is grpc.StatusCode.OK
         end = time.monotonic() + 1.0

@@ -19,8 +19,9 @@ from paths_table import ZERO
 
 from secure_server.auth import Authenticators
 from secure_server.authz import Policy
-from secure_server.config import Config, ServerSection, TLSSection, TokensSection
+from secure_server.config import TLSSection
 from secure_server.guard import AuditEvent, Guard
+from secure_server.guard.certificates import Certificates
 from secure_tls.authority import Authority, Issued
 from secure_tls.keys import private_pem
 from support.door import event_loop
@@ -49,13 +50,16 @@ class Server:
         self.audit: list[AuditEvent] = []
         self.probe = STYLES[style]()
         self.crl = root / "crl"
+        self._tls = Certificates(_tls(row, pki, root), lambda: self.now)
         self.guard = Guard(
-            _config(row, pki, root),
+            tls=self._tls,
             authenticators=Authenticators([]),
             policy=Policy.parse(_POLICY),
             audit=self.audit.append,
             clock=lambda: self.now,
         )
+        self.guard.reloads.follow(self._tls)
+        self.guard.reloads.start()
         self._channels: list[grpc.Channel] = []
         if style == "threaded":
             self._pool = ThreadPoolExecutor(16)
@@ -114,7 +118,7 @@ def write(path: Path, data: bytes) -> Path:
     return new.rename(path)
 
 
-def _config(row: Row, pki: Pki, root: Path) -> Config:
+def _tls(row: Row, pki: Pki, root: Path) -> TLSSection:
     folder = root / "tls"
     folder.mkdir()
     bundles = {
@@ -122,7 +126,7 @@ def _config(row: Row, pki: Pki, root: Path) -> Config:
         for domain, names in row.bundles.items()
     }
     assert row.domains is not None, "the configuration always names trust domains"
-    tls = TLSSection(
+    return TLSSection(
         certificate=write(folder / "server.pem", _server()[1].certificate_pem),
         private_key=write(folder / "server.key", _server()[1].private_key_pem),
         client_ca=write(folder / "client_ca.pem", pki.pem(*row.trusted)),
@@ -130,7 +134,4 @@ def _config(row: Row, pki: Pki, root: Path) -> Config:
         trust_domains=list(row.domains),
         crl=None if row.lists is None else row.write_lists(pki, root / "crl"),
         stale_crl="refuse" if row.refuse_stale else "warn",
-    )
-    return Config.model_construct(
-        server=ServerSection(), tls=tls, tokens=TokensSection(), authenticators=[]
     )

@@ -101,7 +101,7 @@ def test_M4_a_stream_ends_with_the_path_of_its_caller(
         watched = running.guard.watch._open
         # Each was looked at once: what comes then must come by the clock.
         wait_until(lambda: len(watched) == len(streams))
-        wait_until(lambda: all(entry.state is not None for entry in watched.copy().values()))
+        wait_until(lambda: all(entry.notices is not None for entry in watched.copy().values()))
         ended = time.monotonic()
         running.now = ZERO + 3601
         for stream in streams:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from paths_pki import BASE, DAY, Pki, authority
 
-from secure_server.guard import Peers
+from secure_server.guard import Peers, TLSSet
 from secure_server.guard import peers as module
+from secure_server.guard.call import Call
 from secure_server.guard.refusal import Refusal
 from secure_tls.trust import Trust
-from support.door import open_door
+from support.door import Changing, open_door
 
 _OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 
@@ -39,9 +40,19 @@ def transport(*sent: str) -> dict[str, Sequence[bytes]]:
     }
 
 
+def trusting(name: str) -> TLSSet:
+    # Of its files no peer is judged.
+    return TLSSet(files=None, trust=Trust(PKI.certificates((name,))), handshake_bundle=b"")  # type: ignore[arg-type]
+
+
 @pytest.fixture
-def peers() -> Peers:
-    return Peers(trust=Trust(PKI.certificates(("root",))), minimum_tls="1.3")
+def tls() -> Changing[TLSSet]:
+    return Changing(trusting("root"))
+
+
+@pytest.fixture
+def peers(tls: Changing[TLSSet]) -> Peers:
+    return Peers(tls)
 
 
 @pytest.fixture
@@ -110,9 +121,9 @@ def test_a_clock_that_goes_back_is_asked_anew(peers: Peers) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
 
 
-def test_new_trust_judges_anew(peers: Peers) -> None:
+def test_new_trust_judges_anew(peers: Peers, tls: Changing[TLSSet]) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
-    peers.trust = Trust(PKI.certificates(("acme",)))
+    tls.change(trusting("acme"))
     assert not peers.knows(transport("mid"), ZERO)
     assert code_of(peers, ("mid",), ZERO) == "certificate_authority"
 
@@ -163,9 +174,10 @@ def test_a_cold_certificate_is_not_judged_on_an_event_loop(
         theirs = door.authority.issue_client("cold")
         facts = transport() | {"x509_pem_cert": [theirs.certificate_pem]}
         metadata = [("user-agent", "test")]
-        assert door.core.try_admit_cached("/probe.Probe/unary_unary", metadata, facts) is None
+        call = Call("/probe.Probe/unary_unary", metadata, facts)
+        assert door.core.try_admit_cached(call) is None
         assert judged == []
-        door.core.admit("/probe.Probe/unary_unary", metadata, facts)
+        door.core.admit(call)
         assert len(judged) == 1
-        assert door.core.try_admit_cached("/probe.Probe/unary_unary", metadata, facts) is not None
+        assert door.core.try_admit_cached(call) is not None
         assert len(judged) == 1

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from secure_server.authz import Policy
-from secure_server.server import ServerError, check_every_method_has_a_rule
+from secure_server.config import ConfigError
+from secure_server.server import check_every_method_has_a_rule
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = resources.files("secure_server").joinpath("policy.json").read_text(encoding="utf-8")
@@ -125,7 +126,7 @@ def test_G14_a_method_of_the_shipped_service_without_a_rule_is_an_error_here_as_
     assert (done.code, done.err) == (1, "")
     forgotten = re.findall(r'^policy.json: error: No rule is about "(.+?)"', done.out, re.MULTILINE)
     assert forgotten
-    with pytest.raises(ServerError, match=re.escape(f"no rule for {', '.join(forgotten)}. Add")):
+    with pytest.raises(ConfigError, match=re.escape(f"no rule for {', '.join(forgotten)}. Add")):
         check_every_method_has_a_rule(Policy.parse(policy.read_text()))
 
 

@@ -30,7 +30,7 @@ SETTINGS = "[http]\nlisten = '127.0.0.1:0'\n"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secure_server.watch.INTERVAL", 0.05)
+    monkeypatch.setattr("secure_base.reloading.reloads.INTERVAL", 0.05)
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     before = served_serial(house)
     renewed = new_leaf(house)
     house.write("server.key", renewed.private_key_pem)
-    certificates = house.server._guard.certificates
+    certificates = house.server._certificates.status
     wait_until(lambda: "is not the key of" in certificates.failure)
     assert served_serial(house) == before
     assert healthy(ask(house))
@@ -221,18 +221,19 @@ def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
 ) -> None:
     before = served_serial(house)
     house.write("server.pem", b"nonsense")
-    certificates = house.server._guard.certificates
-    wait_until(lambda: certificates._strikes > 5)  # looked at again and again
+    certificates = house.server._certificates.status
+    wait_until(lambda: certificates._tries > 3)  # tried again and again
     assert certificates.failures == 1
     assert served_serial(house) == before
     assert healthy(ask(house))
     lines = [str(line["event"]) for line in log if line["log_level"] == "warning"]
-    assert len([line for line in lines if "the last good ones stay" in line]) == 1
-    assert "server.pem" in lines[-1]
+    assert len([line for line in lines if "the last good one stays" in line]) == 1
+    assert "server.pem" in [line for line in log if line["log_level"] == "warning"][-1]["reason"]
     status, _, page = house.server._healthz()
     assert status.startswith("200")
-    assert b"are not used" in page
-    assert b"secure_grpc_tls_reload_failures 1.0" in house.server._metrics.exposition()
+    assert b"certificate cannot be reloaded" in page
+    counted = b'secure_grpc_reload_failures_total{source="certificate"} 1.0'
+    assert counted in house.server._metrics.exposition()
 
 
 def test_T17_clients_of_an_authority_that_was_removed_are_refused_on_open_connections(
@@ -285,7 +286,7 @@ def test_T16_a_list_that_is_no_list_leaves_the_last_good_one(tmp_path: Path, def
             house.write("crl.pem", (house.root / "crl.pem").read_bytes()[:100])
         else:
             (house.root / "crl.pem").unlink()
-        wait_until(lambda: house.server._guard.certificates.failures == 1)
+        wait_until(lambda: house.server._certificates.status.failures == 1)
         assert ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED
         assert healthy(ask(house))
 
@@ -315,7 +316,7 @@ def test_T15_a_stale_list_is_a_warning_or_a_refusal_as_configured(
         if mode == "warn":
             assert healthy(outcome)
             wait_until(lambda: any("is stale" in str(line["event"]) for line in log))
-            assert any("stale" in text for text in house.server._guard.certificates.warnings)
+            assert any("stale" in text for text in house.server._certificates.warnings)
         else:
             assert outcome.code is grpc.StatusCode.UNAUTHENTICATED
             assert "crl_stale" in {line.get("reason") for line in log}
@@ -355,12 +356,12 @@ def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
             house.write("partner.pem", partner.certificate_pem[:200])
         else:
             (tmp_path / "partner.pem").unlink()
-        certificates = house.server._guard.certificates
+        certificates = house.server._certificates.status
         wait_until(lambda: "partner.pem" in certificates.failure)
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
         assert healthy(ask(house, issued=theirs))
-        assert "partner.pem" in certificates.warnings[0]
+        assert "partner.pem" in house.server._guard.reloads.warnings[0]
         house.write("partner.pem", partner.certificate_pem)
         wait_until(lambda: certificates.failure == "")
 
@@ -370,7 +371,9 @@ def test_M6_a_server_starts_beside_a_partners_bundle_that_has_ended(tmp_path: Pa
     (tmp_path / "partner.pem").write_bytes(old.certificate_pem)
     with quick(tmp_path, bundles='"partner.example" = "partner.pem"') as house:
         assert healthy(ask(house))
-        assert "partner.pem expired" in house.server._guard.certificates.warnings[0]
+        reloads = house.server._guard.reloads
+        wait_until(lambda: reloads.warnings)
+        assert "partner.pem expired" in reloads.warnings[0]
         # Of that domain nobody is let in, by our authority least of all.
         forged = issue_as(house.authority, "spiffe://partner.example/client/them")
         assert ask(house, issued=forged).code is grpc.StatusCode.UNAUTHENTICATED

@@ -11,8 +11,7 @@ from grpc._cython import cygrpc
 from h2.events import ConnectionTerminated, RemoteSettingsChanged
 from h2.settings import SettingCodes
 
-from secure_server.config import ServerSection
-from secure_server.limits import HANDSHAKE_TIMEOUT, MESSAGE_TIMEOUT, channel_arguments
+from secure_server.limits import HANDSHAKE_TIMEOUT, Limits, channel_arguments
 from secure_server.server import ServerError
 from support.door import wait_until
 from support.house import House, call
@@ -29,7 +28,7 @@ def library() -> bytes:
     return Path(cygrpc.__file__).read_bytes()
 
 
-@pytest.mark.parametrize("name", [name for name, _ in channel_arguments(ServerSection())])
+@pytest.mark.parametrize("name", [name for name, _ in channel_arguments(Limits())])
 def test_gRPC_knows_each_channel_argument(library: bytes, name: str) -> None:
     """It ignores unknown ones, so a slip of the pen would be no limit. Its strings end with NUL."""
     assert name.encode() + b"\0" in library
@@ -37,7 +36,7 @@ def test_gRPC_knows_each_channel_argument(library: bytes, name: str) -> None:
 
 
 def test_no_argument_stands_there_twice() -> None:
-    names = [name for name, _ in channel_arguments(ServerSection())]
+    names = [name for name, _ in channel_arguments(Limits())]
     assert len(names) == len(set(names))
 
 
@@ -56,7 +55,7 @@ def test_a_second_server_on_the_same_port_fails_with_a_sentence(house: House) ->
 def test_the_http2_settings_say_what_one_connection_may(house: House) -> None:
     """grpc.max_concurrent_streams and grpc.max_metadata_size, as the server announces them."""
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
-    wanted = dict(channel_arguments(ServerSection()))
+    wanted = dict(channel_arguments(Limits()))
     with raw_client(house.address, context) as client:
         changed = client.wait_for(RemoteSettingsChanged).changed_settings
     streams = changed[SettingCodes.MAX_CONCURRENT_STREAMS].new_value
@@ -118,11 +117,11 @@ def test_streams_beyond_the_stream_threads_are_refused_at_once(house: House) -> 
 
 
 def test_a_unary_call_that_sends_no_message_is_ended(house: House) -> None:
-    """After MESSAGE_TIMEOUT, and not before."""
-    assert MESSAGE_TIMEOUT == HANDSHAKE_TIMEOUT == 10.0
+    """After ``Limits.message_timeout``, and not before."""
+    assert Limits().message_timeout == HANDSHAKE_TIMEOUT == 10.0
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
     with raw_client(house.address, context) as client:
         begin = time.monotonic()
         reply = client.reply(client.begin(OPEN_METHOD))
-    assert MESSAGE_TIMEOUT - 0.5 < time.monotonic() - begin < MESSAGE_TIMEOUT + 3
+    assert HANDSHAKE_TIMEOUT - 0.5 < time.monotonic() - begin < HANDSHAKE_TIMEOUT + 3
     assert reply.code is not grpc.StatusCode.OK

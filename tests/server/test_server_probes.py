@@ -104,7 +104,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
         with at.channel() as channel:
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
             assert at.page("/livez") == (200, {"status": "ALIVE"})
-            assert at.page("/readyz") == (200, {"status": "READY"})
+            assert at.page("/readyz") == (200, {"status": "READY", "warnings": []})
             assert at.sample("secure_grpc_serving_thread_stalled_seconds") == 0
             future = channel.unary_unary(STUCK).future(b"", timeout=60)
             wait_until(lambda: at.page("/livez")[0] == 503, 20)
@@ -125,7 +125,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert "in wait_in_a_servicer_s_code" in str(line["stack"])
             at.stuck.release.set()
             wait_until(lambda: at.page("/livez")[0] == 200)
-            assert at.page("/readyz") == (200, {"status": "READY"})
+            assert at.page("/readyz") == (200, {"status": "READY", "warnings": []})
             assert at.sample("secure_grpc_serving_thread_stalled_seconds") == 0
             assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
             with pytest.raises(grpc.RpcError):
@@ -190,7 +190,7 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert at.page("/healthz") == (503, {"status": "NOT_SERVING"})
         at.server._http.start = lambda: None  # type: ignore[method-assign]
         at.server.start()
-        assert at.page("/readyz") == (200, {"status": "READY"})
+        assert at.page("/readyz") == (200, {"status": "READY", "warnings": []})
 
         # The store cannot be read any more.
         database = at.server._revocations._database
@@ -212,7 +212,7 @@ def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Pat
             reply = httpx.get(f"http://{found[1]}/readyz", trust_env=False)
             return reply.status_code, reply.json()
 
-        assert ready() == (200, {"status": "READY"})
+        assert ready() == (200, {"status": "READY", "warnings": []})
         store = store_of(running.installation)
         away = store.rename(store.with_name("away.db"))
         status, page = ready()
@@ -222,7 +222,7 @@ def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Pat
         store.write_bytes(away.read_bytes())  # another file, with what the first one had
         assert ready() == (status, page)
         away.replace(store)
-        assert ready() == (200, {"status": "READY"})
+        assert ready() == (200, {"status": "READY", "warnings": []})
 
 
 def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> None:

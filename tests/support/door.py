@@ -12,30 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
-from secure_server.auth import Authenticator, Authenticators, NothingRevoked
+from secure_server.auth import Authenticator, Authenticators
 from secure_server.auth.jwt import JWTAuthenticator
 from secure_server.authz import Policy
-from secure_server.guard import (
-    AuditEvent,
-    Core,
-    GuardInterceptor,
-    Peers,
-    RequestTimeouts,
-    StreamPool,
-)
-from secure_server.guard.adapters.asyncio import AioGuardInterceptor
-from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.streams.watch import StreamWatch
-from secure_server.guard.watchdog import Watchdog
+from secure_server.guard import AuditEvent, Guard, TLSSet
+from secure_server.limits import Limits
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
-from secure_tls.trust import Trust
 from support.forge import Forge
 from support.probe import KINDS, STYLES
 
@@ -45,6 +34,8 @@ POLICY = """{"name": "probe", "allow_rules": [
 ]}"""
 
 _THREADS = 16
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -59,33 +50,37 @@ class Stack(Protocol):
     """One of grpcio's two kinds of server, with the guard's interceptor for it."""
 
     guard: Any
-    watchdog: Watchdog
     open_streams: int
 
     def serve(self, interceptors: list[Any], add: Callable[[Any], None], tls: Any) -> int: ...
 
+    def stop(self) -> None: ...
+
     def close(self) -> None: ...
 
 
+class Changing(Generic[T]):
+    """A ``Watched`` value that a test replaces."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._told: list[Callable[[T], object]] = []
+
+    def subscribe(self, told: Callable[[T], object]) -> Callable[[], None]:
+        self._told.append(told)
+        return lambda: self._told.remove(told)
+
+    def change(self, value: T) -> None:
+        self.value = value
+        for told in tuple(self._told):
+            told(value)
+
+
 class Threaded:
-    def __init__(
-        self, core: Core, streams: int, patience: float, ended: Any, clock: Callable[[], float]
-    ) -> None:
-        self._streams = StreamPool(streams)
-        self._patience = RequestTimeouts(patience, threads=_THREADS)
-        self._watch = StreamWatch(core, clock)
+    def __init__(self, guard: Guard) -> None:
         self._pool = ThreadPoolExecutor(_THREADS)
-        self.callbacks = Callbacks()
-        self.watchdog = Watchdog(self.callbacks)
-        self.guard = GuardInterceptor(
-            core,
-            self._streams.group(),
-            self._patience,
-            self._watch,
-            ended,
-            callbacks=self.callbacks,
-            watchdog=self.watchdog,
-        )
+        self.guard = guard.interceptor()
+        self._streams = guard.streams
 
     @property
     def open_streams(self) -> int:
@@ -99,14 +94,11 @@ class Threaded:
         self.server.start()
         return port
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self.server.stop(0).wait()
-        self._patience.close()
-        self.watchdog.close()
-        self._watch.close()
-        self._streams.close()
+
+    def close(self) -> None:
         self._pool.shutdown()
-        self.callbacks.close(1.0)
 
 
 class EventLoop:
@@ -130,28 +122,14 @@ def event_loop() -> EventLoop:
 
 
 class Asyncio:
-    def __init__(
-        self, core: Core, streams: int, patience: float, ended: Any, clock: Callable[[], float]
-    ) -> None:
-        self._streams = streams
-        self._watch = StreamWatch(core, clock)
-        self.callbacks = Callbacks()
-        self.watchdog = Watchdog(self.callbacks)
-        self.guard = AioGuardInterceptor(
-            core,
-            watch=self._watch,
-            streams=streams,
-            threads=_THREADS,
-            call_ended=ended,
-            callbacks=self.callbacks,
-            watchdog=self.watchdog,
-            message_timeout=patience,
-        )
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard.aio_interceptor()
+        self._places = self.guard._free._value
         self._loop = event_loop()
 
     @property
     def open_streams(self) -> int:
-        return self._streams - self.guard._free._value
+        return self._places - self.guard._free._value
 
     def serve(self, interceptors: list[Any], add: Callable[[Any], None], tls: Any) -> int:
         async def start() -> int:
@@ -164,12 +142,10 @@ class Asyncio:
 
         return self._loop.run(start())  # type: ignore[no-any-return]
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._loop.run(self.server.stop(0))
-        self.guard.close()
-        self.watchdog.close()
-        self._watch.close()
-        self.callbacks.close(1.0)
+
+    def close(self) -> None:
         complaints, self._loop.complaints[:] = self._loop.complaints[:], []
         assert complaints == [], complaints
 
@@ -191,7 +167,7 @@ class Door:
         streams: int = 64,
         patience: float = 10.0,
         clock: Callable[[], float] = time.time,
-        minimum_tls: str = "1.3",
+        minimum_tls: Literal["1.2", "1.3"] = "1.3",
         revocations: Any = None,
     ) -> None:
         """``outer`` and ``inner`` are interceptors around the guard's; with ``registered`` the
@@ -207,13 +183,20 @@ class Door:
         self.forge = Forge(
             (root / "signing-key.pem").read_bytes(), key_ring.key_id, "https://issuer", "audience"
         )
-        self.core = Core(
-            peers=Peers(
-                trust=Trust(
-                    (self.authority.certificate,), trust_domains=frozenset({"example.org"})
-                ),
-                minimum_tls=minimum_tls,
-            ),
+        leaf = self.authority.issue_server("server", ["localhost"], [ip_address("127.0.0.1")])
+        self.tls = Changing(
+            TLSSet.of_pem(
+                leaf.certificate_pem,
+                leaf.private_key_pem,
+                self.authority.certificate_pem,
+                trust_domains=["example.org"],
+                minimum_version=minimum_tls,
+            )
+        )
+        self.policy = Changing(Policy.parse(policy))
+        self.guard = Guard(
+            tls=self.tls,
+            policy=self.policy,
             authenticators=Authenticators(
                 [
                     *before,
@@ -228,20 +211,14 @@ class Door:
                     ),
                 ]
             ),
-            revocations=revocations or NothingRevoked(),
-            policy=Policy.parse(policy),
+            limits=Limits(door_threads=_THREADS, stream_threads=streams, message_timeout=patience),
+            revocations=revocations,
             audit=self.events.append,
+            call_ended=lambda *ended: self.ended.append(ended),
             clock=clock,
         )
-        self.stack: Stack = (Asyncio if self.is_asyncio else Threaded)(
-            self.core, streams, patience, lambda *ended: self.ended.append(ended), clock
-        )
-        leaf = self.authority.issue_server("server", ["localhost"], [ip_address("127.0.0.1")])
-        tls = grpc.ssl_server_credentials(
-            [(leaf.private_key_pem, leaf.certificate_pem)],
-            self.authority.certificate_pem,
-            require_client_auth=True,
-        )
+        self.core = self.guard.core
+        self.stack: Stack = (Asyncio if self.is_asyncio else Threaded)(self.guard)
         self.client = self.authority.issue_client("admin")
         self.thumbprint = parse_peer(self.client.certificate_pem).thumbprint
         self._channels: list[grpc.Channel] = []
@@ -254,7 +231,8 @@ class Door:
             if not registered:
                 server.add_generic_rpc_handlers((self.probe,))
 
-        self.port = self.stack.serve([*outer, self.stack.guard, *inner], add, tls)
+        tls_credentials = self.guard.server_credentials()
+        self.port = self.stack.serve([*outer, self.stack.guard, *inner], add, tls_credentials)
 
     def token(self, **changes: Any) -> str:
         return self.forge.token(self.thumbprint, **changes)
@@ -272,6 +250,8 @@ class Door:
     def close(self) -> None:
         for channel in self._channels:
             channel.close()
+        self.stack.stop()
+        self.guard.close()
         self.stack.close()
 
 

@@ -233,11 +233,7 @@ def test_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with guarded_server(Greeter().add_to, policy=ADMINS) as server:
         channel = server.channel(roles=["admin"])
         call(channel)
-        (folder,) = tmp_path.iterdir()
-        assert {oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == {"0o600"}
-        authority_key = server.authority.private_key_pem
-        assert authority_key not in [file.read_bytes() for file in folder.iterdir()]
-    assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [], "no key is written to a file"
     with pytest.raises(ValueError, match="closed channel"):
         call(channel)
     host, port = server.address.split(":")

@@ -10,6 +10,8 @@ from typing import Any
 import jwt
 import pytest
 
+from secure_base.reloading import Reloads
+from secure_server.logs import log_reload
 from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import VERIFIES_FOR
 from secure_server.tokens.key_store import KeyStore
@@ -51,6 +53,18 @@ def rotate(file: KeyFile, clock: Clock, publishing: int = 0) -> str:
     return ring.entries[0].key.key_id
 
 
+def look(store: KeyStore) -> None:
+    """Do what two threads do: look at the file, and go on with the clock."""
+    store.look()
+    store.tick()
+
+
+def settle(file: KeyFile) -> None:
+    """Wait until the file is older than a tick of the clock that it is stamped by."""
+    while file.version() != file.version():
+        time.sleep(0.005)
+
+
 def kid(store: KeyStore) -> str:
     return str(jwt.get_unverified_header(store.ring().sign({}))["kid"])
 
@@ -61,7 +75,7 @@ def test_a_rotation_of_somebody_else_is_taken_up_at_the_next_look(
     store = make()
     first = kid(store)
     second = rotate(file, clock, PUBLISHING)
-    store.look()
+    look(store)
     assert kid(store) == first
     assert set(store.ring().keys) == {first, second}
     clock.now += PUBLISHING
@@ -71,8 +85,10 @@ def test_a_rotation_of_somebody_else_is_taken_up_at_the_next_look(
 def test_a_running_store_looks_by_itself(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
-    store = make()
+    store, reloads = make(), Reloads()
     store.start(withdrawn=bool)
+    reloads.follow(store)
+    reloads.start()
     try:
         second = rotate(file, clock)
         end = time.monotonic() + 10
@@ -80,6 +96,7 @@ def test_a_running_store_looks_by_itself(
             assert time.monotonic() < end
             time.sleep(0.01)
     finally:
+        reloads.close()
         store.close()
     assert store._thread is not None
     store._thread.join(10)
@@ -91,7 +108,7 @@ def test_a_token_of_the_server_beside_this_one_is_good_before_the_next_look(
 ) -> None:
     beside, store = make(), make()
     second = rotate(file, clock)
-    beside.look()
+    look(beside)
     assert kid(beside) == second
     assert store.find(second) is not None
     assert store.find("invented") is None
@@ -107,10 +124,12 @@ def test_unknown_keys_have_the_file_read_once_and_not_once_each(
     read: list[float] = []
     real = KeyFile.read
     monkeypatch.setattr(KeyFile, "read", lambda self, now: read.append(now) or real(self, now))
+    settle(file)
     for number in range(100):
         assert store.find(f"invented-{number}") is None
     assert len(read) == 1
     file.path.write_text("unusable")
+    settle(file)
     for number in range(100):
         assert store.find(f"invented-{number}") is None
     assert len(read) == 2
@@ -126,16 +145,16 @@ def test_K8_when_a_key_goes_whoever_remembers_its_tokens_is_told_and_the_file_fo
     second = rotate(file, clock, PUBLISHING)
     for step in (0, PUBLISHING, VERIFIES_FOR - 1):
         clock.now += step
-        store.look()
+        look(store)
         assert store.find(first) is not None
     assert not told
     clock.now += 1
     assert store.find(first) is None
-    store.look()
+    look(store)
     assert told == [clock.now]
     assert set(store.ring().keys) == {second}
     assert first not in file.path.read_text()
-    store.look()
+    look(store)
     assert len(told) == 1
 
 
@@ -148,12 +167,12 @@ def test_K8_a_key_that_somebody_takes_out_of_the_file_verifies_nothing_any_more(
     store._withdrawn = lambda: told.append(1)
     first = kid(store)
     second = rotate(file, clock)
-    store.look()
+    look(store)
     assert store.find(first) is not None
     blocks = file.path.read_text().split("\n\n")
     assert len(blocks) == 2
     file.path.write_text(next(block for block in blocks if second in block))
-    store.look()
+    look(store)
     assert store.find(first) is None
     assert kid(store) == second
     assert told == [1]
@@ -165,11 +184,11 @@ def test_after_its_lifetime_a_key_is_followed_by_the_next_one_and_only_one(
     store, beside = make(), make()
     first = kid(store)
     clock.now += LIFETIME - 1
-    store.look()
+    look(store)
     assert store.ring().next is None
     clock.now += 1
     for each in (store, beside, store, beside):
-        each.look()
+        look(each)
     assert kid(store) == first
     following = store.ring().next
     assert following is not None
@@ -178,7 +197,7 @@ def test_after_its_lifetime_a_key_is_followed_by_the_next_one_and_only_one(
     clock.now += PUBLISHING
     assert kid(store) == kid(beside) == following.key_id
     clock.now += LIFETIME - 1
-    store.look()
+    look(store)
     assert store.ring().next is None
 
 
@@ -188,7 +207,7 @@ def test_without_a_lifetime_a_key_stays_for_ever(
     store = make(lifetime=0)
     first = kid(store)
     clock.now += 10_000 * DAY
-    store.look()
+    look(store)
     assert [entry.key.key_id for entry in store.ring().entries] == [first]
 
 
@@ -200,7 +219,8 @@ def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
     log: list[dict[str, Any]],
     defect: str,
 ) -> None:
-    store = make()
+    store, reloads = make(), Reloads(log_reload)
+    reloads.follow(store)
     first = kid(store)
     whole = file.path.read_bytes()
     if defect == "garbage":
@@ -211,14 +231,17 @@ def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
         file.path.chmod(0o644)
     else:
         file.path.unlink()
-    for _ in range(3):
-        store.look()
+    settle(file)
+    for second in range(3):
+        store.status._clock = lambda second=second: second
+        look(store)
         assert kid(store) == first
         assert store.find(first) is not None
     (line,) = log
-    assert (line["log_level"], line["event"]) == (
+    assert (line["log_level"], line["event"], line["source"]) == (
         "warning",
-        "the signing keys cannot be read; those read before are used",
+        "cannot be reloaded; the last good one stays",
+        "signing-key",
     )
     assert "signing-key.pem" in line["reason"]
     assert not [part for part in whole.decode().splitlines() if part in line["reason"]]
@@ -226,9 +249,12 @@ def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
     file.path.unlink(missing_ok=True)
     file.path.touch(mode=0o600)
     file.path.write_bytes(whole)
-    second = rotate(file, clock)
-    store.look()
-    assert kid(store) == second
+    assert reloads.warnings
+    renewed = rotate(file, clock)
+    look(store)
+    assert kid(store) == renewed
+    assert reloads.warnings == []
+    assert [line["event"] for line in log][1:] == ["signing keys changed", "reloaded"]
 
 
 def test_keys_that_cannot_be_changed_are_told_of_once_an_hour_and_go_on_signing(
@@ -247,7 +273,7 @@ def test_keys_that_cannot_be_changed_are_told_of_once_an_hour_and_go_on_signing(
     clock.now += LIFETIME
     for seconds in (0, 1, 3598, 1):
         clock.now += seconds
-        store.look()
+        look(store)
     assert kid(store) == first
     events = [line["event"] for line in log]
     assert events == ["the signing keys cannot be changed"] * 2
@@ -258,13 +284,13 @@ def test_what_changes_is_logged_by_name_alone(
 ) -> None:
     store = make()
     first = kid(store)
-    store.look()
+    look(store)
     second = rotate(file, clock, PUBLISHING)
-    store.look()
+    look(store)
     clock.now += PUBLISHING
-    store.look()
+    look(store)
     clock.now += VERIFIES_FOR
-    store.look()
+    look(store)
     changes = [(e["signing"], e["next"], e["verifying"]) for e in log]
     assert changes == [(first, second, []), (second, None, [first]), (second, None, [])]
     text = repr(log) + repr(store.__dict__)

@@ -19,6 +19,7 @@ import grpc.aio
 from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
 from secure_server.guard.adapters.asyncio_handlers import AioStream, GuardedMethod, status_of
+from secure_server.guard.call import Call
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
@@ -26,7 +27,7 @@ from secure_server.guard.refusal import Refusal
 from secure_server.guard.status import FAILED, UNKNOWN_METHOD, CallEnded, answer_of
 from secure_server.guard.streams.watch import StreamWatch
 from secure_server.guard.watchdog import Watchdog
-from secure_server.limits import MESSAGE_TIMEOUT
+from secure_server.limits import Limits
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
 Context = Any  # grpc.aio.ServicerContext, without the methods that its type lacks
@@ -47,31 +48,27 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         core: Core,
         *,
         watch: StreamWatch,
-        streams: int,
-        threads: int,
+        limits: Limits,
         call_ended: CallEnded,
         callbacks: Callbacks,
         watchdog: Watchdog,
-        message_timeout: float = MESSAGE_TIMEOUT,
     ) -> None:
-        """Serve ``streams`` open streams at once, and recognise new callers in ``threads``.
-
-        ``message_timeout`` is how many seconds an admitted caller has to send the one message of a
-        unary or server-streaming call.
+        """Serve ``limits.stream_threads`` open streams at once, and as many new callers and plain
+        functions as there are ``limits.door_threads``.
         """
-        self.message_timeout = message_timeout
+        self.message_timeout = limits.message_timeout
         self.callbacks = callbacks
         self._watchdog = watchdog
         self._watched = watchdog.threads
         self._core = core
         self._watch = watch
         self._call_ended = call_ended
-        self._free = threading.Semaphore(streams)
+        self._free = threading.Semaphore(limits.stream_threads)
         # Apart from each other, so that neither slow authentications nor open streams can keep a
         # plain function waiting, or one another.
-        self._recognising = ThreadPoolExecutor(threads, thread_name_prefix="door")
-        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="call")
-        self._streams = ThreadPoolExecutor(streams, thread_name_prefix="stream")
+        self._recognising = ThreadPoolExecutor(limits.door_threads, thread_name_prefix="door")
+        self._calls = ThreadPoolExecutor(limits.door_threads, thread_name_prefix="call")
+        self._streams = ThreadPoolExecutor(limits.stream_threads, thread_name_prefix="stream")
         # BoundedCache: a servicer may take any path, and then callers invent the methods.
         self._wrapped: BoundedCache[str, tuple[Handler, Handler]] = BoundedCache(_MOST_METHODS)
 
@@ -125,29 +122,23 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         method_exists: bool = True,
         stream: AioStream | None = None,
     ) -> Caller:
-        """Return the caller, or end the call. A ``stream`` is attended to from then on."""
+        """Return the caller, or end the call. A ``stream`` is watched from then on."""
         # Copied now: on this stack the context of a call that has ended is a crash.
-        metadata, transport = context.invocation_metadata(), context.auth_context()
+        call = Call(method, context.invocation_metadata(), context.auth_context(), method_exists)
         try:
-            caller = self._core.try_admit_cached(
-                method, metadata, transport, method_exists=method_exists
-            )
+            caller = self._core.try_admit_cached(call)
             if caller is None:
-                caller = await asyncio.get_running_loop().run_in_executor(
-                    self._recognising,
-                    lambda: self._core.admit(
-                        method, metadata, transport, method_exists=method_exists
-                    ),
-                )
+                loop = asyncio.get_running_loop()
+                caller = await loop.run_in_executor(self._recognising, self._core.admit, call)
         except Refusal as refusal:
-            await context.abort(*answer_of(refusal.answer))
+            await context.abort(*answer_of(refusal.reason.answer))
             raise
         if stream is not None:
-            self._watch.add(stream, caller, method, metadata, transport)
+            self._watch.add(stream, caller, call)
         return caller
 
     def forget(self, stream: AioStream) -> None:
-        """Attend to a stream no longer."""
+        """Watch a stream no longer."""
         self._watch.remove(stream)
 
     def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]:

@@ -19,6 +19,7 @@ import grpc
 
 from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
+from secure_server.guard.call import Call
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
 from secure_server.guard.core import Core
@@ -57,7 +58,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         self,
         core: Core,
         streams: ServerStreams,
-        patience: RequestTimeouts,
+        timeouts: RequestTimeouts,
         watch: StreamWatch,
         call_ended: CallEnded,
         *,
@@ -70,7 +71,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         self._watchdog = watchdog
         self._watched = watchdog.threads
         self.streams = streams
-        self._patience = patience
+        self._timeouts = timeouts
         self._call_ended = call_ended
         # BoundedCache: a servicer may take any path, and then callers invent the methods.
         self._wrapped: BoundedCache[str, tuple[Handler, Handler]] = BoundedCache(_MOST_METHODS)
@@ -127,7 +128,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
                     exc_info=error,
                 )
             try:
-                self._admit(method, context, method_exists=False)
+                self._decide(_call_of(method, context, method_exists=False), context)
                 context.abort(*answer)
             finally:
                 self._call_ended("unknown", code_of(context))
@@ -142,7 +143,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
         def guarded(requests: Iterator[bytes], context: Context) -> Any:
             try:
-                caller = self._admit(method, context)
+                caller = self._decide(_call_of(method, context), context)
                 request = self._one_message(requests, deserialize, context, caller)
                 CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
                 context.__class__ = kept[context.__class__]  # its callbacks run on our threads
@@ -183,10 +184,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
             ended.add(lambda: self._call_ended(method, stream.status))
             if not context.add_callback(ended.end):
                 ended.end()  # the caller has hung up already
-            metadata, transport = context.invocation_metadata(), context.auth_context()
-            stream.caller = self._decide(method, context, metadata, transport)
+            call = _call_of(method, context)
+            stream.caller = self._decide(call, context)
             stream.non_blocking = sends_itself
-            self._watch.add(stream, stream.caller, method, metadata, transport)
+            self._watch.add(stream, stream.caller, call)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
             add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
@@ -198,23 +199,11 @@ class GuardInterceptor(grpc.ServerInterceptor):
         guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
         return guarded
 
-    def _admit(self, method: str, context: Context, *, method_exists: bool = True) -> Caller:
-        metadata, transport = context.invocation_metadata(), context.auth_context()
-        return self._decide(method, context, metadata, transport, method_exists=method_exists)
-
-    def _decide(
-        self,
-        method: str,
-        context: Context,
-        metadata: Any,
-        transport: Any,
-        *,
-        method_exists: bool = True,
-    ) -> Caller:
+    def _decide(self, call: Call, context: Context) -> Caller:
         try:
-            return self._core.admit(method, metadata, transport, method_exists=method_exists)
+            return self._core.admit(call)
         except Refusal as refusal:
-            _abort(context, refusal.answer)
+            _abort(context, refusal.reason.answer)
             raise
 
     def _one_message(
@@ -226,9 +215,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
     ) -> Any:
         peer = "" if caller.peer is None else caller.peer.thumbprint
         try:
-            message = self._patience.wait(requests, context, peer)
+            message = self._timeouts.wait(requests, context, peer)
         except Refusal as refusal:
-            _abort(context, refusal.answer)
+            _abort(context, refusal.reason.answer)
             raise
         if message is None:
             context.abort(*NOT_ONE_MESSAGE)
@@ -291,6 +280,10 @@ class ThreadedStream:
     def cut(self) -> None:
         """End the call without an answer, and let go of the thread that sends to it."""
         self._context.cancel()
+
+
+def _call_of(method: str, context: Context, *, method_exists: bool = True) -> Call:
+    return Call(method, context.invocation_metadata(), context.auth_context(), method_exists)
 
 
 def _abort(context: Context, answer: Answer) -> None:

@@ -1,20 +1,22 @@
 """The watch on open streams: who may not go on is told so, within a second of the change.
 
 What lets a stream in can end while it is open: its token's time, its session, its certificate, the
-rule that allowed it. So the door is asked about it again whenever one of these has changed.
+rule that allowed it. So the guard decides again about every open stream at each ``notice`` of a
+change, and about a single one when its own time has come.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from secure_server import logs
+from secure_server.guard.call import Call
 from secure_server.guard.caller import Caller
-from secure_server.guard.core import Core, Metadata
+from secure_server.guard.core import Core
 from secure_server.guard.refusal import Answer, Refusal
 
 LOOK_EVERY = 0.2
@@ -29,45 +31,36 @@ _AGAIN = 1.0
 leeway for clocks, and while its issuer cannot be asked."""
 
 _ASKING = 0.4
-"""Seconds in which somebody who must be asked about a stream answers; from then on it is checked by
-what was known of its caller, until there is an answer."""
+"""Seconds in which an authenticator that must be asked about a stream answers; from then on the
+stream is checked by what was known of its caller, until there is an answer."""
 
 _THREADS = 8
 _FOREVER = float("inf")
 
-_BY_POLICY = frozenset({"policy", "anonymous_denied"})
-_STALE = "revocations_stale"
-
 
 class WatchedStream(Protocol):
-    """An open stream. Neither method may wait: the others wait for this one."""
+    """An open stream. Both methods must return without blocking: one thread serves all streams."""
 
     def end(self, answer: Answer) -> None:
         """End it with a status. Called once."""
 
     def cut(self) -> None:
-        """End it without: the status does not go out, for somebody reads nothing."""
+        """End it without a status, which does not go out: the peer reads nothing."""
 
 
 class _Entry:
-    """What the door is asked about again, and when; ``state`` is what it knew the last time."""
+    """A stream, its call, and when the guard decides about it again: ``due``, in seconds since the
+    epoch; ``notices`` is how many there had been when it decided last.
+    """
 
-    __slots__ = ("asked_at", "caller", "due", "metadata", "method", "state", "stream", "transport")
+    __slots__ = ("asked_at", "call", "caller", "due", "notices", "stream")
 
-    def __init__(
-        self,
-        stream: WatchedStream,
-        caller: Caller,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-    ) -> None:
+    def __init__(self, stream: WatchedStream, caller: Caller, call: Call) -> None:
         self.stream = stream
         self.caller = caller
-        self.method = method
-        self.metadata = metadata
-        self.transport = transport
-        self.state: object = None
+        self.call = call
+        # None: what the stream was let in by may have changed before it was added.
+        self.notices: int | None = None
         self.due = _due(caller)
         self.asked_at: float | None = None
 
@@ -82,6 +75,9 @@ class StreamWatch:
         self._open: dict[int, _Entry] = {}
         # Those that were ended and are not over, and when they are cut.
         self._ending: dict[int, tuple[float, _Entry]] = {}
+        self._notices = 0
+        self._was_current = True
+        self._noticing = threading.Lock()
         self._over = threading.Event()
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-watch")
         self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
@@ -90,18 +86,17 @@ class StreamWatch:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(
-        self,
-        stream: WatchedStream,
-        caller: Caller,
-        method: str,
-        metadata: Metadata,
-        transport: Mapping[str, Sequence[bytes]],
-    ) -> None:
-        """Attend to a stream that was let in just now."""
-        entry = _Entry(stream, caller, method, tuple(metadata), transport)
-        # Not the state that it was let in by: that may have changed between the two.
-        self._open[id(stream)] = entry
+    def add(self, stream: WatchedStream, caller: Caller, call: Call) -> None:
+        """Watch a stream that was let in just now."""
+        self._open[id(stream)] = _Entry(stream, caller, call)
+
+    def notice(self, _changed: object = None) -> None:
+        """Have all streams decided about again: something that decisions depend on has changed.
+
+        That happens at the next look, so many changes cost no more than one.
+        """
+        with self._noticing:
+            self._notices += 1
 
     def remove(self, stream: WatchedStream) -> None:
         """Forget a stream that is over."""
@@ -109,73 +104,71 @@ class StreamWatch:
         self._ending.pop(id(stream), None)
 
     def close(self) -> None:
-        """Stop attending."""
+        """Stop watching."""
         self._over.set()
         self._thread.join()
         self._workers.shutdown(wait=False)
 
     def _run(self) -> None:
-        state: tuple[object, ...] = ()
         while not self._over.wait(LOOK_EVERY):
-            seen, now = self._core.state, self._clock()
-            state = seen if seen != state else state  # the same object as long as it is the same
-            for entry in tuple(self._open.values()):
-                asked_at = entry.asked_at  # once: its worker unsets it
-                if asked_at is not None:
-                    if time.monotonic() >= asked_at + _ASKING:
-                        self._check(entry, state)
-                elif entry.state is not state or now >= entry.due:
-                    self._look(entry, state, now)
+            if self._core.feed_is_current != self._was_current:  # which time alone can change
+                self._was_current = not self._was_current
+                self.notice()
+            self._look_at_all(self._notices)
             for until, entry in tuple(self._ending.values()):
                 if time.monotonic() >= until:
                     self.remove(entry.stream)
                     _try(entry, entry.stream.cut)
 
-    def _look(self, entry: _Entry, state: object, now: float) -> None:
+    def _look_at_all(self, notices: int) -> None:
+        """Decide about those that are due, by a state not older than so many ``notices``."""
+        now = self._clock()
+        for entry in tuple(self._open.values()):
+            asked_at = entry.asked_at  # once: its worker unsets it
+            if asked_at is not None:
+                if time.monotonic() >= asked_at + _ASKING:
+                    self._check(entry, notices)
+            elif entry.notices != notices or now >= entry.due:
+                self._look(entry, notices, now)
+
+    def _look(self, entry: _Entry, notices: int, now: float) -> None:
         try:
-            caller = self._core.recheck(entry.method, entry.metadata, entry.transport, warm=True)
+            caller = self._core.try_recheck_cached(entry.call)
         except Refusal as refusal:
-            self._refused(entry, refusal, state)
+            self._refused(entry, refusal, notices)
             return
         if caller is None:
             entry.asked_at = time.monotonic()
-            self._workers.submit(self._look_longer, entry, state)
+            self._workers.submit(self._look_longer, entry, notices)
         else:
-            self._may_go_on(entry, caller, state, now)
+            self._may_go_on(entry, caller, notices, now)
 
-    def _look_longer(self, entry: _Entry, state: object) -> None:
+    def _look_longer(self, entry: _Entry, notices: int) -> None:
         now = self._clock()  # the answer is as of now, however long it takes
         try:
-            caller = self._core.recheck(entry.method, entry.metadata, entry.transport, warm=False)
-            assert caller is not None
-            self._may_go_on(entry, caller, state, now)
+            self._may_go_on(entry, self._core.recheck(entry.call), notices, now)
         except Refusal as refusal:
-            self._refused(entry, refusal, state)
+            self._refused(entry, refusal, notices)
         finally:
             entry.asked_at = None
 
-    def _check(self, entry: _Entry, state: object) -> None:
+    def _check(self, entry: _Entry, notices: int) -> None:
         try:
-            self._core.check(entry.caller, entry.method, entry.metadata, entry.transport)
+            self._core.recheck_as(entry.caller, entry.call)
         except Refusal as refusal:
-            self._refused(entry, refusal, state)
+            self._refused(entry, refusal, notices)
 
-    def _may_go_on(self, entry: _Entry, caller: Caller, state: object, now: float) -> None:
-        entry.caller, entry.state = caller, state
+    def _may_go_on(self, entry: _Entry, caller: Caller, notices: int, now: float) -> None:
+        entry.caller, entry.notices = caller, notices
         entry.due = max(_due(caller), now + _AGAIN)
 
-    def _refused(self, entry: _Entry, refusal: Refusal, state: object) -> None:
-        if refusal.code in _BY_POLICY:
-            answer = Answer.POLICY_CHANGED
-        elif refusal.answer is Answer.CREDENTIALS_REFUSED:
+    def _refused(self, entry: _Entry, refusal: Refusal, notices: int) -> None:
+        answer = refusal.reason.ending
+        if answer is None and self._clock() >= (entry.caller.principal.expires_at or _FOREVER):
             answer = Answer.SESSION_ENDED
-        elif refusal.code == _STALE:
-            answer = Answer.UNAVAILABLE
-        elif self._clock() >= (entry.caller.principal.expires_at or _FOREVER):
-            answer = Answer.SESSION_ENDED
-        else:
-            # Nobody can tell now; who was let in goes on until somebody can, or its time is over.
-            entry.state, entry.due = state, self._clock() + _AGAIN
+        if answer is None:
+            # Its issuer cannot tell now: the stream goes on until it can, or its time is over.
+            entry.notices, entry.due = notices, self._clock() + _AGAIN
             return
         if self._open.pop(id(entry.stream), None) is None:
             return  # it is over already
@@ -187,7 +180,7 @@ def _try(entry: _Entry, end: Callable[[], None]) -> None:
     try:
         end()
     except Exception:  # noqa: BLE001 - one stream must not keep the others open
-        logs.logger(__name__).exception("a stream could not be ended", method=entry.method)
+        logs.logger(__name__).exception("a stream could not be ended", method=entry.call.method)
 
 
 def _due(caller: Caller) -> float:

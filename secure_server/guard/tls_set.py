@@ -1,0 +1,65 @@
+"""What a server presents, and whom it trusts, as one immutable set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptography import x509
+
+from secure_tls import pem
+from secure_tls.files import TLSFiles, check_server_files
+from secure_tls.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSet:
+    """What a server serves with and whom it trusts; ``handshake_bundle`` is all authorities in PEM,
+    those of every trust domain that have not ended: what TLS lets in.
+    """
+
+    files: TLSFiles
+    trust: Trust
+    handshake_bundle: bytes
+    problems: tuple[str, ...] = ()
+    """Why files of one trust domain, or lists, are not used, in sentences: the others are."""
+    minimum_version: Literal["1.2", "1.3"] = "1.3"
+    """The lowest TLS version of a connection."""
+
+    @classmethod
+    def of_pem(
+        cls,
+        certificate: bytes,
+        private_key: bytes,
+        client_ca: bytes,
+        *,
+        trust_domains: Iterable[str],
+        minimum_version: Literal["1.2", "1.3"] = "1.3",
+    ) -> TLSSet:
+        """Make a set of PEM texts in memory: the server's leaf with its intermediates, its key, and
+        the authorities of its clients, of whom the members of ``trust_domains`` may connect.
+
+        Raises ``secure_tls.TLSFileError``, as for files of these names.
+        """
+        now = time.time()
+        files = check_server_files(certificate, private_key, client_ca, now=now)
+        trust = Trust(files.authorities, trust_domains=frozenset(trust_domains))
+        bundle = handshake_bundle(files.authorities, now)
+        return cls(files, trust, bundle, minimum_version=minimum_version)
+
+    @property
+    def serving(self) -> tuple[bytes, bytes, bytes]:
+        """What gRPC is given; a new server is needed when this differs."""
+        return self.files.certificate_chain, self.files.private_key, self.handshake_bundle
+
+
+def handshake_bundle(authorities: Iterable[x509.Certificate], now: float) -> bytes:
+    """Return those that have not ended at ``now`` (seconds since the epoch), as PEM.
+
+    TLS follows one path and tries no other: an authority that has ended would hide its successor of
+    the same name.
+    """
+    lasting = (each for each in authorities if now <= each.not_valid_after_utc.timestamp())
+    return b"".join(map(pem.encode, lasting))
