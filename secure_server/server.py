@@ -43,9 +43,10 @@ from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from secure_server.tokens.sweeping import Sweeper
-from secure_server.users import Accounts, Changes, Passwords
+from secure_server.users import Accounts, Changes, Logins, Passwords
 
 _SERVICES = (
     user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
@@ -230,19 +231,26 @@ class Server:
         sweeper = Sweeper(database, issuer=tokens.issuer, clock=self._clock)
         sweeper.start()
         self._undo.append(sweeper.close)
-        sessions = Sessions(
+        endings = SessionEndings(
             database,
             issuer=tokens.issuer,
             clock=self._clock,
             # Not the configured one: it may have been longer when a token was issued.
             access_token_lifetime=MAX_TOKEN_LIFETIME,
+            sweep=sweeper.wake,
+        )
+        sessions = Sessions(
+            database,
+            endings,
+            issuer=tokens.issuer,
+            clock=self._clock,
             idle_lifetime=tokens.session_idle_lifetime,
             absolute_lifetime=tokens.session_lifetime,
-            sweep=sweeper.wake,
         )
         passwords = Passwords()
         self._undo.append(passwords.close)
-        accounts = Accounts(database, passwords, clock=self._clock, end_sessions=sessions.end_all)
+        accounts = Accounts(database, passwords, clock=self._clock, end_sessions=endings.end_all)
+        logins = Logins(database, passwords, clock=self._clock, end_sessions=endings.end_all)
         accounts.adopt_requests(tokens.issuer)
         changes = Changes(database, clock=self._clock)
         changes.start()
@@ -252,15 +260,17 @@ class Server:
         cursors = Cursors(secret_key(database, "cursors"))
         users = UserService(
             accounts,
+            logins,
             changes,
             cursors,
             issuer=tokens.issuer,
-            sessions_ended=revocations.refresh,
             stopping=self._stopping,
         )
         token_service = TokenService(
             accounts=accounts,
+            logins=logins,
             sessions=sessions,
+            endings=endings,
             issuer=Issuer(
                 name=tokens.issuer,
                 audience=tokens.audience,

@@ -1,4 +1,4 @@
-"""Bringing a database up to date, by Alembic's scripts."""
+"""Migrating a database with Alembic's scripts."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from secure_server.store.errors import StoreUnusableError
 __all__ = ["HEAD", "SCRIPTS", "to_head"]
 
 HEAD = "0005"
-"""The newest revision. A test holds that the scripts end there."""
+"""The newest revision. A test checks that it is that of the last script."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
 _VERSION = table("alembic_version", column("version_num"))
 
-# Alembic keeps the running migration in a module-wide variable.
+# Alembic keeps the running migration in a module variable, so only one may run at a time.
 _migrating = threading.Lock()
 
 _Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
 def to_head(read: _Transaction, write: _Transaction) -> None:
-    """Apply what is missing, all of it or nothing, under the write lock.
+    """Apply the missing migrations, all or none of them, under the write lock.
 
-    Raises ``StoreUnusableError`` for a database that a newer version or somebody else wrote.
+    Raises ``StoreUnusableError`` for a database that a newer version or another program wrote.
     """
     with read() as connection:
         if _revision(connection) == HEAD:
             return
     with _migrating, write() as connection:
-        # Somebody else may have migrated while we waited for the lock.
+        # Another process may have migrated while this one waited for the lock.
         if _revision(connection) != HEAD:
             _upgrade(connection)
 
@@ -46,14 +46,14 @@ def _revision(connection: Connection) -> str | None:
         return None
     if _VERSION.name not in tables:
         raise StoreUnusableError(
-            "FOREIGN", "The database belongs to something else. Check the database URL."
+            "FOREIGN", "The database belongs to another program. Check the database URL."
         )
     revision: str | None = connection.scalar(select(_VERSION.c.version_num))
     return revision
 
 
 def _upgrade(connection: Connection) -> None:
-    # Here, because a process that finds its database up to date does not need Alembic.
+    # Imported here: a process whose database is up to date does not need Alembic.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
