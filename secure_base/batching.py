@@ -1,4 +1,4 @@
-"""Work that nobody waits for: a bounded queue, and a thread that empties it."""
+"""A bounded queue, and a thread that writes its items in batches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ _LATE = "it was not written in time"
 class BatchingWriter(Generic[T]):
     """Hands items to a function on a thread of its own, many at a time.
 
-    A class with a thread, because what the function writes to may stand still: a pipe that nobody
-    reads, a disk, a network. Whoever puts never waits; what there is no room for is dropped, and
-    told of.
+    It has a thread because the function may block: on a full pipe, a disk, a network. ``put`` never
+    blocks; on overflow it drops the item and calls ``dropped``.
     """
 
     def __init__(
@@ -33,12 +32,12 @@ class BatchingWriter(Generic[T]):
         dropped: Callable[[int, str], None],
         finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Keep ``most`` items at the most, and write ``at_once`` at the most.
+        """Hold at most ``most`` items, and write at most ``at_once`` together.
 
-        ``linger`` is the seconds for which an item waits for others: a thread that wakes for each
-        of them would take the interpreter from the calls as often. ``dropped`` is told how many
-        were lost, and why; what ``write`` raises loses what it was given. ``finish`` is called on
-        the thread when all is written.
+        ``linger`` is the seconds for which an item waits for others: a thread that woke for each
+        item would take the interpreter from the calls. ``dropped`` gets the number of lost items
+        and the reason; if ``write`` raises, its batch is lost. The thread calls ``finish`` after
+        the last batch.
         """
         self._write = write
         self._most = most
@@ -54,14 +53,14 @@ class BatchingWriter(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Take an item, or drop it."""
+        """Queue an item, or drop it."""
         if self._queue.qsize() >= self._most or self._over.is_set():
             self._dropped(1, _FULL)
         else:
             self._queue.put(item)
 
     def end(self) -> None:
-        """Take no more, and write what is there."""
+        """Accept no more items, and write the queued ones."""
         if not self._over.is_set():
             self._over.set()
             self._queue.put(None)
@@ -79,19 +78,19 @@ class BatchingWriter(Generic[T]):
             self._in_hand = len(batch)
             try:
                 self._write(batch)
-            except Exception as error:  # noqa: BLE001 - what is written to may fail in any way
-                if not self._given_up:  # then they were told of already
+            except Exception as error:  # noqa: BLE001 - `write` may fail in any way
+                if not self._given_up:  # else `close` has reported them
                     self._dropped(len(batch), f"{type(error).__name__}: {error}")
             self._in_hand = 0
         self._finish()
 
     def _next(self) -> list[T]:
-        """Wait for an item, and return it with those that come soon after; nothing at the end."""
+        """Wait for an item; return it with those queued soon after, or nothing at the end."""
         first = self._queue.get()
         while first is None:
             if self._queue.empty():
                 return []
-            # Put by a thread that had looked before the end: it comes before the end.
+            # A concurrent `put` passed its check before `end`: write its item first.
             self._queue.put(None)
             first = self._queue.get()
         if self._queue.qsize() < self._at_once:

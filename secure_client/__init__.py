@@ -1,4 +1,4 @@
-"""The client: one channel with certificates, tokens and deadlines, and sources of tokens."""
+"""The client: a channel with certificates, tokens and deadlines, and token sources."""
 
 import importlib
 import logging
@@ -70,5 +70,5 @@ def __getattr__(name: str) -> object:
     return value
 
 
-# Whether and where warnings appear is the application's to say.
+# The application decides whether and where warnings appear.
 logging.getLogger("secure_client").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The methods of a channel for asyncio whose line may be replaced: see ``aio``."""
+"""The methods of ``aio``'s channel, which run on the current counted channel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Call = grpc.aio.UnaryUnaryCall[Any, Any]
 
 
 class Streaming(RotatingMethod):
-    """A method of any kind with a stream."""
+    """A method with a stream of requests, of responses or both."""
 
     _owner: RotatingChannel
 
@@ -35,13 +35,13 @@ class Streaming(RotatingMethod):
         self, request: Any = None, timeout: float | None = None, metadata: Any = None, **more: Any
     ) -> Any:
         metadata = _checked(metadata)
-        line = self._owner.line()
+        counted = self._owner.counted_channel()
         try:
-            call = self.on(line)(request, timeout=timeout, metadata=metadata, **more)
+            call = self.on(counted)(request, timeout=timeout, metadata=metadata, **more)
         except BaseException:
-            line.leave()
+            counted.leave()
             raise
-        call.add_done_callback(lambda _: line.leave())
+        call.add_done_callback(lambda _: counted.leave())
         return call
 
 
@@ -54,7 +54,7 @@ class UnaryUnary(RotatingMethod):
         metadata = _checked(metadata)
         return _RenewedCall(
             self._owner,
-            lambda line, timeout: self.on(line)(
+            lambda counted, timeout: self.on(counted)(
                 request, timeout=timeout, metadata=metadata, **more
             ),
             self._owner.timeout if timeout is None else timeout,
@@ -62,9 +62,9 @@ class UnaryUnary(RotatingMethod):
 
 
 class _RenewedCall(_Call):
-    """A call that is sent once more, with a fresh token, where the server did not take the first.
+    """A call that is retried once, with a fresh token, if the server answers UNAUTHENTICATED.
 
-    A class because gRPC hands out the call at once, and both attempts are this one call.
+    A class because gRPC returns the call object at once, and both attempts are this one call.
     """
 
     def __init__(
@@ -73,41 +73,41 @@ class _RenewedCall(_Call):
         self._owner = owner
         self._send = send
         self._end = time.monotonic() + timeout
-        line = owner.line()
-        before = line.token()
+        counted = owner.counted_channel()
+        before = counted.token()
         try:
-            self._attempt = send(line, timeout)
+            self._attempt = send(counted, timeout)
         except BaseException:
-            line.leave()
+            counted.leave()
             raise
         self._look: asyncio.Future[None] | None = None
-        self._outcome = asyncio.create_task(self._settle(line, before))
-        self._outcome.add_done_callback(lambda _: line.leave())
+        self._outcome = asyncio.create_task(self._settle(counted, before))
+        self._outcome.add_done_callback(lambda _: counted.leave())
 
-    async def _settle(self, line: CountedChannel, before: Any) -> _Call:
-        """The attempt that counts, which has ended."""
+    async def _settle(self, counted: CountedChannel, before: Any) -> _Call:
+        """The attempt whose result is the call's, once it has ended."""
         first = self._attempt
         error = await _failure(first)
-        refused = line.refused_token(before, error) if error is not None else None
+        refused = counted.refused_token(before, error) if error is not None else None
         if refused is None:
             return first
-        # The token may be bound to a certificate that has been replaced within this second.
+        # The token may be bound to a certificate that was replaced within the last second.
         self._look = asyncio.ensure_future(self._owner.look_and_wait())
         await asyncio.wait([self._look], timeout=max(self._end - time.monotonic(), 0.0))
         try:
-            line = self._owner.line()
+            counted = self._owner.counted_channel()
         except grpc.aio.UsageError:
             return first
         try:
-            line.refuse(refused)
-            second = self._attempt = self._send(line, self._end - time.monotonic())
+            counted.refuse(refused)
+            second = self._attempt = self._send(counted, self._end - time.monotonic())
             if self._look.cancelled():
                 second.cancel()
             error = await _failure(second)
         finally:
-            line.leave()
+            counted.leave()
         if error is not None and NO_TOKEN in (error.details() or ""):
-            # There is no fresh token: what the server said first is what is wrong.
+            # There is no fresh token: report the server's first answer.
             return first
         return second
 
@@ -116,7 +116,7 @@ class _RenewedCall(_Call):
             counts = yield from self._counting().__await__()
             return (yield from counts.__await__())
         except asyncio.CancelledError:
-            # As every call of gRPC's: whoever waits for the answer and goes away takes it along.
+            # As in grpc.aio: cancelling the task that awaits a call cancels the call.
             self.cancel()
             raise
 
@@ -155,22 +155,21 @@ class _RenewedCall(_Call):
 
 
 async def _failure(call: _Call) -> grpc.aio.AioRpcError | None:
-    """How the call failed, None where it did not or was never sent, which awaiting it tells."""
-    # Not by `code()`, which never comes for a call that was not sent.
+    """The error of a call; None where it succeeded or was never sent (awaiting it raises that)."""
+    # Not `code()`, which never returns for a call that was not sent.
     try:
         await call
     except grpc.aio.AioRpcError as error:
         return error
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whoever awaits it gets it as well
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - awaiting the call raises it again
         return None
     return None
 
 
 def _checked(metadata: Iterable[tuple[str, str | bytes]] | None) -> _Metadata:
-    """The same, unless gRPC would refuse it; raises ``ValueError`` without the value, a secret.
+    """Return legal metadata. Raises ``ValueError`` without the value, which may be secret.
 
-    On asyncio gRPC itself raises an ``ExecuteBatchError`` that says nothing, and the call never
-    ends.
+    grpc.aio itself raises an ``ExecuteBatchError`` without a reason, and the call never ends.
     """
     found = tuple(metadata or ())
     for key, value in found:

@@ -28,7 +28,7 @@ async def watch(
             async for message in messages:
                 yield message
     except (grpc.RpcError, TokenError, grpc.aio.UsageError, asyncio.CancelledError):
-        # A closed channel cancels its calls: that looks as if the task had been cancelled.
+        # A closed channel cancels its calls, which looks like a cancelled task.
         if not (channel.is_closed and resuming.begun) or _is_cancelled():
             raise
 
@@ -43,10 +43,10 @@ async def _streams(
 ) -> AsyncGenerator[WatchUsersResponse, None]:
     stub = UserServiceStub(channel)
     while True:
-        error = line = token = call = None
+        error = counted = token = call = None
         try:
-            line = await _prepared(channel)
-            token = line.token()
+            counted = await _prepared(channel)
+            token = counted.token()
             call = stub.WatchUsers(resuming.request())
             async for message in call:
                 if resuming.hear(message):
@@ -56,8 +56,8 @@ async def _streams(
         finally:
             if call is not None:
                 call.cancel()
-        if line is not None and token is not None and is_refusal(error):
-            line.refuse(token)
+        if counted is not None and token is not None and is_refusal(error):
+            counted.refuse(token)
         pause = None if channel.is_closed else resuming.pause(error)
         if error is not None and pause is None:
             raise error
@@ -65,11 +65,11 @@ async def _streams(
 
 
 async def _prepared(channel: RotatingChannel) -> CountedChannel:
-    """The line for the next call, with the files as they are now and a token that is good."""
+    """The counted channel for the next call: current files, and a valid token."""
     await channel.look_and_wait()
-    line = channel.line()
+    counted = channel.counted_channel()
     try:
-        await asyncio.to_thread(line.prepare)
+        await asyncio.to_thread(counted.prepare)
     finally:
-        line.leave()
-    return line
+        counted.leave()
+    return counted

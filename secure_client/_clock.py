@@ -1,4 +1,4 @@
-"""Two clocks, handed in wherever time matters."""
+"""Two clocks, passed in wherever time matters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def _elapsed() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """``wall`` gives seconds since the epoch and may step; ``elapsed`` gives seconds that never do.
+    """``wall`` is seconds since the epoch and may step; ``elapsed`` is seconds and never steps.
 
-    Only ``elapsed`` drives timers. ``wall`` judges what another process wrote down.
+    Timers use ``elapsed``. ``wall`` is for times that another process wrote.
     """
 
     wall: Callable[[], float] = time.time

@@ -1,4 +1,4 @@
-"""Call credentials: a token on every call, and never a word about why there is none."""
+"""Call credentials: a token on every call; the call's error never says why there is none."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("secure_client")
 
-# All that a caller sees of a source's failure: gRPC puts it into `RpcError.details()`.
+# All that callers learn of a source's failure: gRPC puts it into `RpcError.details()`.
 NO_TOKEN = "no access token could be obtained"  # noqa: S105 - the text of an error
 
 
 class TokenPlugin(grpc.AuthMetadataPlugin):
-    """Sends ``authorization: Bearer …`` (RFC 6750, section 2.1) over a line with ``identity``.
+    """Sends ``authorization: Bearer …`` (RFC 6750, section 2.1) over a channel with
+    ``identity``.
 
-    ``first`` and ``last`` are the tokens sent first and last. A token in ``refused`` is one that
-    the server does not take: the source is asked for another. Both stacks of gRPC run this in a
-    thread of its own per call, so a source may block.
+    ``first`` and ``last`` are the tokens sent first and last. ``refused`` is the token that the
+    server refused: the source is asked for another. gRPC, threaded or asyncio, calls this on its
+    own thread for each call, so a source may block.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class TokenPlugin(grpc.AuthMetadataPlugin):
         self.last: AccessToken | None = None
 
     def refuse(self, token: AccessToken) -> None:
-        """Ask for another than ``token``, unless another has been sent or asked for since."""
+        """Request a token other than ``token``, unless that was done since."""
         if token == self.last or (self.last is None and self.refused is None):
             self.refused = token
 
@@ -46,20 +47,20 @@ class TokenPlugin(grpc.AuthMetadataPlugin):
         """The token to send now. Raises what the source raises."""
         token, last = self._source.token(refused=self.refused), self.last
         if not isinstance(token, AccessToken):
-            # Only that one is known to be legal as metadata.
+            # Only an AccessToken is known to be legal metadata.
             raise TypeError
         if token is last:
             return token
         is_foreign = self._identity.is_foreign
         if last is not None and is_foreign(token) and not is_foreign(last):
-            # The source has gone on to a certificate that this line does not have.
+            # The source already uses a certificate that this channel does not have.
             return last
         self.first = self.first or token
         self.last = token
         return token
 
     def prepare(self) -> None:
-        """Have a token before the first call. Raises ``TokenError`` where there is none."""
+        """Fetch a token before the first call. Raises ``TokenError`` where there is none."""
         try:
             token = self.token()
         except TokenError:
@@ -78,8 +79,8 @@ class TokenPlugin(grpc.AuthMetadataPlugin):
     ) -> None:
         try:
             metadata = (("authorization", f"Bearer {self.token().value}"),)
-        except Exception as error:  # noqa: BLE001 - whoever does not call back hangs the call
-            # The type alone: a foreign source's text may hold its secret.
+        except Exception as error:  # noqa: BLE001 - gRPC waits for ever if the callback is not called
+            # The type only: a foreign source's text may hold its secret.
             _logger.warning("%s: %s", NO_TOKEN, type(error).__name__)
             callback((), RuntimeError(NO_TOKEN))
             return

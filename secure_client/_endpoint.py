@@ -1,4 +1,4 @@
-"""What every line of a channel is opened with, whichever of gRPC's two stacks it runs on."""
+"""The parameters of ``connect``, for both of gRPC's stacks: threads and asyncio."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 # load balancers forget an idle connection after as little as 350 seconds.
 _KEEPALIVE_MS = 310_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
-# Two minutes unless told otherwise: too long after an outage that is over.
+# gRPC's default of two minutes is too long after an outage has ended.
 _RECONNECT_MS = 30_000
-# Both limits alike: between a soft and a hard one gRPC rejects at random.
+# Equal limits: between the soft and the hard one gRPC rejects at random.
 _MAX_METADATA_BYTES = 16_384
 
 _PLAIN_SCHEME = re.compile(r"(https?|grpcs?|wss?)://", re.IGNORECASE)
@@ -54,14 +54,14 @@ class Endpoint:
         self.paths = tuple(path for path in (ca, certificate, private_key) if path is not None)
         self.options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config(idempotent_methods)),
-            # What is retried is decided here, not by whoever answers for the DNS.
+            # The client decides what is retried, not the DNS server.
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-            # Connections are this channel's alone: another certificate is another connection.
+            # gRPC must not share connections between channels: their certificates differ.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if server_name:
@@ -72,13 +72,13 @@ class Endpoint:
     def read(self) -> Identity:
         """The files as they are now.
 
-        Raises ``secure_tls.TLSFileError`` for a file that gRPC had better not see.
+        Raises ``secure_tls.TLSFileError`` for a file that gRPC must not get.
         """
         files = read_client_files(self.certificate, self._private_key, self._ca)
         return Identity(self.target, tuple(self.options), files)
 
     def plugin(self, identity: Identity, before: CountedChannel | None) -> TokenPlugin | None:
-        """What gives tokens to a line with this identity, which follows ``before``."""
+        """The source of tokens for a channel with this identity that replaces ``before``."""
         if self._tokens is None:
             return None
         if isinstance(self._tokens, BindingTokenSource):
@@ -87,11 +87,11 @@ class Endpoint:
 
 
 def _outdated(identity: Identity, before: CountedChannel | None) -> AccessToken | None:
-    """The token of the line before, unless it is as good on a line with this identity."""
+    """The token of the channel before, unless it is as good with this identity."""
     token = before.token() if before is not None else None
     if before is None or token is None or before.identity.thumbprint() == identity.thumbprint():
         return None
-    # Of a token that does not say what it is bound to nobody knows.
+    # An opaque token may be bound to a certificate without saying so.
     return token if not token.claims() or identity.is_foreign(token) else None
 
 

@@ -1,4 +1,4 @@
-"""The files of a channel: which set is in use, and whether there is another to use."""
+"""The files of a channel: the set in use, and whether there is a new one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("secure_client")
 
-# Seconds between two looks at the files of all channels: three `stat`s a channel.
+# Seconds between two checks of the files of all channels: three `stat`s a channel.
 _LOOK_EVERY = 1.0
 
 
@@ -26,17 +26,17 @@ def _log(level: str, event: str, **values: object) -> None:
 
 FOLLOWER = Follower(
     "secure_client files",
-    lambda error: _log("warning", "the client's files cannot be looked at", error=error),
+    lambda error: _log("warning", "the client's files cannot be checked", error=error),
     interval=_LOOK_EVERY,
 )
-"""One thread looks at the files of every channel of this process."""
+"""One thread checks the files of all channels of this process."""
 
 
 class Files:
     """Certificate, key and CA of ``endpoint``, used together or not at all.
 
-    ``identity`` is the set in use. Whoever gets another one from ``read`` says what became of it:
-    ``take`` or ``refuse``. One at a time does so; ``changed`` may be asked by anybody.
+    ``identity`` is the set in use. After ``read`` has returned another one, the caller must call
+    ``take`` or ``refuse``. One thread at a time does so; ``changed`` may be called by any thread.
     """
 
     def __init__(self, endpoint: Endpoint, clock: Clock | None = None) -> None:
@@ -47,20 +47,20 @@ class Files:
             f"files of {endpoint.target}", clock=self._clock.elapsed, wall=self._clock.wall
         )
         self._status.log = _log
-        # Looked at before it is read: what changes in between is noticed later.
+        # Before reading: a change in between is then noticed later.
         self._tried = signature(endpoint.paths)
         self.identity = endpoint.read()
         self._status.succeed(self._tried, changed=False)
 
     def changed(self) -> bool:
-        """Whether ``read`` is worth while: a ``stat`` of each file says so."""
+        """Whether to call ``read``, by a ``stat`` of each file."""
         return self._status.is_due(signature(self._endpoint.paths))
 
     def read(self) -> Identity | None:
-        """The set to use next, None while there is no other.
+        """The set to use next, None while there is no new one.
 
-        Raises ``TLSError`` where the files do not make one, half replaced for instance, and
-        ``ConfigurationError`` for one of somebody else.
+        Raises ``TLSError`` where the files make no set, half replaced for instance, and
+        ``ConfigurationError`` for a set with another SPIFFE ID.
         """
         self._tried = signature(self._endpoint.paths)
         if not self._status.is_due(self._tried):
@@ -71,15 +71,15 @@ class Files:
             return None
         was, would_be = self.identity.spiffe_id(), found.spiffe_id()
         if was != would_be:
-            # A refresh token in somebody else's hands counts as stolen, and ends its session.
+            # The server treats a refresh token from another SPIFFE ID as stolen: the session ends.
             raise ConfigurationError(
-                f"{self._endpoint.certificate} is now a certificate for {would_be or 'nobody'} "
-                f"instead of {was or 'nobody'}: open another channel to be somebody else."
+                f"{self._endpoint.certificate} is now for {would_be or 'no SPIFFE ID'} instead of "
+                f"{was or 'no SPIFFE ID'}: open another channel for it."
             )
         return found
 
     def is_pressing(self) -> bool:
-        """Whether the set in use has expired, so that any other is as good."""
+        """Whether the set in use has expired, so that any other may replace it."""
         return self.identity.has_expired(self._clock.wall())
 
     def take(self, identity: Identity) -> None:
@@ -88,5 +88,5 @@ class Files:
         self._status.succeed(self._tried, changed=True)
 
     def refuse(self, reason: str) -> None:
-        """Keep the set in use, and try the other again after a while, or once it has changed."""
+        """Keep the set in use; try the other again later, or once its files change."""
         self._status.fail(self._tried, reason)

@@ -1,4 +1,4 @@
-"""What one line of a channel shows and whom it trusts."""
+"""The certificate, key and CA of one gRPC channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One set of files, as it was read once: whatever becomes of the files, this stays usable."""
+    """One set of files, as read once: later changes of the files do not affect it."""
 
     target: str
     options: tuple[tuple[str, Any], ...] = field(repr=False)
@@ -32,7 +32,7 @@ class Identity:
         )
 
     def open(self) -> grpc.Channel:
-        """A channel without tokens, to fetch some; close it."""
+        """Open a channel without tokens, to fetch some; close it."""
         return grpc.secure_channel(self.target, self.credentials(), self.options)
 
     def thumbprint(self) -> str | None:
@@ -49,11 +49,11 @@ class Identity:
         try:
             return parse_peer(self.files.leaf.public_bytes(Encoding.PEM)).spiffe_id
         except PeerError:
-            # Whether such a certificate will do is the server's to say.
+            # The server decides whether it accepts such a certificate.
             return None
 
     def has_expired(self, now: float) -> bool:
-        """Whether the certificate is past its end at ``now``, seconds since the epoch."""
+        """Whether the certificate has expired at ``now``, seconds since the epoch."""
         leaf = self.files.leaf
         return leaf is not None and now > leaf.not_valid_after_utc.timestamp()
 

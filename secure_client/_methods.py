@@ -1,4 +1,4 @@
-"""The four kinds of method on a channel whose line may be replaced: see ``channel``."""
+"""The four kinds of method of ``channel``'s channel, on the current counted channel."""
 
 # The classes of grpc cannot be subscripted at run time: hence each `type: ignore[type-arg]`.
 
@@ -23,22 +23,22 @@ class _Method(RotatingMethod):
     _owner: RotatingChannel
 
     @contextmanager
-    def _line(self) -> Iterator[CountedChannel]:
-        line = self._owner.line()
+    def _counted(self) -> Iterator[CountedChannel]:
+        counted = self._owner.counted_channel()
         try:
-            yield line
+            yield counted
         finally:
-            line.leave()
+            counted.leave()
 
     def _start(self, start: Callable[[Any], Any]) -> Any:
-        line = self._owner.line()
+        counted = self._owner.counted_channel()
         try:
-            call = start(self.on(line))
+            call = start(self.on(counted))
         except BaseException:
-            line.leave()
+            counted.leave()
             raise
-        if not call.add_callback(line.leave):
-            line.leave()
+        if not call.add_callback(counted.leave):
+            counted.leave()
         return call
 
 
@@ -50,24 +50,24 @@ class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-ar
         if timeout is None:
             timeout = self._owner.timeout
         end = time.monotonic() + timeout
-        with self._line() as line:
-            before = line.token()
+        with self._counted() as counted:
+            before = counted.token()
             try:
-                return self.on(line).with_call(request, timeout, *rest, **more)
+                return self.on(counted).with_call(request, timeout, *rest, **more)
             except grpc.RpcError as error:
                 refusal = error
-                if (refused := line.refused_token(before, error)) is None:
+                if (refused := counted.refused_token(before, error)) is None:
                     raise
-        # The token may be bound to a certificate that has been replaced within this second.
+        # The token may be bound to a certificate that was replaced within the last second.
         self._owner.look_and_wait(end - time.monotonic())
-        with self._line() as line:
-            line.refuse(refused)
+        with self._counted() as counted:
+            counted.refuse(refused)
             try:
-                return self.on(line).with_call(request, end - time.monotonic(), *rest, **more)
+                return self.on(counted).with_call(request, end - time.monotonic(), *rest, **more)
             except grpc.RpcError as error:
                 if NO_TOKEN not in (error.details() or ""):
                     raise
-        # There is no fresh token: what the server said first is what is wrong.
+        # There is no fresh token: report the server's first answer.
         raise refusal
 
     def future(self, request: Any, timeout: float | None = None, *rest: Any, **more: Any) -> Any:
@@ -78,12 +78,12 @@ class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-ar
 
 class StreamUnary(_Method, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     def __call__(self, request_iterator: Any, *rest: Any, **more: Any) -> Any:
-        with self._line() as line:
-            return self.on(line)(request_iterator, *rest, **more)
+        with self._counted() as counted:
+            return self.on(counted)(request_iterator, *rest, **more)
 
     def with_call(self, request_iterator: Any, *rest: Any, **more: Any) -> Any:
-        with self._line() as line:
-            return self.on(line).with_call(request_iterator, *rest, **more)
+        with self._counted() as counted:
+            return self.on(counted).with_call(request_iterator, *rest, **more)
 
     def future(self, request_iterator: Any, *rest: Any, **more: Any) -> Any:
         return self._start(lambda method: method.future(request_iterator, *rest, **more))

@@ -1,27 +1,25 @@
-"""Files that nobody else may read: written whole or not at all, refused when others could have."""
+"""The user's private files: mode 0600, written atomically, refused if other users could read."""
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import os
-import secrets
 import stat
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from secure_base import atomic_files
 from secure_client.errors import ProfileError
 
-# A lock is held for one call with a deadline of ten seconds; more than two in a row are rare.
+# Seconds. A lock is held for one call with a deadline of ten; more than two in a row are rare.
 _LOCK_PATIENCE = 30.0
-_LOCK_PAUSE = 0.02
 
 
 def read_private(path: Path, *, forbidden: int = 0o077) -> bytes | None:
     """The contents, or None where there is no such file.
 
-    Raises ``ProfileError`` if it is somebody else's, or has a mode bit in ``forbidden``.
+    Raises ``ProfileError`` if another user owns it, or it has a mode bit in ``forbidden``.
     """
     try:
         with path.open("rb") as file:
@@ -47,25 +45,9 @@ def write_private(path: Path, data: bytes) -> None:
 
     The folder is made, 0700, if it is missing. Raises ``ProfileError``.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        # Without this the rename itself may be lost, and with it a refresh token that works once.
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        atomic_files.make_folder(path.parent)
+        atomic_files.replace(path, data)
     except OSError as error:
         raise ProfileError(f"{path} cannot be written: {error.strerror}.", path) from None
 
@@ -79,35 +61,23 @@ def remove_private(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of this name, among all threads and processes of this machine.
+def locked(lock: Path, path: Path) -> Iterator[None]:
+    """Hold ``lock``, the lock file of ``path``, among all threads and processes of this machine.
 
-    The file stays: a lock file that is deleted can be held twice. Raises ``ProfileError`` if
-    another one holds it for half a minute.
+    Deletes what killed processes left of ``path``, so it must only be written under the lock.
+    Raises ``ProfileError`` if another process holds it for half a minute.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ProfileError(f"{path} cannot be locked: {error.strerror}.", path) from None
-    try:
-        _acquire(descriptor, path)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _acquire(descriptor: int, path: Path) -> None:
-    end = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        with suppress(BlockingIOError):
-            # flock, not lockf: it excludes two threads of one process too.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() >= end:
+    with ExitStack() as held:
+        try:
+            atomic_files.make_folder(lock.parent)
+            held.enter_context(atomic_files.locked(lock, seconds=_LOCK_PATIENCE))
+            atomic_files.remove_drafts(path.parent, glob.escape(path.name))
+        except TimeoutError:
             raise ProfileError(
-                f"{path} has been locked by another process for {_LOCK_PATIENCE:.0f} seconds: "
+                f"{lock} has been locked by another process for {_LOCK_PATIENCE:.0f} seconds: "
                 "see what hangs there.",
-                path,
-            )
-        time.sleep(_LOCK_PAUSE)
+                lock,
+            ) from None
+        except OSError as error:
+            raise ProfileError(f"{lock} cannot be locked: {error.strerror}.", lock) from None
+        yield

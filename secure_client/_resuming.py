@@ -1,4 +1,4 @@
-"""When a stream of changes of users has ended: whether, when and where to go on."""
+"""After a ``WatchUsers`` stream has ended: whether, when and where to resume."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _logger = logging.getLogger("secure_client.users")
 
 NOT_OURS = "watch_users needs the channel that {connect} returns: only that one can renew tokens."
 
-# Seconds. A stream that stood for less is in trouble: the next one is not opened at once.
+# Seconds. After a shorter stream the next one is not opened at once.
 _STOOD = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
-# The server goes, is away or is full, or gave up on a peer that did not read for a while.
+# The server stops, is down or overloaded, or the client read too slowly.
 _PASSING = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -32,17 +32,17 @@ _PASSING = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
-# With these there will be no token whenever one asks.
+# After these there will be no token later either.
 _FINAL = (NotLoggedInError, SessionEndedError, TokenRefusedError)
 
-# The first may have carried a token that nobody knew to be revoked, the second a fresh one.
+# The first attempt may have sent a token revoked meanwhile; the second sends a fresh one.
 _MOST_REFUSALS = 2
 
 
 class Resuming:
-    """One watch over all of its streams, and the resume token of the last message.
+    """One watch across its streams, with the resume token of the last message.
 
-    ``begun`` says whether there has been any message.
+    ``begun``: whether any message has arrived.
     """
 
     def __init__(self, resume_token: str) -> None:
@@ -57,9 +57,9 @@ class Resuming:
         return pb.WatchUsersRequest(resume_token=self._resume_token)
 
     def hear(self, message: pb.WatchUsersResponse) -> bool:
-        """Go on after ``message`` from now on; whether it is to be handed on.
+        """Resume after ``message`` from now on; return whether the caller gets it.
 
-        That the watch stands is news once.
+        ``CHANGE_WATCHING`` is passed on once only.
         """
         is_news = message.change != pb.WatchUsersResponse.CHANGE_WATCHING or not self.begun
         if self._stands_since is None:
@@ -72,10 +72,9 @@ class Resuming:
         return is_news
 
     def pause(self, error: grpc.RpcError | TokenError | None) -> float | None:
-        """Seconds until the next stream, None where ``error`` is the end of the watch.
+        """Seconds until the next stream, None where ``error`` ends the watch.
 
-        ``error`` is what ended the stream or kept it from being opened; None where the server
-        just ended it.
+        ``error`` ended the stream or prevented it; None where the server ended it with OK.
         """
         since, self._stands_since = self._stands_since, None
         if since is None and is_refusal(error):
@@ -93,7 +92,7 @@ class Resuming:
                 "that is possible.",
                 _named(error),
             )
-        # Whoever watches a server that restarts does not come back at the same moment.
+        # Jitter: after a restart not all clients return to the server at once.
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - it keeps no secret
 
     def _may_go_on(self, error: grpc.RpcError | TokenError | None) -> bool:
@@ -101,7 +100,7 @@ class Resuming:
             return self._refusals < _MOST_REFUSALS
         if error is None:
             return True
-        # What does not work from the start is a mistake of somebody's, and told at once.
+        # A watch that fails before its first message is a mistake: the caller learns it at once.
         if not self.begun:
             return False
         if isinstance(error, TokenError):
@@ -110,12 +109,12 @@ class Resuming:
 
 
 def is_refusal(error: grpc.RpcError | TokenError | None) -> bool:
-    """Whether the server does not take the token, from the start or any more."""
+    """Whether the server refuses the token, from the start or after its revocation."""
     return isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def _named(error: grpc.RpcError | TokenError | None) -> str:
-    # Never the text of a status: it comes from the network.
+    # Without the text of the status: it comes from the network.
     if isinstance(error, grpc.RpcError):
         return str(error.code().name)
     if isinstance(error, TokenError):

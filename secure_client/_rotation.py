@@ -1,8 +1,8 @@
-"""Channels that are replaced when their certificate is.
+"""gRPC channels that are replaced when their certificate is.
 
-A *line* is one gRPC channel with one certificate. gRPC cannot give a channel another one
-(grpc/grpc#41779) and closing a channel kills its calls, so a line that is out of date takes no
-new calls and is closed when its last one has ended.
+gRPC cannot change the certificate of a channel (grpc/grpc#41779), and closing a channel kills its
+calls. So each gRPC channel counts its calls: once replaced, it takes no new ones and is closed
+after its last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secure_client._endpoint import Endpoint
     from secure_client._identity import Identity
     from secure_client.tokens.source import AccessToken
-# How long a new line may take to be connected, in seconds, and the states in which it is decided.
+# Seconds that a new channel may take to connect, and the states that end the wait.
 PATIENCE = 10.0
 SETTLED = frozenset(
     {
@@ -34,10 +34,10 @@ UNREACHABLE = (
 
 
 class CountedChannel:
-    """One gRPC channel of either stack, and how many calls are under way on it.
+    """One gRPC channel of either stack, and the number of calls in flight on it.
 
-    ``close`` sees to it that the channel is closed and does not wait for it: it may run on a
-    thread of gRPC's own, which closing waits for.
+    ``close`` must close the channel without waiting: it may run on a thread of gRPC's own, which
+    closing waits for.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CountedChannel:
         self._retired = False
 
     def enter(self) -> bool:
-        """Count one call; false when the line takes no more."""
+        """Count one call; False when the channel takes no more."""
         with self._lock:
             if self._retired:
                 return False
@@ -71,7 +71,7 @@ class CountedChannel:
             self._close(self)
 
     def retire(self) -> bool:
-        """Take no more calls, and close after the last; true when there is none to wait for."""
+        """Take no more calls, and close after the last; True when none is in flight."""
         with self._lock:
             self._retired = True
             return self._calls == 0
@@ -81,7 +81,7 @@ class CountedChannel:
             return self._calls > 0
 
     def prepare(self) -> None:
-        """Have a token for the first call; blocks. Raises ``TokenError`` where there is none."""
+        """Fetch a token for the first call; blocks. Raises ``TokenError`` where there is none."""
         if self._plugin is not None:
             self._plugin.prepare()
 
@@ -90,26 +90,26 @@ class CountedChannel:
         return self._plugin.last if self._plugin is not None else None
 
     def refused_token(self, before: AccessToken | None, error: grpc.RpcError) -> AccessToken | None:
-        """The token that the server did not take, None where ``error`` says something else.
+        """The token that the server refused; None where ``error`` is no refusal of a token.
 
-        ``before`` is what ``token`` said before the call.
+        ``before`` is what ``token`` returned before the call.
         """
         if self._plugin is None or error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             return None
-        # Of the tokens that this call may have sent the oldest: a newer one is not to blame yet.
+        # The oldest of the tokens that this call may have sent: a newer one may be good.
         return before or self._plugin.first
 
     def refuse(self, token: AccessToken) -> None:
-        """Ask the source for another than ``token``, unless that has been done meanwhile."""
+        """Ask the source for a token other than ``token``, unless that was done meanwhile."""
         if self._plugin is not None:
             self._plugin.refuse(token)
 
 
 class ChannelRotation:
-    """The line that takes new calls, and those before it that still have some.
+    """The counted channel that takes new calls, and older ones with calls in flight.
 
-    ``open_channel`` and ``close_channel`` are those of one of gRPC's stacks; for the latter see
-    ``CountedChannel.close``.
+    ``open_channel`` and ``close_channel`` belong to one of gRPC's stacks; for the latter see
+    ``CountedChannel``.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ChannelRotation:
         self.current = self.open(identity, None)
 
     def open(self, identity: Identity, before: CountedChannel | None) -> CountedChannel:
-        """A line that takes no calls until it is the current one."""
+        """Open a channel, which takes no calls until it is the current one."""
         credentials = identity.credentials()
         plugin = self._endpoint.plugin(identity, before)
         if plugin is not None:
@@ -137,45 +137,45 @@ class ChannelRotation:
         channel = self._open_channel(credentials)
         return CountedChannel(channel, identity, plugin, self._close)
 
-    def replace(self, line: CountedChannel) -> None:
-        """Let the calls to come take ``line``, and retire the one before."""
+    def replace(self, counted: CountedChannel) -> None:
+        """Send new calls over ``counted``, and retire the channel before."""
         old = self.current
         with self._lock:
             self._old.add(old)
-        self.current = line
+        self.current = counted
         if old.retire():
             self._close(old)
 
     def all(self) -> list[CountedChannel]:
-        """Every line that is open."""
+        """Every open channel."""
         with self._lock:
             return [self.current, *self._old]
 
-    def _close(self, line: CountedChannel) -> None:
+    def _close(self, counted: CountedChannel) -> None:
         with self._lock:
-            self._old.discard(line)
-        self._close_channel(line.channel)
+            self._old.discard(counted)
+        self._close_channel(counted.channel)
 
 
 class RotatingMethod:
-    """One method of the channel ``owner``, bound anew to every new line."""
+    """One method of the channel ``owner``, bound to its current counted channel."""
 
     def __init__(self, owner: Any, bind: Callable[[Any], Any]) -> None:
         self._owner = owner
         self._bind = bind
         self._bound: tuple[CountedChannel | None, Any] = (None, None)
 
-    def on(self, line: CountedChannel) -> Any:
-        """The multi-callable of ``line``."""
+    def on(self, counted: CountedChannel) -> Any:
+        """The multi-callable of ``counted``."""
         bound, method = self._bound
-        if bound is not line:
-            method = self._bind(line.channel)
-            self._bound = (line, method)
+        if bound is not counted:
+            method = self._bind(counted.channel)
+            self._bound = (counted, method)
         return method
 
 
 class Methods:
-    """How generated stubs ask a channel for its methods, each of the class that ``_kinds`` says."""
+    """The methods that generated stubs ask a channel for, of the classes in ``_kinds``."""
 
     _kinds: ClassVar[Mapping[str, type[RotatingMethod]]]
 

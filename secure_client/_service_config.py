@@ -33,16 +33,16 @@ _RETRY_POLICY = {
 def service_config(more: IdempotentMethods = ()) -> str:
     """The service config in JSON (grpc.service_config.ServiceConfig).
 
-    Retried are the methods of the shipped services and of the services in ``more`` whose option
-    ``idempotency_level`` says that they may be, and the methods in ``more`` that are named as
-    ``package.Service/Method``. Raises ``ConfigurationError`` for a name of another shape.
+    gRPC retries the methods whose option ``idempotency_level`` allows it, of the shipped services
+    and of the services in ``more``, and the methods in ``more`` named ``package.Service/Method``.
+    Raises ``ConfigurationError`` for a name of another shape.
     """
     names = [name for each in (*_SHIPPED, *more) for name in _names(each)]
     config: dict[str, Any] = {
-        # Over all addresses, so that a replica that is replaced costs nobody a call.
+        # Over all addresses, so that no call fails when one replica is replaced.
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [{"name": names, "retryPolicy": _RETRY_POLICY}],
-        # A server in trouble is not helped by four times the calls.
+        # Retries must not multiply the load of a failing server by four.
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     }
     return json.dumps(config)

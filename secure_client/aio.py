@@ -47,16 +47,16 @@ def connect(
     timeout: float = 30.0,
     idempotent_methods: IdempotentMethods = (),
 ) -> grpc.aio.Channel:
-    """Open a channel as ``secure_client.connect`` does, with the same parameters and promises.
+    """Open a channel as ``secure_client.connect`` does, with the same parameters.
 
-    It belongs to the running event loop, which it never blocks: ``tokens`` are asked on threads
-    of gRPC's own, and replaced files are read on another, within a second.
+    It belongs to the running event loop, which it never blocks: gRPC calls ``tokens`` on its own
+    threads, and another thread reads replaced files, within a second.
 
-    gRPC never collects a stream that is abandoned: cancel what is not read to its end. Until then
-    the connection with the certificate of its time stays open.
+    gRPC never ends an abandoned stream: cancel a stream that you do not read to its end. Until
+    then its connection, with its old certificate, stays open.
 
-    Raises also ``RuntimeError`` where no event loop runs, and calls raise ``ValueError`` for
-    metadata that gRPC does not send.
+    Raises also ``RuntimeError`` where no event loop runs; calls raise ``ValueError`` for
+    illegal metadata.
     """
     return RotatingChannel(
         Endpoint(
@@ -75,14 +75,14 @@ def connect(
 def watch_users(
     channel: grpc.aio.Channel, *, resume_token: str = ""
 ) -> AsyncGenerator[WatchUsersResponse, None]:
-    """Do as ``secure_client.watch_users``. ``aclose()`` hangs up."""
+    """As ``secure_client.watch_users``. ``aclose()`` hangs up."""
     if not isinstance(channel, RotatingChannel):
         raise ConfigurationError(NOT_OURS.format(connect="secure_client.aio.connect"))
     return watch(channel, Resuming(resume_token))
 
 
 class RotatingChannel(Methods, grpc.aio.Channel):
-    """An ordinary ``grpc.aio.Channel`` over lines: what ``connect`` returns."""
+    """The ``grpc.aio.Channel`` that ``connect`` returns, over counted channels."""
 
     _kinds: ClassVar = {
         "unary_unary": UnaryUnary,
@@ -96,37 +96,37 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         self._loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
         self._files = Files(endpoint)
-        self._lines = ChannelRotation(
+        self._rotation = ChannelRotation(
             endpoint,
             self._files.identity,
             lambda credentials: grpc.aio.secure_channel(
                 endpoint.target, credentials, endpoint.options
             ),
-            # A call that the garbage collector ends may end on any thread.
+            # The garbage collector may end a call on any thread.
             lambda channel: self._loop.call_soon_threadsafe(self._close_channel, channel),
         )
         self._renewing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         FOLLOWER.add(self)
 
-    def line(self) -> CountedChannel:
-        """The line for one call, which is counted on it."""
-        line = self._lines.current
-        if not line.enter():
+    def counted_channel(self) -> CountedChannel:
+        """Count one call on the current channel, and return that channel."""
+        counted = self._rotation.current
+        if not counted.enter():
             raise grpc.aio.UsageError("Channel is closed.")
-        return line
+        return counted
 
     def look(self) -> None:
-        """Have the loop replace the line if its files have changed; from any thread."""
+        """Have the loop replace the channel if its files have changed; from any thread."""
         if self._files.changed():
             try:
                 self._loop.call_soon_threadsafe(self._begin)
             except RuntimeError:
-                # The loop has been closed, and the channel with it.
+                # The loop is closed, so the channel is dead.
                 FOLLOWER.discard(self)
 
     async def look_and_wait(self) -> None:
-        """Replace the line if its files have changed; whoever comes second waits for the first."""
+        """Replace the channel if its files have changed; concurrent callers share one attempt."""
         await asyncio.shield(self._begin())
 
     @property
@@ -134,7 +134,7 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         return self._closed.is_set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait, no longer than the channel is open."""
+        """Wait for ``seconds``, or until the channel is closed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
@@ -148,26 +148,26 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         try:
             identity = await asyncio.to_thread(self._files.read)
             if identity is not None and not self.is_closed:
-                await self._take(identity, self._lines.open(identity, self._lines.current))
+                await self._take(identity, self._rotation.open(identity, self._rotation.current))
         except (TLSError, ClientError) as error:
             self._files.refuse(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
+        except Exception as error:  # noqa: BLE001 - after any error the old channel stays
             self._files.refuse(type(error).__name__)
 
-    async def _take(self, identity: Identity, line: CountedChannel) -> None:
+    async def _take(self, identity: Identity, counted: CountedChannel) -> None:
         try:
             if not self._files.is_pressing():
-                await _connect(line.channel)
-                await asyncio.to_thread(line.prepare)
+                await _connect(counted.channel)
+                await asyncio.to_thread(counted.prepare)
         except BaseException:
-            await line.channel.close()
+            await counted.channel.close()
             raise
-        self._lines.replace(line)
+        self._rotation.replace(counted)
         self._files.take(identity)
 
     def _close_channel(self, channel: grpc.aio.Channel) -> None:
         task = self._loop.create_task(channel.close())
-        # The loop itself keeps no task alive.
+        # asyncio holds tasks by weak references only.
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -175,18 +175,18 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         self,
         try_to_connect: bool = False,  # noqa: FBT001, FBT002 - grpc.aio.Channel's own signature
     ) -> grpc.ChannelConnectivity:
-        state: grpc.ChannelConnectivity = self._lines.current.channel.get_state(try_to_connect)
+        state: grpc.ChannelConnectivity = self._rotation.current.channel.get_state(try_to_connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        await self._lines.current.channel.wait_for_state_change(last_observed_state)
+        await self._rotation.current.channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        line = self.line()
+        counted = self.counted_channel()
         try:
-            await line.channel.channel_ready()
+            await counted.channel.channel_ready()
         finally:
-            line.leave()
+            counted.leave()
 
     async def close(self, grace: float | None = None) -> None:
         """End every call with CANCELLED, after ``grace`` seconds if given, as gRPC does."""
@@ -195,10 +195,10 @@ class RotatingChannel(Methods, grpc.aio.Channel):
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
-        lines = self._lines.all()
-        for line in lines:
-            line.retire()
-        await asyncio.gather(*(line.channel.close(grace) for line in lines))
+        channels = self._rotation.all()
+        for counted in channels:
+            counted.retire()
+        await asyncio.gather(*(counted.channel.close(grace) for counted in channels))
 
     async def __aenter__(self) -> Self:
         return self

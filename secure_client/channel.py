@@ -1,4 +1,4 @@
-"""One ready channel: mutual TLS, tokens, deadlines, retries, and new certificates as they come."""
+"""``connect``: a channel with mutual TLS, tokens, deadlines, retries, rotated certificates."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def connect(
 
     ``target`` is a gRPC name such as ``host:port`` or ``dns:///host:port``. ``ca``,
     ``certificate`` and ``private_key`` are PEM files; within a second or two of their replacement
-    calls that begin use the new ones, and those in flight finish on the old. New ones that cannot
-    be used are not taken, and the logger ``secure_client`` says why. There is no channel without
-    TLS, hence no token in the clear.
+    new calls use the new ones, and calls in flight finish on the old. If the new ones cannot be
+    used the old ones stay, and the logger ``secure_client`` says why. Every channel speaks TLS,
+    so no token is sent in the clear.
 
     ``tokens`` gives every call its access token. A unary call that the server answers with
-    UNAUTHENTICATED is sent once more with a fresh one. While there is none, calls fail with
-    UNAVAILABLE.
+    UNAUTHENTICATED is sent once more with a fresh token. While the source has none, calls fail
+    with UNAVAILABLE.
 
     ``server_name`` is the name that the server's certificate must have instead of the target's
-    host. It decides whom the client trusts: treat it as security configuration, and set it only
-    to the name of the one server meant.
+    host. It decides which servers the client trusts: set it only to the name of the one server
+    meant.
 
     ``timeout`` is the deadline in seconds of a unary-unary call that sets none; streams have none
     of their own. ``idempotent_methods`` may be retried on UNAVAILABLE: descriptors of services,
     whose option ``idempotency_level`` decides, or names as ``package.Service/Method``. Those of
     the services shipped here are known.
 
-    Raises ``ConfigurationError``, and ``secure_tls.TLSFileError`` for a file that gRPC had better
-    not see.
+    Raises ``ConfigurationError``, and ``secure_tls.TLSFileError`` for a file that gRPC must not
+    get.
     """
     return RotatingChannel(
         Endpoint(
@@ -80,7 +80,7 @@ def connect(
 
 
 class RotatingChannel(Methods, grpc.Channel):
-    """An ordinary ``grpc.Channel`` over lines: what ``connect`` returns."""
+    """The ``grpc.Channel`` that ``connect`` returns, over counted channels."""
 
     _kinds: ClassVar = {
         "unary_unary": UnaryUnary,
@@ -92,7 +92,7 @@ class RotatingChannel(Methods, grpc.Channel):
     def __init__(self, endpoint: Endpoint) -> None:
         self.timeout = endpoint.timeout
         self._files = Files(endpoint)
-        self._lines = ChannelRotation(
+        self._rotation = ChannelRotation(
             endpoint,
             self._files.identity,
             lambda credentials: grpc.secure_channel(endpoint.target, credentials, endpoint.options),
@@ -104,20 +104,20 @@ class RotatingChannel(Methods, grpc.Channel):
         self._closed = False
         FOLLOWER.add(self)
 
-    def line(self) -> CountedChannel:
-        """The line for one call, which is counted on it."""
-        while not (line := self._lines.current).enter():
+    def counted_channel(self) -> CountedChannel:
+        """Count one call on the current channel, and return that channel."""
+        while not (counted := self._rotation.current).enter():
             if self._closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
-        return line
+        return counted
 
     def look(self) -> None:
-        """Begin to replace the line if its files have changed."""
+        """Begin to replace the channel if its files have changed."""
         if self._files.changed():
             self._begin()
 
     def look_and_wait(self, timeout: float | None = None) -> None:
-        """As ``look``, and wait for the end of it, for at most ``timeout`` seconds."""
+        """As ``look``, and wait until that is done, at most ``timeout`` seconds."""
         if self._files.changed() and (renewing := self._begin()) is not None:
             renewing.join(timeout if timeout is None else max(timeout, 0.0))
 
@@ -126,7 +126,7 @@ class RotatingChannel(Methods, grpc.Channel):
         return self._closed
 
     def wait(self, seconds: float) -> None:
-        """Wait, no longer than the channel is open."""
+        """Wait for ``seconds``, or until the channel is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)
 
@@ -143,29 +143,29 @@ class RotatingChannel(Methods, grpc.Channel):
         try:
             identity = self._files.read()
             if identity is not None:
-                self._take(identity, self._lines.open(identity, self._lines.current))
+                self._take(identity, self._rotation.open(identity, self._rotation.current))
         except (TLSError, ClientError) as error:
             self._files.refuse(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old line stays
+        except Exception as error:  # noqa: BLE001 - after any error the old channel stays
             self._files.refuse(type(error).__name__)
 
-    def _take(self, identity: Identity, line: CountedChannel) -> None:
+    def _take(self, identity: Identity, counted: CountedChannel) -> None:
         taken = False
         try:
             if not self._files.is_pressing():
-                self._connect(line.channel)
-                line.prepare()
+                self._connect(counted.channel)
+                counted.prepare()
             with self._changed:
                 if not self._closed:
                     for subscriber in self._subscribers:
-                        self._lines.current.channel.unsubscribe(subscriber)
-                        line.channel.subscribe(subscriber)
-                    self._lines.replace(line)
+                        self._rotation.current.channel.unsubscribe(subscriber)
+                        counted.channel.subscribe(subscriber)
+                    self._rotation.replace(counted)
                     self._files.take(identity)
                     taken = True
         finally:
             if not taken:
-                _close(line.channel)
+                _close(counted.channel)
 
     def _connect(self, channel: grpc.Channel) -> None:
         states = [grpc.ChannelConnectivity.IDLE]
@@ -189,13 +189,13 @@ class RotatingChannel(Methods, grpc.Channel):
     ) -> None:
         with self._changed:
             self._subscribers.append(callback)
-            self._lines.current.channel.subscribe(callback, bool(try_to_connect))
+            self._rotation.current.channel.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         with self._changed:
             if callback in self._subscribers:
                 self._subscribers.remove(callback)
-            self._lines.current.channel.unsubscribe(callback)
+            self._rotation.current.channel.unsubscribe(callback)
 
     def close(self) -> None:
         """End every call with CANCELLED, as ``grpc.Channel`` does."""
@@ -203,9 +203,9 @@ class RotatingChannel(Methods, grpc.Channel):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for line in self._lines.all():
-            line.retire()
-            line.channel.close()
+        for counted in self._rotation.all():
+            counted.retire()
+            counted.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -215,7 +215,7 @@ class RotatingChannel(Methods, grpc.Channel):
 
 
 def _close(channel: grpc.Channel) -> None:
-    # gRPC's own thread for the state of a channel ends within 0.2 seconds of the last
-    # `unsubscribe`, and breaks on one that is closed before (grpc/grpc#18995).
+    # gRPC's connectivity thread ends within 0.2 seconds of the last `unsubscribe`, and crashes
+    # if the channel is closed before that (grpc/grpc#18995).
     time.sleep(0.5)
     channel.close()

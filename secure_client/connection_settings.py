@@ -48,7 +48,7 @@ class ConnectionSettings:
         )
 
     def settings(self) -> dict[str, str]:
-        """What a profile keeps of it; paths are absolute, so that it works from everywhere."""
+        """The settings to save in a profile; paths are made absolute."""
         kept = {
             "target": self.target,
             "ca": self.ca.absolute(),
@@ -68,7 +68,7 @@ def find_connection(
 ) -> ConnectionSettings:
     """The settings in force: ``flags``, else ``SECURE_CLIENT_…``, else the profile, else defaults.
 
-    Certificate and private key belong together and are taken from the same place. The defaults
+    Certificate and private key are taken from the same layer. The defaults
     are ``localhost:50051`` and, where they exist in ``folder`` (by default the current one),
     ``certs/ca.pem``, ``certs/clients/admin.pem`` and ``certs/clients/admin.key``.
 

@@ -1,4 +1,4 @@
-"""What can go wrong here. No message and no attribute of these ever holds a secret.
+"""The errors of this package. No message and no attribute holds a secret.
 
 Each message is written for people: what went wrong, where, and what to do next.
 """
@@ -32,10 +32,10 @@ class ProfileError(ClientError):
 
 
 class CallError(ClientError):
-    """A call came back with another status than OK.
+    """A call ended with a status other than OK.
 
     ``code`` is the gRPC status, ``details`` its text and ``reason`` that of the first
-    ``google.rpc.ErrorInfo`` (AIP-193), empty where there is none. ``details`` comes from the
+    ``google.rpc.ErrorInfo`` (AIP-193), else empty. ``details`` comes from the
     network: escape it before printing.
     """
 
@@ -47,14 +47,14 @@ class CallError(ClientError):
 
     @classmethod
     def of(cls, error: grpc.RpcError) -> Self:
-        """The same failure without the call, whose ``repr`` may hold what was sent."""
+        """Convert an ``RpcError``, whose ``repr`` may hold the request."""
         return cls(error.code(), error.details() or "", _reason(error))
 
 
 class TokenError(ClientError):
-    """No access token could be had.
+    """There is no access token.
 
-    ``cause`` says what the server answered, None where it was not asked.
+    ``cause`` is the server's answer, None where it was not asked.
     """
 
     def __init__(self, message: str, cause: CallError | None = None) -> None:
@@ -63,7 +63,7 @@ class TokenError(ClientError):
 
 
 class NotLoggedInError(TokenError):
-    """There is no session to take a token from."""
+    """There is no session."""
 
 
 class SessionEndedError(TokenError):
@@ -88,6 +88,6 @@ def _reason(error: Any) -> str:
             if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
                 return str(info.reason)
     except DecodeError:
-        # It is only a hint, and the plain status is there.
+        # ErrorInfo is optional; the status is enough.
         pass
     return ""

@@ -15,7 +15,7 @@ from secure_client.errors import ConfigurationError, ProfileError
 from secure_client.session import SessionFile
 
 SETTINGS = ("target", "ca", "certificate", "private_key", "server_name")
-"""What a profile holds; each is a text."""
+"""The keys of a profile; each value is a string."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
@@ -60,7 +60,7 @@ class Profile:
         Raises ``ProfileError`` for a file that others can write, that is no TOML or that has a key
         or value which does not belong there.
         """
-        # It decides whom to trust: others may read it, never write it.
+        # It names the trusted CA: other users may read it, never write it.
         data = read_private(self.path, forbidden=0o022)
         if data is None:
             return {}

@@ -45,7 +45,7 @@ class SessionFile:
     def load(self) -> Session | None:
         """The session, None where there is none.
 
-        Raises ``ProfileError`` for a file that others can read, or that makes no sense.
+        Raises ``ProfileError`` for a file that others can read, or that is damaged.
         """
         data = read_private(self.path)
         if data is None:
@@ -60,13 +60,13 @@ class SessionFile:
         write_private(self.path, _render(session))
 
     def remove(self) -> None:
-        """Forget the session. Raises ``ProfileError``."""
+        """Delete the session. Raises ``ProfileError``."""
         remove_private(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold off every other process and thread that wants to change the session."""
-        with locked(self._lock):
+        """Lock the session against other processes and threads that change it."""
+        with locked(self._lock, self.path):
             yield
 
 

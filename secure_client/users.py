@@ -1,4 +1,4 @@
-"""Changes of users as they happen, across tokens, certificates, servers and restarts."""
+"""``watch_users``: changes of users, across tokens, certificates, servers and restarts."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 def watch_users(
     channel: grpc.Channel, *, resume_token: str = ""
 ) -> Generator[WatchUsersResponse, None, None]:
-    """Every change of a user, in order and once: ``WatchUsers`` for as long as it is allowed.
+    """Yield every change of a user, in order and once, over ``WatchUsers``.
 
-    ``channel`` is what ``connect`` has returned. The first message says that the watch stands
-    (``CHANGE_WATCHING``). With ``resume_token``, that of the last message that was handled,
-    nothing is missed since; without, changes from now on are told.
+    ``channel`` is what ``connect`` has returned. The first message is ``CHANGE_WATCHING``.
+    With the ``resume_token`` of the last message handled, the watch continues after it and misses
+    nothing; without, it begins now.
 
-    When the stream ends with its token or its server, another one goes on where it was, with a
-    fresh token: at once, and then after a second, 2, 4, at most 30. The logger
-    ``secure_client.users`` says when that takes longer. ``close()`` hangs up; closing the channel
-    ends the watch from any thread.
+    When the stream ends because its token expired or its server stopped, another one continues
+    with a fresh token: at once, and then after 1, 2, 4, at most 30 seconds. The logger
+    ``secure_client.users`` reports interruptions. ``close()`` ends the watch; closing the channel
+    does so from any thread.
 
     Raises ``ConfigurationError`` for another channel; ``NotLoggedInError``, ``SessionEndedError``
-    or ``TokenRefusedError`` where there will be no token any more; ``grpc.RpcError`` for the rest:
-    OUT_OF_RANGE means that the changes since ``resume_token`` are not kept, so list the users and
-    watch from now. What fails before the first message is raised whatever it is.
+    or ``TokenRefusedError`` where there will be no more tokens; ``grpc.RpcError`` for the rest:
+    OUT_OF_RANGE means that the server no longer keeps the changes since ``resume_token``: list
+    the users and watch from now. Any failure before the first message is raised.
     """
     if not isinstance(channel, RotatingChannel):
         raise ConfigurationError(NOT_OURS.format(connect="secure_client.connect"))
@@ -57,10 +57,10 @@ def _streams(
 ) -> Generator[WatchUsersResponse, None, None]:
     stub = UserServiceStub(channel)
     while True:
-        error = line = token = call = None
+        error = counted = token = call = None
         try:
-            line = _prepared(channel)
-            token = line.token()
+            counted = _prepared(channel)
+            token = counted.token()
             call = stub.WatchUsers(resuming.request())
             for message in call:
                 if resuming.hear(message):
@@ -70,8 +70,8 @@ def _streams(
         finally:
             if call is not None:
                 call.cancel()
-        if line is not None and token is not None and is_refusal(error):
-            line.refuse(token)
+        if counted is not None and token is not None and is_refusal(error):
+            counted.refuse(token)
         pause = None if channel.is_closed else resuming.pause(error)
         if error is not None and pause is None:
             raise error
@@ -79,11 +79,11 @@ def _streams(
 
 
 def _prepared(channel: RotatingChannel) -> CountedChannel:
-    """The line for the next call, with the files as they are now and a token that is good."""
+    """The counted channel for the next call: current files, and a valid token."""
     channel.look_and_wait(PATIENCE)
-    line = channel.line()
+    counted = channel.counted_channel()
     try:
-        line.prepare()
+        counted.prepare()
     finally:
-        line.leave()
-    return line
+        counted.leave()
+    return counted

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import secrets
 import signal
 import sys
@@ -20,6 +18,8 @@ if None in (sys.stdin, sys.stdout, sys.stderr):
     open_missing()
 
 try:
+    from secure_base.atomic_files import make_folder, replace
+    from secure_base.terminal import escape
     from secure_server import descriptors
     from secure_server.audit.errors import AuditLoggerError
     from secure_server.auth.errors import AuthenticatorError
@@ -28,7 +28,7 @@ try:
     from secure_server.commands.check import look_through
     from secure_server.commands.configured import ConfigOption, read_settings
     from secure_server.commands.keys import keys_app
-    from secure_server.commands.output import as_json, escaped
+    from secure_server.commands.output import as_json
     from secure_server.commands.policy import policy_app
     from secure_server.config import Config, ConfigError
     from secure_server.last_resort import end_within
@@ -126,7 +126,7 @@ def check(
     else:
         for finding in findings:
             typer.echo(
-                f"{'ok  ' if finding.good else 'FAIL'}  {finding.about}: {escaped(finding.text)}"
+                f"{'ok  ' if finding.good else 'FAIL'}  {finding.about}: {escape(finding.text)}"
             )
     if not all(finding.good for finding in findings):
         raise SystemExit(1)
@@ -169,18 +169,10 @@ def bootstrap(
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write a file that nobody ever sees in part, mode 0600."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        make_folder(path.parent)
+        replace(path, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         _fail(f"{path}: cannot write: {error.strerror}.")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from secure_base.batching import BatchingWriter
+from secure_base.terminal import escape
 from secure_server.throttle import Throttle
 
 _STANDARD_ERROR = 2
@@ -181,19 +182,12 @@ def _more(count: int) -> str:
 
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape what the text form writes as it is: all values but these two are ``repr`` already."""
-    event["event"] = printable(str(event["event"]))
+    event["event"] = escape(str(event["event"]))
     for key in ("exception", "stack"):
         if key in event:
             lines = str(event[key]).split("\n")
-            event[key] = "\n".join("    " + printable(line) for line in lines)
+            event[key] = "\n".join("    " + escape(line) for line in lines)
     return event
-
-
-def printable(text: str) -> str:
-    """Escape what is not printable: line breaks, terminal commands, changes of direction."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 _SHARED: list[Any] = [

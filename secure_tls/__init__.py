@@ -1,4 +1,4 @@
-"""X.509 and nothing else: identities out of certificates, files, revocation, a small authority."""
+"""X.509 only: peer identities, certificate files, path validation, revocation, a small CA."""
 
 from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued
 from secure_tls.errors import (

@@ -1,7 +1,7 @@
 """A small certificate authority: one trust domain, one key, short-lived leaves.
 
 Made for development, tests and small installations. Its leaves are X.509 SVIDs (SPIFFE X509-SVID),
-so that a larger PKI can take its place without a change anywhere else.
+so a larger PKI can replace it without other changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CA_LIFETIME = timedelta(days=5 * 365)
 _MAX_CA_LIFETIME = timedelta(days=25 * 365)
 _CRL_LIFETIME = timedelta(days=90)
 BACKDATE = timedelta(minutes=5)
-"""Whatever is signed is valid from this long ago: the clocks of others may be slow."""
+"""``notBefore`` is this long ago: peers' clocks may be slow."""
 # RFC 5280, appendix A: ub-common-name is 64.
 _MAX_COMMON_NAME = 64
 
@@ -61,8 +61,7 @@ class Issued:
 class Authority:
     """One CA certificate with its key. ``clock`` gives seconds since the epoch.
 
-    A class because certificate and key belong together and every leaf needs both: build it with
-    ``create`` or ``load``, which see to that.
+    A class because certificate and key belong together: ``create`` and ``load`` check that.
     """
 
     certificate: x509.Certificate
@@ -185,7 +184,7 @@ class Authority:
         ip_addresses: Sequence[IPAddress] = (),
         lifetime: timedelta = MAX_LEAF_LIFETIME,
     ) -> Template:
-        """The draft that ``issue_server`` signs; raises as it does."""
+        """The template that ``issue_server`` signs; raises as it does."""
         if not dns_names and not ip_addresses:
             raise AuthorityError(
                 "no_server_name",
@@ -198,16 +197,16 @@ class Authority:
         return self._leaf(name, "server", ExtendedKeyUsageOID.SERVER_AUTH, names, lifetime)
 
     def client_template(self, name: str, lifetime: timedelta = MAX_LEAF_LIFETIME) -> Template:
-        """The draft that ``issue_client`` signs; raises as it does."""
+        """The template that ``issue_client`` signs; raises as it does."""
         return self._leaf(name, "client", ExtendedKeyUsageOID.CLIENT_AUTH, [], lifetime)
 
     def issue(
         self, template: Template, private_key: CertificateIssuerPrivateKeyTypes | None = None
     ) -> Issued:
-        """Sign whatever the draft says, unchecked: for tests that need a wrong certificate.
+        """Sign the template without checking it: for tests that need a wrong certificate.
 
-        A new ECDSA P-256 key unless one is handed in. Everything else uses ``issue_server`` and
-        ``issue_client``, which hand a draft that is right to this method.
+        A new ECDSA P-256 key unless one is handed in. ``issue_server`` and
+        ``issue_client`` call this with a correct template.
         """
         key = private_key or KeyType.ECDSA_P256.generate()
         builder = (
@@ -276,7 +275,7 @@ class Authority:
         )
 
     def validity(self, lifetime: timedelta) -> tuple[datetime, datetime]:
-        """From when until when a leaf made now is valid: never longer than its authority.
+        """The validity period of a leaf issued now, which ends no later than its authority's.
 
         Raises ``AuthorityError``: ``lifetime`` (over 90 days), ``expired``.
         """
@@ -311,7 +310,7 @@ def _san(*names: x509.GeneralName) -> x509.SubjectAlternativeName:
 
 
 def _ca_name(trust_domain: str, identifier: x509.SubjectKeyIdentifier) -> x509.Name:
-    # With a piece of its key in it, an authority's name is its own: a certificate's issuer and
+    # A piece of the key makes an authority's name unique: a certificate's issuer and
     # serial number stay unambiguous when an authority is replaced.
     suffix = f" CA {identifier.digest[:4].hex()}"
     name = trust_domain[: _MAX_COMMON_NAME - len(suffix)] + suffix

@@ -1,4 +1,4 @@
-"""Looking over a folder of certificates: who each is for, until when, and what is wrong."""
+"""Checks a folder of certificates: who each is for, until when, and what is wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = {
     ExtendedKeyUsageOID.SERVER_AUTH: "server",
     ExtendedKeyUsageOID.CLIENT_AUTH: "client",
 }
-# How a folder's own words say what the judge found.
+# The words of `secure-certs verify` for a verdict's codes.
 _SAID = {
     "certificate_authority": "is not signed by ca.pem",
     "certificate_revoked": "is revoked",
@@ -71,7 +71,7 @@ class FileFinding:
 
 
 def describe(path: Path) -> FileFinding:
-    """What a file's first certificate, or its revocation lists, say, without judging it.
+    """Describe a file's first certificate, or its revocation lists, without validating it.
 
     Raises ``TLSFileError``.
     """
@@ -82,7 +82,7 @@ def describe(path: Path) -> FileFinding:
 
 
 def check_folder(folder: Path, *, now: float) -> list[FileFinding]:
-    """Check all that lies in the folder and below; ``now`` is seconds since the epoch.
+    """Check every file in the folder and below; ``now`` is seconds since the epoch.
 
     Raises ``TLSFileError`` where there is no such folder or nothing in it to check.
     """
@@ -114,7 +114,7 @@ def check_folder(folder: Path, *, now: float) -> list[FileFinding]:
 
 
 def _is_key(path: Path) -> bool:
-    """Whether a file that is called like a certificate is a private key, as other tools name it."""
+    """Whether a file named like a certificate holds a private key, as some tools write it."""
     if path.suffix == ".key":
         return False
     try:
@@ -138,7 +138,7 @@ class _Checker:
             path = folder / _AUTHORITY
             self._authorities = pem.load_certificates(pem.read(path), path)
         except TLSFileError:
-            # Reported when that file has its turn.
+            # Reported when that file is checked.
             self._authorities = ()
         try:
             self._lists: RevocationLists | None = RevocationLists.load(
@@ -155,7 +155,7 @@ class _Checker:
         except TLSFileError as error:
             return [FileFinding(path, problems=(error.message,))]
         if path == self._folder / _REPLACED:
-            # Kept to be revoked: nothing can be wrong with them but that they are somebody else's.
+            # Kept to be revoked: the one possible problem is that another authority issued them.
             return [self._check_replaced(path, c) for c in (certificate, *others)]
         finding = describe_certificate(path, certificate)
         problems = [
@@ -209,17 +209,17 @@ class _Checker:
         others: list[x509.Certificate],
         usage: x509.ObjectIdentifier,
     ) -> str:
-        """What a server would say of a client that presents this, or a client of a server."""
+        """Validate it as a server validates a client's certificate, or a client a server's."""
         verdict = judge_path(
             certificate, others, self._authorities, usage=usage, now=self._now, lists=self._lists
         )
         if verdict.code == "certificate_dates":
-            return ""  # said already, with the date
+            return ""  # already reported, with the date
         return _SAID.get(verdict.code, verdict.reason)
 
     def _key(self, certificate: x509.Certificate, path: Path, *, required: bool) -> list[str]:
         key = path.with_suffix(".key")
-        # An authority's key is best kept elsewhere.
+        # The authority's key is best kept on another machine.
         if not key.exists() and not required:
             return []
 
@@ -242,7 +242,7 @@ def _collect(check: Callable[[], object]) -> list[str]:
 
 
 def describe_certificate(path: Path, certificate: x509.Certificate) -> FileFinding:
-    """What a certificate, which lies at ``path``, says of itself."""
+    """Describe the certificate in the file ``path``."""
     usages = _usages(certificate)
     kinds = [kind for usage, kind in _KINDS.items() if usage in usages]
     kind = "CA" if pem.is_ca(certificate) else ", ".join(kinds)

@@ -33,7 +33,7 @@ _USAGE = 2
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Errors stay one or two plain sentences, whether or not there is a terminal.
+    # Errors stay one or two sentences, on a terminal too.
     rich_markup_mode=None,
 )
 
@@ -59,7 +59,7 @@ class _Shared:
     as_json: bool
 
     def over(self, context: typer.Context) -> _Shared:
-        """These options, and where one is not given what stood before the sub-command."""
+        """These options; those not given are taken from before the sub-command."""
         before = context.obj
         assert isinstance(before, _Shared)
         return _Shared(
@@ -93,8 +93,8 @@ def generate(
 ) -> None:
     """Make a CA, a server, its clients and a revocation list; complete what is missing.
 
-    No certificate and no key is ever overwritten, except by renew. Every run that has ca.key signs
-    the revocation list anew when half of its life is over.
+    No certificate and no key is ever overwritten, except by renew. Every run that has ca.key
+    re-signs the revocation list after half of its lifetime.
     """
     shared = _Shared(out, key_type, days, as_json)
     if context.invoked_subcommand is not None:
@@ -209,7 +209,7 @@ def revoke(
 ) -> None:
     """Put a certificate on the revocation list, crl.pem, and raise the list's number.
 
-    With a name go all certificates that renew has replaced and that are still valid.
+    A name also revokes all certificates that renew has replaced and that are still valid.
     """
     shared = _Shared(out, None, None, as_json).over(context)
     if (name is None) == (serial is None):
@@ -256,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except (AuthorityError, SpiffeIDError) as error:
-        # Names, lifetimes and trust domains are what somebody typed; an authority that has
-        # expired is not.
+        # Names, lifetimes and trust domains were typed: wrong usage. An expired authority was not.
         complain(str(error))
         sys.exit(_FAILURE if error.code == "expired" else _USAGE)
     except TLSError as error:

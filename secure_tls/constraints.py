@@ -10,15 +10,14 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 Matcher = Callable[[Any, Any], bool | None]
-"""Whether a name is in a subtree; None where that cannot be said for sure."""
+"""Whether a name is in a subtree; None where that is uncertain."""
 
 
 def find_violation(path: Sequence[x509.Certificate]) -> str:
-    """The first name on a path, leaf first, that an authority above it may not vouch for; empty
-    where there is none.
+    """The first name on a path, leaf first, that an authority above it may not issue; else empty.
 
-    The constraints of the trust anchor count too, and those of self-issued certificates are not
-    excepted. A name of a kind that is constrained and not understood is a violation.
+    The constraints of the trust anchor and of self-issued certificates count too. A constrained
+    kind of name that is not understood is a violation.
     """
     for number, authority in enumerate(path):
         constraints = constraints_of(authority)
@@ -39,7 +38,7 @@ def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None
 
 
 def _names(certificate: x509.Certificate) -> Iterator[x509.GeneralName]:
-    """All that a certificate says its holder is called (RFC 5280, section 4.2.1.10)."""
+    """All names of a certificate that constraints apply to (RFC 5280, section 4.2.1.10)."""
     try:
         yield from certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -64,7 +63,7 @@ def _breaks(name: x509.GeneralName, constraints: x509.NameConstraints) -> bool:
 
 
 def _is_host_within(host: str, subtree: str) -> bool:
-    """A host is that host alone; with a leading dot its subdomains alone."""
+    """A host matches that host only; with a leading dot, its subdomains only."""
     host, subtree = host.lower(), subtree.lower()
     return host.endswith(subtree) if subtree.startswith(".") else host == subtree
 
@@ -74,7 +73,7 @@ def _is_uri_within(uri: str, subtree: str) -> bool | None:
         host = urlsplit(uri).hostname
     except ValueError:
         host = None
-    # A URI without a host, or whose host is an address, is in no subtree for sure.
+    # Uncertain for a URI without a host, or with an IP address as host.
     if not host or ":" in host or host.rpartition(".")[2].isdecimal():
         return None
     return _is_host_within(host, subtree)

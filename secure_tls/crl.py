@@ -23,7 +23,7 @@ _BEGIN = b"-----BEGIN X509 CRL-----"
 
 @dataclass(frozen=True, slots=True)
 class ParsedList:
-    """One complete list that may be used once its signature is verified.
+    """One complete list whose signature has yet to be verified.
 
     ``next_update`` is seconds since the epoch.
     """
@@ -45,9 +45,9 @@ class ParsedList:
         return point.value.only_contains_user_certs
 
     def issuer_among(self, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
-        """The authority that signed the list; None where none of these is the one that it names.
+        """The authority that signed the list; None where the list names none of these.
 
-        Raises ``RevocationListError``, ``forged``, where one is and has not signed it.
+        Raises ``RevocationListError``, ``forged``, where it names one that has not signed it.
         """
         named = [each for each in authorities if each.subject == self.crl.issuer]
         for authority in named:
@@ -92,7 +92,7 @@ def parse_lists(data: bytes, path: Path) -> list[x509.CertificateRevocationList]
     with _complete(path):
         lists = _parse(data, path)
         for crl in lists:
-            # Parsed lazily: what is wrong in there must come to light here.
+            # Parsed lazily by cryptography: read everything here, so that errors are raised here.
             _ = crl.extensions, crl.issuer, [entry.extensions for entry in crl]
         return lists
 
@@ -114,7 +114,7 @@ def _parse(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     if b"-----BEGIN " not in data:
         return [x509.load_der_x509_crl(data)]
     blocks = _BLOCK.findall(data)
-    # A block that is cut off must not pass for one that was never there.
+    # A truncated block must not be ignored.
     if not blocks or len(blocks) != data.count(_BEGIN):
         raise RevocationListError(
             "malformed",
@@ -128,7 +128,7 @@ def is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificat
     """Whether this authority may sign lists, has the name that the list gives, and signed it."""
     if authority.subject != crl.issuer or not _may_sign(authority):
         return False
-    # Any public key that signs is fine; others (X25519, say) raise TypeError.
+    # Keys that cannot sign (X25519, say) raise TypeError.
     try:
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (TypeError, UnsupportedAlgorithm):
@@ -136,7 +136,7 @@ def is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificat
 
 
 def _may_be_meant(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    """Whether the list names this authority's key, or none: others may have the same name."""
+    """Whether the list's authority key identifier, if any, is this one's: names may be equal."""
     try:
         named = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -156,7 +156,7 @@ def _may_sign(authority: x509.Certificate) -> bool:
 
 
 def _check(crl: x509.CertificateRevocationList, path: Path, now: float) -> float:
-    """Refuse what would be misread; return the next update in seconds since the epoch."""
+    """Refuse unsupported lists; return the next update in seconds since the epoch."""
     # RFC 5280, sections 5.2 and 5.3: a list with a critical extension that is not understood must
     # not be used.
     for extension in crl.extensions:

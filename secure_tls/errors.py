@@ -1,4 +1,4 @@
-"""What can go wrong here, each with a short machine ``code`` beside the sentence for people.
+"""The errors of this package: each has a stable ``code`` and a sentence for people.
 
 No message ever holds a private key. Text that comes from a certificate appears only as an ASCII
 literal, so that it cannot forge a line of a log.
@@ -33,11 +33,11 @@ class PeerError(TLSError):
 
 
 class PathError(TLSError):
-    """No path that holds leads from a certificate to an authority that is trusted for it."""
+    """No valid path leads from a certificate to a trust anchor."""
 
 
 class AuthorityError(TLSError):
-    """The authority does not issue what it was asked for."""
+    """The authority refuses to issue this certificate."""
 
 
 class TLSFileError(TLSError):

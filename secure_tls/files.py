@@ -1,7 +1,7 @@
 """Certificate, private key and trust bundle, read as one consistent set.
 
-gRPC takes what it is given: a wrong pair aborts the process, an expired certificate is served.
-So everything is looked at here first, and the very bytes that were looked at are handed on.
+gRPC checks nothing: a wrong pair aborts the process, an expired certificate is served. So all
+files are checked here first, and gRPC gets exactly the bytes that were checked.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from secure_tls.paths import judge_path, why_no_anchor
 if TYPE_CHECKING:
     from datetime import datetime
 
-# A private key is a few kilobytes; nothing larger beside a bundle is opened in search of one.
+# A private key is a few kilobytes; larger files are not searched for one.
 _MAX_KEY_FILE = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class TLSFiles:
-    """What a server presents and whom it trusts: PEM bytes for gRPC, parsed for everybody else.
+    """What a server presents and whom it trusts: PEM bytes for gRPC, and parsed.
 
     ``certificate_chain`` starts with ``leaf``. ``authorities`` are the CA certificates in
     ``ca_bundle``, at least one. The private key stays out of the ``repr``.
@@ -66,7 +66,7 @@ def read_server_files(
     allow_readable_key: bool = False,
     now: float | None = None,
 ) -> TLSFiles:
-    """Read what a server needs, PEM all of it, and vouch for it.
+    """Read and check a server's PEM files.
 
     ``certificate`` is the leaf, then any intermediates. ``now`` is seconds since the epoch, the
     clock by default. A private key that group or others can read is refused unless
@@ -113,7 +113,7 @@ def read_client_files(
     allow_readable_key: bool = False,
     now: float | None = None,
 ) -> ClientTLSFiles:
-    """Read what a client needs; certificate and key both, or neither.
+    """Read and check a client's PEM files; certificate and key both, or neither.
 
     Raises ``TLSFileError`` as ``read_server_files`` does, with ``eku`` for a certificate without
     clientAuth, and ``half_pair`` where only one of certificate and key is given.
@@ -141,10 +141,10 @@ def read_client_files(
 
 
 def find_ca_key(client_ca: str | os.PathLike[str]) -> Path | None:
-    """The private key of one of the bundle's authorities, if it lies beside it, readable.
+    """The readable private key of one of the bundle's authorities, in the bundle's folder; or None.
 
-    A server that can read it is, to whoever breaks in, an authority: it should warn. Found by
-    what files in the bundle's folder contain, whatever they are called. Raises ``TLSFileError``
+    An intruder on a server that can read it can issue certificates: the server should warn. Files
+    are searched by content, not by name. Raises ``TLSFileError``
     only for the bundle itself.
     """
     path = Path(client_ca)
@@ -162,7 +162,7 @@ def find_ca_key(client_ca: str | os.PathLike[str]) -> Path | None:
                 continue
             public = load_pem_private_key(data, password=None).public_key()
         except (OSError, *pem.MALFORMED):
-            # Unreadable, encrypted or no key after all: of no use to an intruder either.
+            # Unreadable, encrypted or no key: useless to an intruder too.
             continue
         if any(same_key(public, authority.public_key()) for authority in authorities):
             return candidate
@@ -274,9 +274,9 @@ def _check_chain(
     usage: ObjectIdentifier,
     now: float,
 ) -> None:
-    """Refuse intermediates that help no peer: the one that issued the leaf must be good now.
+    """Refuse useless intermediates: the one that issued the leaf must be valid now.
 
-    Whom the peer trusts above it is not known here.
+    Which anchors the peer trusts is unknown here.
     """
     verdict = judge_path(leaf, others, others, usage=usage, now=now)
     if verdict.code:
@@ -306,7 +306,7 @@ def _check_bundle(data: bytes, path: Path, now: float) -> tuple[x509.Certificate
             "authorities, not leaves.",
             path,
         )
-    # One good authority is enough: an old one may stay in the bundle for the overlap.
+    # One valid authority is enough: an expired one may stay in the bundle.
     if all(why := [why_no_anchor(authority, now) for authority in authorities]):
         latest = max(authorities, key=lambda authority: authority.not_valid_after_utc)
         check_dates(latest, path, now)

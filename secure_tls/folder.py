@@ -1,10 +1,9 @@
-"""A folder of certificates: what is missing is completed, what is there is never touched.
+"""A folder of certificates: a run adds missing files and never changes existing ones.
 
-A key is always written before its certificate. So a key alone is what a run that was killed
-leaves behind, and it is completed by certifying that very key: nothing has to be replaced, and
-runs at the same time agree on one key whoever wrote it. A certificate alone is no such leftover:
-somebody has taken its key away, and that is for people to sort out. Two things only replace what
-is there: renewing, and signing the revocation list anew.
+A run writes each key before its certificate. So a key alone was left by a killed run: the next one
+certifies that key, replaces nothing, and concurrent runs agree on one key. A certificate alone
+means that its key was removed: the run stops with an error. Only renewing and re-signing the
+revocation list replace files.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secure_base.atomic_files import make_folder, write_new
 from secure_tls import own_list, pem, renewal, revocation
 from secure_tls.authority import MAX_LEAF_LIFETIME, Authority, Issued, trust_domain_of
 from secure_tls.errors import AuthorityError, TLSFileError
@@ -26,7 +26,7 @@ from secure_tls.outcome import FileState, Outcome
 from secure_tls.pairs import sole_run
 from secure_tls.revocation import Reason
 from secure_tls.spiffe import check_trust_domain
-from secure_tls.writing import make_folder, write_new
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ DEFAULT_TRUST_DOMAIN = "example.org"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One leaf that the folder shall have, at ``stem`` + .pem and .key; names are checked."""
+    """One leaf to create in the folder, at ``stem`` + .pem and .key; names are checked."""
 
     stem: str
     name: str
@@ -64,7 +64,7 @@ class Order:
         )
 
     def fill(self, authority: Authority, lifetime: timedelta, private_key: PrivateKey) -> Issued:
-        """Have the leaf issued for this key."""
+        """Issue the leaf for this key."""
         if self.is_server:
             return authority.issue_server(
                 self.name, self.dns_names, self.addresses, lifetime, private_key=private_key
@@ -73,10 +73,9 @@ class Order:
 
 
 class CertificateFolder:
-    """The files ``ca.pem ca.key crl.pem`` and the leaves, as one folder holds them.
+    """The files ``ca.pem ca.key crl.pem`` and the leaves of one folder.
 
-    A class because every step of a run needs the folder, the clock and the tally of what was
-    created.
+    A class because every step needs the folder, the clock and the set of created files.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -94,13 +93,14 @@ class CertificateFolder:
     ) -> list[Outcome]:
         """Complete the folder: the authority, these leaves, a revocation list.
 
-        A new authority is made for ``trust_domain``, by default example.org; one that is there
-        must be for that trust domain, if one is given. Raises ``AuthorityError``,
+        A new authority is made for ``trust_domain``, by default example.org; an existing one
+        must be for ``trust_domain``, if given. Raises ``AuthorityError``,
         ``SpiffeIDError`` and ``TLSFileError``, as far as possible before anything is written.
         """
         if trust_domain is not None:
             check_trust_domain(trust_domain)
-        make_folder(self._path)
+        with explained(self._path):
+            make_folder(self._path)
         with sole_run(self._path) as (locked, repaired):
             outcomes = self._complete(
                 orders, trust_domain=trust_domain, key_type=key_type, lifetime=lifetime
@@ -113,7 +113,7 @@ class CertificateFolder:
     def add(
         self, order: Order, *, key_type: KeyType, lifetime: timedelta = MAX_LEAF_LIFETIME
     ) -> list[Outcome]:
-        """Add one leaf under the authority that is there; raises as ``generate``."""
+        """Add one leaf under the existing authority; raises as ``generate``."""
         self._layout.ca_certificate()
         with sole_run(self._path) as (locked, repaired):
             if self._missing(order):
@@ -121,7 +121,7 @@ class CertificateFolder:
             outcomes = [*repaired, *self._outcomes([order])]
             if is_there(self._layout.crl):
                 crl = own_list.keep_fresh(self._layout, locked=locked)
-                # Not asked for: it is worth a line only when there is something to say.
+                # The user asked for a leaf: mention the list only when it changed.
                 outcomes += [crl] if crl.note or crl.state is not FileState.KEPT else []
         return outcomes
 
@@ -139,14 +139,14 @@ class CertificateFolder:
     def _missing(self, order: Order) -> bool:
         leaf = self._leaf(order)
         certificate, key = leaf.certificate, leaf.key
-        # The certificate is looked for first: a run at the same time writes it last.
+        # The certificate is checked first: a concurrent run writes it last.
         if not is_there(certificate):
             return True
         if not is_there(key):
             raise TLSFileError(
                 "half_pair",
                 f"{certificate} is there without {key}: put the key back, or move the "
-                "certificate away to have both made anew.",
+                "certificate away to have a new pair made.",
                 certificate,
             )
         return False
@@ -163,7 +163,7 @@ class CertificateFolder:
         missing = [order for order in orders if self._missing(order)]
         has_crl = is_there(layout.crl)
         has_others = has_crl or len(missing) < len(orders)
-        # Looked for last: whatever an authority signed is younger than its certificate.
+        # Checked last: what an authority signed is younger than its certificate.
         has_ca = is_there(layout.ca)
         if has_others and not has_ca:
             raise TLSFileError(
@@ -177,7 +177,7 @@ class CertificateFolder:
         if not has_ca:
             self._create_authority(trust_domain or DEFAULT_TRUST_DOMAIN, key_type)
         if missing or not has_crl:
-            # From the disk, also where it was just made: another run may have been the first.
+            # Read from the disk even if just made: a concurrent run may have been first.
             authority = layout.authority()
             for order in missing:
                 self._fill(order, authority, key_type, lifetime)
@@ -206,7 +206,8 @@ class CertificateFolder:
         self, order: Order, authority: Authority, key_type: KeyType, lifetime: timedelta
     ) -> None:
         leaf = self._leaf(order)
-        make_folder(leaf.certificate.parent)
+        with explained(leaf.certificate.parent):
+            make_folder(leaf.certificate.parent)
         key = self._key(leaf.key, key_type)
         issued = order.fill(authority, lifetime, key)
         self._write(leaf.certificate, issued.certificate_pem, secret=False)
@@ -216,11 +217,12 @@ class CertificateFolder:
             key = key_type.generate()
             if self._write(path, private_pem(key), secret=True):
                 return key
-        # A key that others could read is refused here: nobody can tell who has it.
+        # A key that other users could read is refused: it may have been copied.
         return pem.load_private_key(pem.read_secret(path, allow_readable=False), path)
 
     def _write(self, path: Path, data: bytes, *, secret: bool) -> bool:
-        created = write_new(path, data, secret=secret)
+        with explained(path):
+            created = write_new(path, data, secret=secret)
         if created:
             self._created.add(path)
         return created

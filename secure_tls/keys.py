@@ -1,4 +1,4 @@
-"""Private keys: the kinds that gRPC can serve, and making new ones."""
+"""Private keys: which kinds gRPC can serve, and generating them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 # NIST SP 800-131A, revision 2: the least that may be used.
 _MIN_RSA_BITS = 2048
 _MIN_RSA_EXPONENT = 65537  # NIST SP 800-56B, revision 2, section 6.2
-# What BoringSSL, gRPC's TLS, has as its bounds.
+# The bounds of BoringSSL, gRPC's TLS.
 _MAX_RSA_BITS = 16384
 _MAX_RSA_EXPONENT_BITS = 33
 
 
 class KeyType(StrEnum):
-    """The kinds of keys that are made here."""
+    """The kinds of keys that ``generate`` makes."""
 
     ECDSA_P256 = "ecdsa-p256"
     RSA_3072 = "rsa-3072"
@@ -46,9 +46,9 @@ def generate_like(public_key: PublicKeyTypes) -> PrivateKey:
 
 
 def weakness(public_key: PublicKeyTypes) -> str:
-    """Why a certificate with this key is not to be relied on, in a few words; empty where it is.
+    """Why a certificate with this key is refused, in a few words; empty where it is not.
 
-    Kinds of keys that gRPC's TLS stack cannot use, Ed25519 for one, are not.
+    Kinds of keys that gRPC's TLS stack cannot use, such as Ed25519, are refused.
     """
     if isinstance(public_key, rsa.RSAPublicKey):
         if public_key.key_size < _MIN_RSA_BITS:
@@ -64,7 +64,7 @@ def weakness(public_key: PublicKeyTypes) -> str:
 
 
 def is_slow(public_key: PublicKeyTypes) -> bool:
-    """Whether it takes long to verify with this key, and only an attacker makes such a one."""
+    """Whether verifying with this key takes so long that only an attacker would use it."""
     if not isinstance(public_key, rsa.RSAPublicKey):
         return False
     exponent = public_key.public_numbers().e
@@ -72,7 +72,7 @@ def is_slow(public_key: PublicKeyTypes) -> bool:
 
 
 def is_servable(public_key: PublicKeyTypes) -> bool:
-    """Whether a certificate with this key can be served and relied on."""
+    """Whether gRPC can serve this key and it is strong enough."""
     return not weakness(public_key)
 
 
@@ -91,7 +91,7 @@ def same_key(one: PublicKeyTypes, other: PublicKeyTypes) -> bool:
 
 
 def spki(key: PublicKeyTypes) -> bytes:
-    """The key as DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7): what tells keys apart."""
+    """The key as DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7): the identity of a key."""
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -1,4 +1,4 @@
-"""Where things lie in a folder of certificates, and which of them a name means."""
+"""The paths in a folder of certificates, and which leaf a name means."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """What it is called where there is no other of the name."""
+        """The short name, where it is unambiguous."""
         return self.stem.rpartition("/")[2]
 
     def load(self) -> tuple[x509.Certificate, ...]:
-        """The certificate, then whatever else is in its file. Raises ``TLSFileError``."""
+        """The certificates of its file, the leaf first. Raises ``TLSFileError``."""
         return pem.load_certificates(pem.read(self.certificate), self.certificate)
 
 
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def replaced(self) -> Path:
-        """The certificates that were renewed and have not expired: those to revoke as well."""
+        """The unexpired certificates that renewals replaced; revoking a leaf revokes them too."""
         return self.path / "replaced.pem"
 
     def ca_certificate(self) -> x509.Certificate:
@@ -85,11 +85,11 @@ class Layout:
         return Authority.load(self.ca, self.ca_key, clock=self.clock)
 
     def leaf_at(self, stem: str) -> Leaf:
-        """The leaf of this stem, there or not."""
+        """The leaf of this stem, whether or not it exists."""
         return Leaf(stem, self.path / f"{stem}{_SUFFIX}", self.path / f"{stem}.key")
 
     def leaves(self) -> list[Leaf]:
-        """The leaves whose certificates are there: ``server``, then servers, then clients."""
+        """The leaves whose certificates exist: ``server``, then servers, then clients."""
         stems = ["server"]
         for folder in LEAF_FOLDERS:
             files = sorted((self.path / folder).glob(f"[!.]*{_SUFFIX}"))
@@ -97,7 +97,7 @@ class Layout:
         return [leaf for leaf in map(self.leaf_at, stems) if is_there(leaf.certificate)]
 
     def leaf(self, name: str) -> Leaf:
-        """The leaf that somebody means: by its name, its stem or the path of its certificate.
+        """Find a leaf by its name, its stem or the path of its certificate.
 
         Raises ``AuthorityError``: ``unknown_name``, ``ambiguous_name``.
         """
@@ -124,7 +124,7 @@ def is_there(path: Path) -> bool:
 
 
 def _is_exact(name: str, leaf: Leaf) -> bool:
-    # The stem "server" alone is also the name of whatever server or client is called so.
+    # "server" is both a stem and a possible name of a server or client.
     if name == f"{leaf.stem}{_SUFFIX}" or (name == leaf.stem and name != leaf.name):
         return True
     return name.endswith(_SUFFIX) and Path(name).resolve() == leaf.certificate.resolve()

@@ -1,4 +1,4 @@
-"""Which certificate was issued by which: the graph in which a path is looked for."""
+"""Which certificate was issued by which: the graph that paths are searched in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WEAK_HASHES = frozenset({"md5", "sha1"})
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """A leaf and all that its signature, and those above it, lead to.
+    """A leaf, its possible issuers, their issuers, and so on.
 
-    ``issuers`` has each certificate that was reached, with those whose name and key fit its
-    signature. Nothing else is checked: that a certificate stands here says nothing for it.
+    ``issuers`` maps each certificate to those whose name and key fit its signature. Nothing else
+    about them has been checked.
     """
 
     leaf: x509.Certificate
@@ -38,7 +38,7 @@ class Links:
         sent: Iterable[x509.Certificate],
         anchors: Sequence[x509.Certificate],
     ) -> Self:
-        """Climb from the leaf over what was sent and over the trust anchors."""
+        """Follow signatures from the leaf through the certificates sent to the trust anchors."""
         candidates = tuple(dict.fromkeys((*anchors, *sent)))
         issuers: dict[x509.Certificate, tuple[x509.Certificate, ...]] = {}
         to_climb = [leaf]
@@ -55,15 +55,14 @@ class Links:
 
     @property
     def certificates(self) -> Collection[x509.Certificate]:
-        """All that were reached, the leaf first."""
+        """All certificates in the graph, the leaf first."""
         return self.issuers.keys()
 
     def without(self, refused: Collection[x509.Certificate]) -> frozenset[x509.Certificate]:
-        """The certificates above the leaf from which a way leads to an anchor that is not refused,
-        over none that is.
+        """The certificates above the leaf from which a path of unrefused ones leads to an anchor.
 
-        What leads nowhere is left out: a client could send many that only lead to each other, to
-        make the search for a path long.
+        Dead ends are left out: a client could send many certificates that only lead to each
+        other, to make the search for a path long.
         """
         reached = {each for each in self.anchors if each not in refused}
         grows = True
@@ -91,8 +90,8 @@ class Links:
     def paths_to_anchors(
         self, over: Collection[x509.Certificate]
     ) -> Iterator[tuple[x509.Certificate, ...]]:
-        """The ways from above the leaf to an anchor over these alone, shorter ones first; some of
-        them where there are very many.
+        """The paths from above the leaf to an anchor through these only, shorter ones first; not
+        all of them where there are very many.
         """
         open_paths: list[tuple[x509.Certificate, ...]] = [
             (each,) for each in self.issuers[self.leaf] if each in over
@@ -124,7 +123,7 @@ def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 def weak_hash(certificate: x509.Certificate) -> str:
-    """The hash function of its signature where that is a broken one, else empty."""
+    """The hash function of its signature where it is broken (SHA-1, MD5), else empty."""
     try:
         algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
@@ -142,7 +141,7 @@ def is_valid_at(certificate: x509.Certificate, now: float) -> bool:
 
 
 def boundaries(certificates: Iterable[x509.Certificate]) -> list[float]:
-    """The moments at which one of the certificates becomes valid, or no longer is."""
+    """The times at which one of the certificates becomes valid or expires."""
     return [
         moment
         for each in certificates

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IssuerList:
-    """The complete list of one authority: the serial numbers of what it has revoked.
+    """The complete list of one authority: the serial numbers that it has revoked.
 
     ``next_update`` is seconds since the epoch, ``issuer`` the RFC 4514 text of its name. With
     ``leaves_only`` it does not say which authorities are revoked (onlyContainsUserCerts).
@@ -47,7 +47,7 @@ class IssuerList:
 
 @dataclass(frozen=True, slots=True)
 class FileLists:
-    """What one file holds: lists by their authority's key, and those of authorities not known."""
+    """One file's lists: by their authority's key, and those of unknown authorities."""
 
     matched: tuple[tuple[bytes, IssuerList], ...]
     unmatched: tuple[ParsedList, ...]
@@ -56,8 +56,8 @@ class FileLists:
 class RevocationLists:
     """The lists of one file or folder: an immutable snapshot.
 
-    A class because a list of an authority that no bundle has, an intermediate one, can be verified
-    only once a client has sent that authority's certificate: ``of`` remembers what came of it.
+    A class because a list of an intermediate authority, which no bundle has, can be verified only
+    once a client has sent that authority's certificate: ``of`` remembers the result.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class RevocationLists:
         self.read_for = read_for
         self.signatures = signatures
         self.files = files
-        """What each file holds, or held when it could last be used."""
+        """The lists of each file, as last read without an error."""
         self._by_key: dict[bytes, tuple[IssuerList, ...]] = {}
         for key, found in (each for file in files.values() for each in file.matched):
             self._by_key[key] = _newest(*self._by_key.get(key, ()), found)
         self.gone = {key: each for key, each in gone.items() if key not in self._by_key}
-        """Lists of authorities that no file speaks for any more, by the authority's key."""
+        """Lists whose files are gone, by the authority's key."""
         self._unmatched = tuple(each for file in files.values() for each in file.unmatched)
         self._claimed: set[int] = set()
         self.problems = problems
-        """Why files that are there are not used, in sentences."""
+        """Why existing files are not used, in sentences."""
 
     @classmethod
     def load(
@@ -94,14 +94,15 @@ class RevocationLists:
     ) -> RevocationLists:
         """Read a file of one DER list or any number of PEM lists, or all files of a folder.
 
-        A list is its authority's by its signature, for authorities may have the same name. Of
-        several lists of one authority the newest counts. A list of an authority that is not among
-        ``authorities`` waits for a client that sends that authority's certificate. A stale list
-        loads; ``now`` is seconds since the epoch. Where nothing has changed, returns ``last``.
+        A list is matched to its authority by its signature: names may be equal. Of several lists
+        of one authority the newest counts. A list of an authority that is not among
+        ``authorities`` is verified when a client sends that authority's certificate. A stale
+        list loads; ``now`` is seconds since the epoch. Where nothing has changed, returns
+        ``last``.
 
-        A file that cannot be used leaves what ``last`` had of it, and a sentence in ``problems``:
-        one partner's broken list is no reason to go without all others. Where that leaves nothing
-        at all, raises ``RevocationListError``, whose ``code`` is one of ``missing``,
+        A broken file keeps the lists that ``last`` had of it and adds a sentence to ``problems``:
+        one partner's broken list must not disable the others. Where no list at all is left,
+        raises ``RevocationListError``, whose ``code`` is one of ``missing``,
         ``unreadable``, ``malformed``, ``forged`` (the signature is not that of the authority that
         it names), ``unsupported`` (delta, indirect or partial lists), ``no_next_update``,
         ``not_yet_valid``. With ``last`` there are two other problems: ``foreign``, a stranger's
@@ -114,7 +115,7 @@ class RevocationLists:
         errors: list[RevocationListError] = []
         try:
             for one in _files(Path(path)):
-                signature = _signature(one)  # before the look into it: a later change is another
+                signature = _signature(one)  # before reading: a later change is then noticed
                 try:
                     if last is not None and last.is_as_read(one, signature, known):
                         files[one] = before[one]
@@ -154,14 +155,14 @@ class RevocationLists:
     def is_as_read(
         self, path: Path, signature: tuple[int, ...], authorities: tuple[x509.Certificate, ...]
     ) -> bool:
-        """Whether a file need not be read again: a list may have a million lines, and is not to be
-        parsed at every look because another one cannot be used.
+        """Whether a file need not be read again: a list of a million entries must not be parsed at
+        every poll because another file is broken.
         """
         return self.signatures.get(path) == signature and self.read_for == authorities
 
     def of(self, issuer: x509.Certificate) -> IssuerList | None:
-        """The list of the authority with this certificate's key, None where there is none; where
-        it has one of all certificates and one of leaves alone, the first.
+        """The list of the authority with this certificate's key, or None; of two, the list of all
+        certificates rather than that of leaves only.
         """
         return next(iter(self.all_of(issuer)), None)
 
@@ -174,7 +175,7 @@ class RevocationLists:
                 if is_signed_by(parsed.crl, issuer):
                     found = _newest(*found, IssuerList.of(parsed))
                     self._claimed.add(number)
-            # Bounded: only what lists were there for is remembered, the rest is soon found again.
+            # Bounded: only authorities that have lists are remembered.
             if found:
                 self._by_key[key] = found
         return found
@@ -186,11 +187,11 @@ class RevocationLists:
 
     def __iter__(self) -> Iterator[IssuerList]:
         """The lists whose authorities are known."""
-        # At once: calls add to it meanwhile.
+        # Copied first: calls add to it concurrently.
         return iter([each for found in tuple(self._by_key.values()) for each in found])
 
     def warnings(self, now: float) -> list[str]:
-        """What an operator should see to, in sentences; ``now`` is seconds since the epoch."""
+        """What an operator should fix, in sentences; ``now`` is seconds since the epoch."""
         stale = [
             f"The revocation list {each.path} of {each.issuer!a} is stale: a newer one should be "
             "there."
@@ -213,17 +214,15 @@ class RevocationLists:
 
 
 def _newest(*lists: IssuerList) -> tuple[IssuerList, ...]:
-    """The newest list of all certificates, then the newest of leaves alone: what the second does
-    not speak of, the first still does.
+    """The newest list of all certificates, then the newest of leaves only: the first still
+    covers the authorities.
     """
     kinds = ([each for each in lists if each.leaves_only is only] for only in (False, True))
     return tuple(max(kind, key=lambda each: each.age) for kind in kinds if kind)
 
 
 def _check_newer(file: FileLists, last: RevocationLists | None) -> None:
-    """Refuse an authority's older list in the place of a newer one: it lets in again what was
-    revoked in between.
-    """
+    """Refuse an older list of the same authority: it would admit what was revoked in between."""
     in_force = {} if last is None else last.in_force
     for key, found in file.matched:
         if any(
@@ -251,8 +250,8 @@ def _read(
             unmatched.append(parsed)
         else:
             matched.append((spki(issuer.public_key()), IssuerList.of(parsed)))
-    # Whom the file spoke for it must go on speaking for: a stranger's list in the place of ours
-    # would let in all that we revoked. But an authority may have left its bundle.
+    # A file must keep the authorities that it had: another authority's list in its place would
+    # admit every certificate revoked here. But an authority may have left its bundle.
     trusted = {spki(each.public_key()) for each in authorities}
     before = set() if last is None else {key for key, _ in last.matched} & trusted
     if unmatched and before - {key for key, _ in matched}:

@@ -1,4 +1,4 @@
-"""The names that go into certificates and file names, checked before anything is made."""
+"""Checks of the names that go into certificates and file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DNS_NAME = 253
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` if a server or client may be called so.
+    """Return ``name`` if it is valid for a server or client.
 
     It becomes a file name and a segment of a SPIFFE ID, so it is plain: at most 63 lower-case
     letters, digits, dots, dashes and underscores, with a letter or digit at both ends. Raises
@@ -39,7 +39,7 @@ def check_dns_name(name: str) -> str:
     """
     lowered = name.lower()
     labels = lowered.split(".")
-    # A name that ends in a number would be read as an IPv4 address by whoever connects to it.
+    # Clients would read a name that ends in a number as an IPv4 address.
     if (
         len(lowered) > _MAX_DNS_NAME
         or not all(_LABEL.match(label) for label in labels)
@@ -54,7 +54,7 @@ def check_dns_name(name: str) -> str:
 
 
 def split_server_names(names: list[str]) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
-    """Tell DNS names and IP addresses apart, each once and in the order given.
+    """Split into DNS names and IP addresses, without repetitions, in the order given.
 
     Raises ``AuthorityError`` for a text that is neither.
     """

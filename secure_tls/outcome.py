@@ -1,4 +1,4 @@
-"""What a run made of each file of a folder."""
+"""What a run did with each file of a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FileState(StrEnum):
-    """What became of a file or of a certificate."""
+    """What a run did with a file or a certificate."""
 
     CREATED = "created"
     KEPT = "kept"
@@ -29,7 +29,7 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One file: ``until`` is seconds since the epoch, ``note`` says why, where that is not plain.
+    """One file: ``until`` is seconds since the epoch, ``note`` gives the reason, if any.
 
     ``who`` comes from a certificate and may hold any character.
     """
@@ -42,13 +42,13 @@ class Outcome:
 
     @classmethod
     def of(cls, path: Path, state: FileState, note: str = "") -> Self:
-        """The outcome for a file, with who and until as it says now."""
+        """The outcome for a file, with who and until read from it now."""
         if path.suffix == ".key":
             return cls(path, state, note=note)
         try:
             finding = describe(path)
         except TLSFileError:
-            # It was there before; verify says what is wrong with it.
+            # `secure-certs verify` says what is wrong with it.
             return cls(path, state, "not readable as a certificate", note=note)
         return cls(path, state, finding.who, finding.until, note)
 

@@ -1,7 +1,6 @@
 """The revocation list that a folder's own authority signs, and that every run keeps fresh.
 
-A list past its end is not to be relied on, so an authority must not fall silent only because there
-is nobody to revoke.
+Servers may refuse a list past its end, so it is re-signed even where nothing is revoked.
 """
 
 from __future__ import annotations
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from secure_tls import writing
+from secure_base.atomic_files import replace
 from secure_tls.crl import ParsedList, parse_file
 from secure_tls.errors import RevocationListError, TLSFileError
 from secure_tls.layout import Layout, is_there
 from secure_tls.outcome import FileState, Outcome
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ def load(layout: Layout) -> ParsedList:
 
 
 def keep_fresh(layout: Layout, *, locked: bool) -> Outcome:
-    """Sign the list anew when half of its life is over; a note says where that is not possible.
+    """Re-sign the list after half of its lifetime; a note says why where that is impossible.
 
     Raises ``TLSFileError`` where the authority cannot be read or the list cannot be written.
     """
@@ -83,5 +83,6 @@ def sign(
     Raises ``TLSFileError``.
     """
     crl = authority.crl([*current.crl, *new], number=current.number + 1)
-    writing.replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False)
+    with explained(layout.crl):
+        replace(layout.crl, crl.public_bytes(Encoding.PEM), secret=False, keep=True)
     return Outcome.of(layout.crl, FileState.RENEWED)

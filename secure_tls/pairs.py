@@ -1,8 +1,8 @@
 """A certificate and its key, replaced together although they are two files.
 
-Both drafts are on the disk before the first file is replaced, and the two renames follow each
-other at once. Where a run was killed between them one draft is left, and it belongs to the file
-that was replaced: the next run finds that out and completes the pair, without the authority's key.
+Both drafts are on the disk before the first rename, and the second rename follows at once. A run
+killed between the two leaves one draft, which matches the replaced file: the next run notices and
+completes the pair, without the authority's key.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secure_tls import files, pem, writing
+from secure_base.atomic_files import sync_folder, write_draft
+from secure_tls import files, pem
 from secure_tls.errors import TLSFileError
 from secure_tls.layout import LEAF_FOLDERS
 from secure_tls.outcome import FileState, Outcome
+from secure_tls.writing import explained, sole_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,26 +30,26 @@ def replace_pair(
     """Replace both files; only under the folder's lock. Raises ``TLSFileError``."""
     drafts = {key: _draft(key), certificate: _draft(certificate)}
     try:
-        writing.write_draft(drafts[key], key, private_key_pem, secret=True)
-        writing.write_draft(drafts[certificate], certificate, certificate_pem, secret=False)
-        writing.sync_folder(key.parent)
-    except (OSError, TLSFileError) as error:
+        with explained(key):
+            write_draft(drafts[key], private_key_pem, secret=True, keep=key)
+        with explained(certificate):
+            write_draft(drafts[certificate], certificate_pem, secret=False, keep=certificate)
+            sync_folder(key.parent)
+    except TLSFileError:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise writing.unwritable(certificate, error) from error
         raise
     _put_in_place(drafts)
 
 
 @contextmanager
 def sole_run(folder: Path, *, needs_lock: bool = False) -> Iterator[tuple[bool, list[Outcome]]]:
-    """Be the only run in the folder; yields whether so, and which pairs had to be completed.
+    """Lock the folder; yields whether it is locked, and which pairs had to be completed.
 
-    Without a lock nothing is completed, since another run could be at it. Raises
+    Without a lock nothing is completed: another run could be writing. Raises
     ``TLSFileError``, with ``needs_lock`` also ``no_locks``.
     """
-    with writing.sole_writer(folder) as locked:
+    with sole_writer(folder) as locked:
         if needs_lock and not locked:
             raise TLSFileError(
                 "no_locks",
@@ -64,7 +66,7 @@ def _complete(folder: Path) -> list[Outcome]:
     for draft in sorted(draft for place in places for draft in place.glob(f"{_PREFIX}*")):
         path = draft.with_name(draft.name.removeprefix(_PREFIX))
         certificate, key = path.with_suffix(".pem"), path.with_suffix(".key")
-        # Named by its own path is what was replaced, by its draft what was not.
+        # The replaced file has its own name, the other one its draft's.
         pair = (draft, key) if path == certificate else (certificate, draft)
         if _belong_together(*pair):
             _put_in_place({path: draft})
@@ -86,15 +88,11 @@ def _belong_together(certificate: Path, key: Path) -> bool:
 
 def _put_in_place(drafts: dict[Path, Path]) -> None:
     for path, draft in drafts.items():
-        try:
+        with explained(path):
             draft.replace(path)
-        except OSError as error:
-            raise writing.unwritable(path, error) from error
     for folder in {path.parent for path in drafts}:
-        try:
-            writing.sync_folder(folder)
-        except OSError as error:
-            raise writing.unwritable(folder, error) from error
+        with explained(folder):
+            sync_folder(folder)
 
 
 def _draft(path: Path) -> Path:

@@ -1,9 +1,9 @@
-"""Whether a certificate is good now: whole path validation (RFC 5280, section 6), by one judge.
+"""Whether a certificate is valid now: path validation (RFC 5280, section 6).
 
-The guard, ``secure-certs verify``, ``secure-server check`` and the start of a server all ask here.
-Each certificate is looked at alone first (dates, keys, usages, revocation), then the paths over
-what is left, one by one: so each refusal has its true reason, and one good path suffices where
-there are several. ``cryptography.x509.verification`` is asked last about a path that would do.
+The guard, ``secure-certs verify``, ``secure-server check`` and the start of a server all call this.
+First each certificate is checked alone (dates, keys, usages, revocation), then the paths through
+the rest, one by one: so each refusal has its true reason, and of several paths one valid one is
+enough. ``cryptography.x509.verification`` checks the chosen path last.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from secure_tls.trust import Trust
 from secure_tls.whole import MOST_INTERMEDIATES, check_whole
 
 MOST_SENT = MOST_INTERMEDIATES
-"""Certificates beside the leaf that are looked at; a client that sends more is refused."""
+"""Certificates beside the leaf; a client that sends more is refused."""
 
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# What this project looks at in each certificate, or that restricts nothing here (policies).
+# Extensions that this package checks, or that restrict nothing here (policies).
 _KNOWN_EXTENSIONS = (
     x509.AuthorityKeyIdentifier,
     x509.BasicConstraints,
@@ -48,12 +48,12 @@ _USAGE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found about one certificate, and for how long that holds.
+    """The verdict on one certificate, and how long it holds.
 
     ``code`` is empty where the certificate is good, and ``path`` then leads from it to the trust
     anchor. Otherwise ``code`` is stable, ``reason`` a sentence, and ``path`` empty. ``since`` and
-    ``until``, seconds since the epoch, both included, bound the time for which the same question
-    has the same answer while the trust stays. ``peer`` is None where the leaf has no identity.
+    ``until``, seconds since the epoch, both included, bound the time for which the verdict
+    holds while ``Trust`` is unchanged. ``peer`` is None where the leaf has no identity.
     """
 
     code: str
@@ -67,8 +67,8 @@ class Verdict:
 def judge_client(leaf: bytes, sent: bytes, trust: Trust, now: float) -> Verdict:
     """Judge a client's certificate as its TLS connection presented it.
 
-    ``leaf`` is one PEM certificate, ``sent`` PEM texts of what the client sent beside it, in any
-    order. A leaf with a SPIFFE ID is judged by the authorities of its own trust domain alone. The
+    ``leaf`` is one PEM certificate, ``sent`` the PEM texts of the other certificates sent, in any
+    order. A leaf with a SPIFFE ID is judged by the authorities of its own trust domain only. The
     codes are those of ``parse_peer``, ``trust_domain``, and those of ``judge_path``.
     """
     try:
@@ -107,7 +107,7 @@ def judge_path(
     lists: RevocationLists | None = None,
     refuse_stale_lists: bool = False,
 ) -> Verdict:
-    """Judge whether a path leads from the leaf, over what was sent, to one of the authorities.
+    """Judge whether a path leads from the leaf, through ``sent``, to one of the authorities.
 
     ``usage`` is the extended key usage that every authority on the path must allow; the leaf's own
     usage and names are not looked at. Codes:
@@ -119,8 +119,8 @@ def judge_path(
     - ``issuer_usage``, ``issuer_eku``: an issuer that may not issue, or not for this usage;
     - ``certificate_revoked``, ``issuer_revoked``: on the list of the authority that issued it;
     - ``crl_missing``, ``crl_stale``: with ``refuse_stale_lists``, of any authority on the path;
-    - ``path_length``, ``name_constraints``, ``critical_extension``, ``path``: what RFC 5280 else
-      demands of a path.
+    - ``path_length``, ``name_constraints``, ``critical_extension``, ``path``: the other rules of
+      RFC 5280 for a path.
     """
     graph = Links.above(leaf, sent, authorities)
     inspector = _Inspector(graph, usage, now, lists, refuse_stale_lists=refuse_stale_lists)
@@ -133,13 +133,13 @@ def judge_path(
     since = max(each.not_valid_before_utc.timestamp() for each in path)
     until = min(each.not_valid_after_utc.timestamp() for each in path)
     if refuse_stale_lists:
-        # Not of the anchor: no list need speak of it, and one that does may be stale.
+        # Not of the anchor: no list need cover it, and a stale one may.
         until = min(until, *(inspector.listed_until(each) for each in path[:-1]))
     return Verdict("", "", None, path, since, until)
 
 
 def why_no_anchor(authority: x509.Certificate, now: float) -> str:
-    """Say why no path could end at this authority now; empty where one could."""
+    """Why no path can end at this authority now; empty where one can."""
     problem = _Inspector(Links.above(authority, (), (authority,)), None, now, None).authority(
         authority
     )
@@ -154,12 +154,12 @@ def _parse_sent(sent: bytes) -> list[x509.Certificate]:
     for block in blocks:
         try:
             certificate = x509.load_pem_x509_certificate(block)
-            # Parsed lazily: what is wrong in there must come to light here.
+            # Parsed lazily by cryptography: read everything here, so that errors are raised here.
             _ = certificate.extensions, certificate.public_key(), certificate.subject
             _ = certificate.issuer, certificate.signature_hash_algorithm
         except pem.MALFORMED:
-            continue  # of an algorithm of the future, say: no path leads over it
-        # TLS here has no use for such a key, and each signature that is tried with it takes 10 ms.
+            continue  # of an unknown algorithm, say: no path leads through it
+        # TLS cannot use such a key, and each signature check with it takes 10 ms.
         if not is_slow(certificate.public_key()):
             certificates.append(certificate)
     return certificates
@@ -186,7 +186,7 @@ def _find_path(graph: Links, inspector: _Inspector) -> tuple[x509.Certificate, .
 
 
 def _best_reason(graph: Links, problems: Mapping[x509.Certificate, PathError]) -> PathError:
-    """Explain a refusal by the path that has the fewest problems, from the leaf upwards."""
+    """Explain a refusal by the path with the fewest problems, from the leaf upwards."""
     found = [
         [problems[each] for each in path if each in problems]
         for path in graph.paths_to_anchors(graph.certificates)
@@ -210,14 +210,14 @@ def _unknown_extension(certificate: x509.Certificate, about: str) -> PathError |
 
 
 def _next_change(boundaries: Iterable[float], now: float) -> float:
-    """The last moment before the first of these that is still to come."""
+    """The last moment before the first of these that is in the future."""
     return min(
         (math.nextafter(each, -math.inf) for each in boundaries if each > now), default=math.inf
     )
 
 
 class _Inspector:
-    """Looks at one certificate after the other. A class because all are looked at alike."""
+    """Checks certificates one by one, all with the same time, lists and usage."""
 
     def __init__(
         self,
@@ -255,19 +255,19 @@ class _Inspector:
         )
 
     def changes(self) -> list[float]:
-        """The moments at which the answer may become another one, seconds since the epoch."""
+        """When the verdict may change, in seconds since the epoch."""
         certificates = self._graph.certificates
         ends = [each.next_update for one in certificates for each in self._lists_about(one)]
         return [*links.boundaries(certificates), *(math.nextafter(end, math.inf) for end in ends)]
 
     def listed_until(self, certificate: x509.Certificate) -> float:
-        """Until when the list that says that this certificate is not revoked is fresh."""
+        """When the revocation list that covers this certificate becomes stale."""
         return max((each.next_update for each in self._covering(certificate)), default=math.inf)
 
     def _strength(self, certificate: x509.Certificate, about: str) -> PathError | None:
         if weak := weakness(certificate.public_key()):
             return PathError("weak_key", f"The {about} has a weak key: {weak}.")
-        # An anchor is trusted by its key: what it is signed with counts for nothing.
+        # An anchor is trusted by its key: its own signature does not matter.
         weak = links.weak_hash(certificate)
         if weak and certificate not in self._graph.anchors:
             return PathError("weak_signature", f"The {about} is signed with {weak}.")
@@ -290,11 +290,11 @@ class _Inspector:
         if any(certificate.serial_number in each.serials for each in found):
             code = "certificate_revoked" if is_leaf else "issuer_revoked"
             return PathError(code, f"The {about} is revoked.")
-        # Paths end at an anchor: nothing need be known of what issued it.
+        # Paths end at an anchor: its issuer does not matter.
         if not self._refuse_stale or certificate in self._graph.anchors:
             return None
         if not self._graph.issuers[certificate]:
-            return None  # no path leads over it
+            return None  # no path leads through it
         found = self._covering(certificate)
         if not found:
             return PathError("crl_missing", f"There is no revocation list for the {about}.")

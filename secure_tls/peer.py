@@ -1,4 +1,4 @@
-"""Who is on the wire: one strict identity out of a peer's certificate."""
+"""The peer: the one identity in a client's certificate, read strictly."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from secure_tls.errors import PeerError, SpiffeIDError
 from secure_tls.pem import MALFORMED
 from secure_tls.spiffe import SpiffeID
 
-# RFC 3986, section 2: a URI is printable ASCII without spaces; a NUL or a line break in a name is
-# an attack on whoever compares or logs it.
+# RFC 3986, section 2: a URI is printable ASCII without spaces. A NUL or a line break in a name
+# attacks code that compares or logs it.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+\Z")
 _DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 
@@ -28,7 +28,7 @@ class Peer:
     ``thumbprint`` is the base64url SHA-256 of the DER certificate (RFC 8705, section 3.1,
     ``x5t#S256``). ``not_before`` and ``not_after`` are seconds since the epoch. ``subject`` is the
     RFC 4514 text, ``issuer`` the DER bytes of the issuer's name. ``trusted_until``, seconds since
-    the epoch, is when the path must be judged again by which it was found good.
+    the epoch, is when its path must be validated again.
     """
 
     spiffe_id: str | None
@@ -54,8 +54,8 @@ class Peer:
 def parse_peer(certificate_pem: bytes) -> Peer:
     """Read the one identity that a client's leaf certificate states.
 
-    The TLS stack has verified the chain; what it lets through and a guard must not is refused
-    here. Neither dates nor revocation nor the path are looked at: ``judge_client`` does.
+    The TLS stack has verified the chain; what it tolerates and a guard must not is refused here.
+    Dates, revocation and the path are checked by ``judge_client``.
 
     Raises ``PeerError``, whose ``code`` is one of
 
@@ -140,7 +140,7 @@ def _check_names(uri_sans: tuple[str, ...], dns_sans: tuple[str, ...]) -> Spiffe
     for uri in uri_sans:
         if not _URI.match(uri):
             raise PeerError("uri_san", f"The peer's URI {uri[:80]!a} is malformed.")
-    # Other spellings of the scheme count as SPIFFE too, so that they are refused and not taken
+    # Other spellings of the scheme count as SPIFFE too, so that they are refused, not taken
     # for some other URI.
     if not any(uri.lower().startswith("spiffe:") for uri in uri_sans):
         return None

@@ -17,7 +17,7 @@ from secure_tls.keys import PrivateKey, is_servable
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What cryptography raises, at once or at first use, for what is not a proper certificate.
+# What cryptography raises, at once or at first use, for a malformed certificate.
 # TypeError: a name whose attribute is a bit string, found by fuzzing.
 MALFORMED = (
     ValueError,
@@ -41,7 +41,7 @@ def read_secret(path: Path, *, allow_readable: bool) -> bytes:
     """The bytes of a private key's file.
 
     Raises ``TLSFileError``: as ``read``, and ``key_permissions`` where group or others have any
-    right on the file, unless ``allow_readable``.
+    permission on the file, unless ``allow_readable``.
     """
     data, mode = _read(path)
     if mode & _OTHERS and not allow_readable:
@@ -57,7 +57,7 @@ def read_secret(path: Path, *, allow_readable: bool) -> bytes:
 def _read(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
-            # The mode of what was opened, not of whatever has the name a moment later.
+            # The mode of the opened file: a moment later the name may be another's.
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             return file.read(), mode
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def load_certificates(data: bytes, path: Path) -> tuple[x509.Certificate, ...]:
     try:
         certificates = tuple(x509.load_pem_x509_certificates(data))
         for certificate in certificates:
-            # Parsed lazily: what is wrong in there must come to light here.
+            # Parsed lazily by cryptography: read everything here, so that errors are raised here.
             _ = certificate.extensions
             _ = certificate.public_key(), certificate.subject, certificate.issuer
     except MALFORMED as error:
@@ -99,7 +99,7 @@ def load_private_key(data: bytes, path: Path) -> PrivateKey:
     except TypeError:
         raise TLSFileError(
             "key_encrypted",
-            f"{path} is encrypted, and nobody can be asked for its password here: store it "
+            f"{path} is encrypted, and there is no way to enter its password here: store it "
             "unencrypted, readable by its owner only.",
             path,
         ) from None

@@ -7,10 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from secure_base.terminal import escape, print_table
 from secure_tls.pem import serial_text
 
 if TYPE_CHECKING:
@@ -25,11 +22,11 @@ _Row = tuple[str, ...]
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    print(f"Error: {_printable(message)}", file=sys.stderr)  # noqa: T201 - this is the output
+    print(f"Error: {escape(message)}", file=sys.stderr)  # noqa: T201 - this is the output
 
 
 def print_outcomes(folder: Path, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
-    """Print what a run made of the files of a folder."""
+    """Print what a run did with the files of a folder."""
     if as_json:
         _print_json({"files": [_outcome_object(folder, outcome) for outcome in outcomes]})
         return
@@ -39,7 +36,7 @@ def print_outcomes(folder: Path, outcomes: Sequence[Outcome], *, as_json: bool) 
     ]
     if not any(outcome.note for outcome in outcomes):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    _print_table(header, rows)
+    print_table(header, rows)
 
 
 def print_check(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -> None:
@@ -48,11 +45,11 @@ def print_check(folder: Path, findings: Sequence[FileFinding], *, as_json: bool)
         _print_json({"files": [_finding_object(folder, finding) for finding in findings]})
         return
     header = ("file", "who", "kind", "issued by", "until", "wrong")
-    _print_table(header, [_finding_row(folder, finding) for finding in findings])
+    print_table(header, [_finding_row(folder, finding) for finding in findings])
 
 
 def print_all(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -> None:
-    """Print what ``print_check`` does, with numbers, keys and dates, and all that is revoked."""
+    """As ``print_check``, with serial numbers, keys and dates, and the revoked certificates."""
     entries = [entry for finding in findings for entry in finding.revoked]
     owners = {f.serial: f.who for f in findings if f.serial is not None}
     if as_json:
@@ -78,10 +75,10 @@ def print_all(folder: Path, findings: Sequence[FileFinding], *, as_json: bool) -
         )
         for finding in findings
     ]
-    _print_table(header, rows)
+    print_table(header, rows)
     if entries:
         print()  # noqa: T201 - this is the output
-        _print_table(
+        print_table(
             ("revoked", "who", "since", "reason"),
             [
                 (serial_text(e.serial), owners.get(e.serial, ""), _day(e.since), e.reason)
@@ -141,27 +138,6 @@ def _name(folder: Path, path: Path) -> str:
 
 def _print_json(value: dict[str, object]) -> None:
     print(json.dumps(value, indent=2))  # noqa: T201 - this is the output
-
-
-def _print_table(header: _Row, rows: list[_Row]) -> None:
-    rows = [tuple(_printable(cell) for cell in row) for row in rows]
-    if sys.stdout.isatty():
-        table = Table(*header)
-        for row in rows:
-            # Text and not str: names are not markup.
-            table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
-        return
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())  # noqa: T201 - this is the output
-
-
-def _printable(text: str) -> str:
-    """Escape what could steer a terminal: names come from certificates of others."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _day(until: float | None) -> str:

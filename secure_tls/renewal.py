@@ -29,9 +29,9 @@ def renew(
 ) -> list[Outcome]:
     """Renew the leaves of these names, or all that are due, and keep the list fresh.
 
-    Due is what ends ``within`` that time, by default within a third of its own lifetime. Of the
-    ones that were not named, one that is revoked stays as it is, and so does one whose key has
-    been taken away. One whose key is another certificate's is renewed at once.
+    A leaf is due when it ends ``within`` that time, by default a third of its own lifetime. Unless
+    named, a revoked leaf and one whose key is missing are left as they are. A leaf whose key
+    belongs to another certificate is renewed at once.
 
     Raises ``AuthorityError`` (``unknown_name``, ``ambiguous_name``, ``expired``) and
     ``TLSFileError``, as far as possible before anything is replaced.
@@ -53,20 +53,20 @@ def renew(
         crl = own_list.keep_fresh(layout, locked=locked)
     mended = {outcome.path for outcome in repaired}
     outcomes = [plan.outcome() for plan in plans]
-    # Completed a moment ago and not due: one line is enough.
+    # Completed above and not due: one line is enough.
     outcomes = [o for o in outcomes if o.path not in mended or o.state is not FileState.KEPT]
     return [*repaired, *outcomes, crl]
 
 
 def renewed(authority: Authority, certificate: x509.Certificate) -> Issued:
-    """Issue what says the same as this leaf, for a new key of the same kind.
+    """Issue a leaf like this one, for a new key of the same kind.
 
     It lives as long as that one did, but at most 90 days. Raises ``AuthorityError``.
     """
     span = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     lifetime = span - BACKDATE if span > BACKDATE else span
     not_before, not_after = authority.validity(min(lifetime, MAX_LEAF_LIFETIME))
-    # These two speak of the keys, and come with the new ones.
+    # These two identify the keys, and come with the new ones.
     of_keys = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
     template = Template(
         subject=certificate.subject,
@@ -83,7 +83,7 @@ def renewed(authority: Authority, certificate: x509.Certificate) -> Issued:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What shall become of a leaf: with a ``chain``, what its file holds, it is renewed."""
+    """What to do with a leaf: renewed where ``chain``, the content of its file, is given."""
 
     leaf: Leaf
     state: FileState
@@ -95,7 +95,7 @@ class _Plan:
 
 
 class _Judge:
-    """Decides leaf after leaf, by one authority and one revocation list at one time."""
+    """Decides for each leaf, with one authority, one revocation list and one time."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Judge:
         return _Plan(leaf, FileState.RENEWED, chain=chain)
 
     def look_at(self, leaf: Leaf) -> _Plan:
-        """Renew it if it is due and nothing speaks against it."""
+        """Renew it if it is due and renewable."""
         try:
             chain = leaf.load()
         except TLSFileError as error:

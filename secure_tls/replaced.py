@@ -1,7 +1,7 @@
-"""The certificates that were renewed and are still valid, which ``replaced.pem`` remembers.
+"""``replaced.pem``: the certificates that renewals replaced and that are still valid.
 
-Both a new certificate and the one before it are good until that ends: whoever revokes a client
-means both, and the folder has only the new one in the client's place.
+The old certificate stays valid until it expires, so revoking a client must revoke it too; the
+client's own file holds only the new one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from secure_tls import pem, writing
+from secure_base.atomic_files import replace
+from secure_tls import pem
 from secure_tls.layout import Layout, is_there
+from secure_tls.writing import explained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +27,7 @@ def load(layout: Layout) -> list[x509.Certificate]:
 
 
 def remember(layout: Layout, certificates: Sequence[x509.Certificate]) -> None:
-    """Add these and drop what has expired; only under the folder's lock.
+    """Add these and drop the expired ones; only under the folder's lock.
 
     Raises ``TLSFileError``.
     """
@@ -33,8 +35,8 @@ def remember(layout: Layout, certificates: Sequence[x509.Certificate]) -> None:
     now = layout.clock()
     valid = [c for c in both.values() if c.not_valid_after_utc.timestamp() >= now]
     if valid:
-        data = b"".join(map(pem.encode, valid))
-        writing.replace(layout.replaced, data, secret=False)
+        with explained(layout.replaced):
+            replace(layout.replaced, b"".join(map(pem.encode, valid)), secret=False, keep=True)
     else:
         layout.replaced.unlink(missing_ok=True)
 

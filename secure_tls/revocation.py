@@ -1,4 +1,4 @@
-"""Revoking: from a name, a file or a number to one more entry on the folder's list."""
+"""Revoking a certificate, by name, file or serial number, on the folder's own list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_SERIAL = 2**159
 class Reason(StrEnum):
     """Why a leaf is revoked for good (RFC 5280, section 5.3.1).
 
-    Lacking are the reasons of authorities, and those that take a revocation back.
+    Without the reasons for authorities and those that take a revocation back.
     """
 
     KEY_COMPROMISE = "keyCompromise"
@@ -37,7 +37,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One certificate to revoke, which lies at ``path`` unless only its number is known."""
+    """One certificate to revoke; ``path`` is None where only its serial number is known."""
 
     serial: int
     path: Path
@@ -45,10 +45,10 @@ class _Target:
 
 
 def revoke(layout: Layout, wanted: str | int, *, reason: Reason | None = None) -> list[Outcome]:
-    """Put a certificate on the list, whose number rises; what is on it already changes nothing.
+    """Add a certificate to the list and raise the list's number, unless it is on it already.
 
-    ``wanted`` is a serial number, the name of a leaf in the folder, with which go those that it
-    replaced, or the path of a certificate of this authority that lies elsewhere.
+    ``wanted`` is a serial number, the path of a certificate of this authority, or the name of a
+    leaf in the folder, which also revokes the certificates that it replaced.
 
     Raises ``AuthorityError`` (``unknown_name``, ``ambiguous_name``, ``foreign``, ``is_ca``,
     ``serial``) and ``TLSFileError``.
@@ -119,7 +119,7 @@ def _target(path: Path, certificate: x509.Certificate) -> _Target:
 
 
 def _check(target: _Target, ca: x509.Certificate) -> None:
-    """Refuse what the list cannot speak of."""
+    """Refuse what this list cannot revoke."""
     certificate = target.certificate
     if target.serial == ca.serial_number or (certificate is not None and pem.is_ca(certificate)):
         raise AuthorityError(

@@ -1,4 +1,4 @@
-"""SPIFFE IDs: the names of workloads, read as strictly as the standard writes them."""
+"""SPIFFE IDs, the names of workloads, parsed strictly."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _check_path(path: str) -> None:
 class SpiffeID:
     """A SPIFFE ID (SPIFFE-ID standard, section 2): ``spiffe://`` trust domain and path.
 
-    ``path`` is empty, or starts with a slash. There is exactly one spelling of an ID, so two are
-    the same if and only if their texts are.
+    ``path`` is empty, or starts with a slash. An ID has exactly one spelling, so IDs are equal if
+    and only if their texts are.
     """
 
     trust_domain: str
@@ -70,8 +70,8 @@ class SpiffeID:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``text``; raise ``SpiffeIDError`` if it is not exactly a SPIFFE ID."""
-        # Characters outside ASCII are refused below, so characters are bytes here.
+        """Parse ``text``. Raises ``SpiffeIDError``."""
+        # Non-ASCII is refused below, so each character is one byte.
         if len(text) > _MAX_ID:
             raise SpiffeIDError("length", "The SPIFFE ID is longer than 2048 bytes.")
         if not text.startswith(_SCHEME):

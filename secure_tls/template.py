@@ -1,4 +1,4 @@
-"""What a certificate is going to say, before an authority signs it."""
+"""The content of a certificate, before an authority signs it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An immutable draft of a certificate; each extension stands with its criticality.
+    """An immutable certificate template; each extension with its criticality.
 
-    ``Authority`` hands out drafts that are right. The methods here make deliberate deviations,
-    which tests need in order to show that a wrong certificate is refused.
+    ``Authority`` makes correct ones. The methods here make wrong ones, for tests that such
+    certificates are refused.
     """
 
     subject: x509.Name
@@ -27,7 +27,7 @@ class Template:
     extensions: tuple[tuple[x509.ExtensionType, bool], ...]
 
     def having(self, extension: x509.ExtensionType, *, critical: bool = False) -> Self:
-        """A copy with this extension, in place of one of the same kind."""
+        """A copy with this extension, replacing one of the same kind."""
         others = self.lacking(type(extension)).extensions
         return replace(self, extensions=(*others, (extension, critical)))
 
@@ -37,7 +37,7 @@ class Template:
         return replace(self, extensions=kept)
 
     def builder(self, public_key: CertificatePublicKeyTypes) -> x509.CertificateBuilder:
-        """The draft as a builder without an issuer, with a fresh serial number.
+        """The template as a builder without an issuer, with a new serial number.
 
         The serial number has 159 random bits (RFC 5280, section 4.1.2.2, allows 20 octets), and
         the subject key identifier is the one of RFC 5280, section 4.2.1.2, method 1.

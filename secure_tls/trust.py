@@ -17,11 +17,11 @@ _NO_BUNDLES: Mapping[str, tuple[x509.Certificate, ...]] = MappingProxyType({})
 class Trust:
     """What is trusted: an immutable snapshot, replaced whole.
 
-    ``bundles`` holds the authorities of the trust domains that have some of their own (gRFC A87
-    has the idea); ``authorities`` are everybody else's. ``trust_domains`` are the SPIFFE trust
-    domains whose members are let in, None for all. With ``refuse_stale_lists`` a certificate is
-    only good while there is a fresh revocation list of every authority on its path. Two are equal
-    whose lists are the very same.
+    ``bundles`` holds the authorities of trust domains that have their own (as in gRFC A87);
+    ``authorities`` are for all other peers. ``trust_domains`` are the SPIFFE trust domains whose
+    members are admitted, None for all. With ``refuse_stale_lists`` a certificate is valid only
+    while there is a fresh revocation list of every authority on its path. Two are equal only with
+    the same ``lists`` object.
     """
 
     authorities: tuple[x509.Certificate, ...] = field(repr=False)
@@ -33,9 +33,9 @@ class Trust:
     refuse_stale_lists: bool = False
 
     def admits(self, trust_domain: str | None) -> bool:
-        """Whether members of this trust domain are let in; None is for those of no domain."""
+        """Whether members of this trust domain are admitted; None: peers without a SPIFFE ID."""
         return self.trust_domains is None or trust_domain in self.trust_domains
 
     def authorities_of(self, trust_domain: str | None) -> tuple[x509.Certificate, ...]:
-        """The only authorities that may vouch for members of this trust domain."""
+        """The only authorities that may issue to members of this trust domain."""
         return self.bundles.get(trust_domain or "", self.authorities)

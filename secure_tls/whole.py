@@ -1,4 +1,4 @@
-"""What RFC 5280, section 6, asks of a path as a whole, beyond each of its certificates."""
+"""The rules of RFC 5280, section 6, for a path as a whole."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MOST_INTERMEDIATES = 8
 
 
 def check_whole(path: Sequence[x509.Certificate], now: float) -> None:
-    """Check a path, the leaf first and the trust anchor last, of which each has signed the one
-    before, and each has been looked at alone.
+    """Check a path, leaf first and trust anchor last, whose signatures and certificates have been
+    checked one by one.
 
     Raises ``PathError``: ``path_length``, ``name_constraints``, ``path``.
     """
@@ -40,8 +40,8 @@ def check_whole(path: Sequence[x509.Certificate], now: float) -> None:
 
 
 def _knows(constraints: x509.NameConstraints | None) -> bool:
-    """Whether the library can apply these: it refuses any path with some on other kinds of names,
-    URIs above all, which is what workloads have.
+    """Whether the library can apply these: it refuses any path with constraints on other kinds of
+    names, such as the URIs of workloads.
     """
     if constraints is None:
         return True

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""All of it in a minute: certificates, the server, calls of all four kinds, refusals.
+"""A demonstration in a minute: certificates, the server, calls of all four kinds, refusals.
 
-Everything happens in a temporary folder and with the command lines that users have.
+It runs in a temporary folder, with the installed command lines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from secure_tls import parse_peer
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-PATIENCE = 20.0  # seconds for anything to happen
+PATIENCE = 20.0  # seconds to wait for any effect
 
 CONFIG = """
 [server]
@@ -49,7 +49,7 @@ scopes = ["introspect"]
 
 
 class DemoFailedError(Exception):
-    """Something did not come out as it must."""
+    """A step had another result than expected."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Row:
 
 
 class Demo:
-    """The folder, the server in it, and what happened."""
+    """The folder, the server in it, and the results."""
 
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder = folder
@@ -177,7 +177,7 @@ class Demo:
         seen: list[str] = []
         try:
             assert process.stdout is not None
-            seen.append(process.stdout.readline())  # the stream stands
+            seen.append(process.stdout.readline())  # the stream is open
             yield seen
             while len(seen) < lines and (line := process.stdout.readline()):
                 seen.append(line)
@@ -187,7 +187,7 @@ class Demo:
 
 
 def play(demo: Demo) -> None:
-    """Everything, in the order in which a newcomer would do it."""
+    """All steps, in a new user's order."""
     folder = demo.folder
     demo.title("1. Certificates: an authority, a server, two clients")
     demo.run("python", str(ROOT / "tools" / "gen_certs.py"))
@@ -244,7 +244,7 @@ def serve(demo: Demo) -> None:
 
 
 def refuse(demo: Demo) -> None:
-    """What must not be served."""
+    """Calls that the server must refuse."""
     folder = demo.folder
     certs = folder / "certs"
     elsewhere = folder / "elsewhere"
@@ -305,7 +305,7 @@ def refuse(demo: Demo) -> None:
 
 
 def rotate(demo: Demo) -> None:
-    """A new server certificate, and a client that is revoked, under calls that go on."""
+    """Renew the server's certificate and revoke a client while calls are running."""
     over = threading.Event()
     outcomes: list[str] = []
 
@@ -340,7 +340,7 @@ def rotate(demo: Demo) -> None:
 
 @contextmanager
 def health(demo: Demo, client: str) -> Iterator[Callable[[], str]]:
-    """One connection of a client; what is yielded calls over it and says what came of it."""
+    """One connection of a client; yields a function that calls over it and returns the result."""
     certs = demo.folder / "certs"
     with connect(
         demo.target,
@@ -361,13 +361,13 @@ def health(demo: Demo, client: str) -> Iterator[Callable[[], str]]:
 
 
 def shown_certificate(demo: Demo) -> str:
-    """Return what the server shows to a new connection."""
+    """Return the certificate that the server presents to a new connection."""
     host, _, port = demo.target.rpartition(":")
     return ssl.get_server_certificate((host, int(port)), timeout=PATIENCE)
 
 
 def wait_for(what: str, condition: Callable[[], bool]) -> None:
-    """Wait until it has happened, and no longer than a user would."""
+    """Wait until the condition holds, ``PATIENCE`` seconds at most."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > PATIENCE:
@@ -389,7 +389,7 @@ def who_am_i(demo: Demo, client: str, token_file: str | None) -> None:
 
 
 def main() -> None:
-    """Play it and sum up; exit 1 where anything came out otherwise than it must."""
+    """Run the demonstration and print a summary; exit 1 after any unexpected result."""
     console = Console()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="secure-grpc-demo-") as folder:
@@ -413,7 +413,7 @@ def main() -> None:
         soft_wrap=True,
     )
     if len(kinds) != 4 or not all(row.as_expected for row in demo.rows):
-        console.print("Something came out otherwise than it must.", style="red")
+        console.print("A step had an unexpected result.", style="red")
         sys.exit(1)
 
 

@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 _NEEDED = {"cryptography", "rich", "typer"}
 
 try:
+    import rich  # noqa: F401 - imported late, for a table on a terminal
+
     from secure_tls.cli import main
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in _NEEDED:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Contract:
-    """A package, the folder of its .proto files, and the folder that its code stands in."""
+    """A package, the folder of its .proto files, and the folder of its generated code."""
 
     package: str
     protos: Path

@@ -27,14 +27,14 @@ Ctrl-C stops it. The configuration is secure-server.toml.
 
 
 def run(*command: str | Path) -> None:
-    """Run a command in the clone; end like it where it fails."""
+    """Run a command in the clone; exit with its status where it fails."""
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status:
         sys.exit(status)
 
 
 def main() -> None:
-    """Make what is missing, say what to type next, and become the server."""
+    """Make missing certificates, print what to type next, and exec the server."""
     secret = ROOT / "state" / "bootstrap-secret"
     run(sys.executable, ROOT / "tools" / "gen_certs.py")
     if not (ROOT / "state" / "secure-grpc.db").exists():

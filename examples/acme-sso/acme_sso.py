@@ -3,7 +3,7 @@
 A credential is ``ACME-HMAC KEYID:TIMESTAMP:SIGNATURE``. The timestamp is in seconds since the
 epoch; the signature is HMAC-SHA-256 (RFC 2104) over ``KEYID:TIMESTAMP:THUMBPRINT``, base64url
 without padding. The thumbprint is that of the client certificate (RFC 8705, section 3.1), so that
-a credential which somebody recorded is worthless over any other connection.
+a stolen credential is worthless with any other certificate.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class KeyFile(Settings):
 
 
 class AcmeAuthenticator:
-    """Recognises the owner of a key by a signature over the caller's own certificate."""
+    """Authenticates the owner of a key by a signature over the client certificate."""
 
     matchers: Collection[CredentialMatcher] = (Scheme(SCHEME),)
 
@@ -105,7 +105,7 @@ class AcmeAuthenticator:
         if now >= good_until:
             raise AuthenticationError("expired", "It was signed too long ago.", claims=whose)
         expected = _signature(key.secret.get_secret_value(), key_id, timestamp, peer.thumbprint)
-        # In constant time, and as text: another spelling of the same bytes is not the signature.
+        # In constant time, and as text: base64url has other spellings of the same bytes.
         if not hmac.compare_digest(signature, expected):
             raise AuthenticationError(
                 "signature", "By another secret, or for another certificate.", claims=whose

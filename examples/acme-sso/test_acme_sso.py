@@ -1,4 +1,4 @@
-"""The plug-in's own tests, by what ``secure_server.testing`` offers to anybody."""
+"""The plug-in's own tests, with ``secure_server.testing``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secure_server.plugins import AuthenticatorContext, AuthenticatorError
 from secure_server.testing import Issuer, aio_guarded_server, guarded_server
 from secure_tls import parse_peer
 
-SECRET = "a-secret-of-forty-three-characters-or-more-x"  # noqa: S105 - of nobody
+SECRET = "a-secret-of-forty-three-characters-or-more-x"  # noqa: S105 - used in this test only
 KEYS = f"""\
 [keys.ci]
 secret = "{SECRET}"
@@ -52,13 +52,13 @@ class Door:
         self.runner = runner
 
     def sign(self, timestamp: int = NOW, **other: Any) -> str:
-        """Sign as ``ci`` for the client ``alice``, but for what is to be other than that."""
+        """Sign as ``ci`` for the client ``alice``, unless told otherwise."""
         certificate = self.server.client(other.pop("client", "alice")).certificate_pem
         signed = {"key_id": "ci", "secret": SECRET, "timestamp": timestamp} | other
         return sign(thumbprint=parse_peer(certificate).thumbprint, **signed)
 
     def ask(self, authorization: str, over: str = "alice") -> str:
-        """Return who was recognised, or the reason in audit of what the caller sees as one."""
+        """Return who was recognised, or the true reason of the refusal, from audit."""
         try:
             if self.runner is None:
                 return self._call(over, authorization).decode()
@@ -114,7 +114,7 @@ def door(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doo
 
 @pytest.fixture(autouse=True)
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What sets the clock, in seconds from now."""
+    """Return a function that sets the clock, in seconds from now."""
     return lambda seconds: monkeypatch.setattr(Door, "now", NOW + seconds)
 
 
@@ -126,7 +126,7 @@ def test_a_signature_over_the_callers_own_certificate_is_recognised(door: Door) 
 
 
 def changed(position: int, by: str) -> Any:
-    """Return what puts another text in the place of one part of a good credential."""
+    """Return a function that replaces one part of a good credential."""
 
     def change(door: Door) -> str:
         parts = door.sign().removeprefix(f"{SCHEME} ").split(":")
@@ -168,7 +168,7 @@ def test_a_recorded_credential_is_worthless_over_another_connection(door: Door) 
 
 
 def test_another_spelling_of_the_same_bytes_is_not_the_signature(door: Door) -> None:
-    """The last of 43 characters has two bits that say nothing."""
+    """The last of 43 characters has two unused bits."""
     good = door.sign()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twin = good[:-1] + alphabet[alphabet.index(good[-1]) + 1]
@@ -184,7 +184,7 @@ def test_a_credential_is_good_for_a_minute_around_the_clock(
     door: Door, at: Any, seconds: float, outcome: str
 ) -> None:
     at(seconds)
-    client = f"edge-{seconds + 100}"  # of its own: nobody is to be remembered from another moment
+    client = f"edge-{seconds + 100}"  # a new client each time: no earlier result is cached for it
     assert door.ask(door.sign(client=client), over=client).startswith(outcome)
 
 

@@ -1,4 +1,4 @@
-"""The root of the command line: global options, and the end of every failure."""
+"""The root of the command line: global options, and the exit status of every failure."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _WITH_VALUE = ("--target", "--ca", "--certificate", "--private-key", "--server-n
 
 
 class _Root(TyperGroup):
-    """Takes its own options after the command too, where people write them."""
+    """Accepts the global options after the command too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _hoisted(args))
@@ -29,8 +29,8 @@ class _Root(TyperGroup):
 app = typer.Typer(
     name="secure-client",
     cls=_Root,
-    help="Log in to a secure-grpc server, and look after its users and tokens.",
-    # Plain help and errors: they go into pipes and logs too.
+    help="Log in to a secure-grpc server, and manage its users and tokens.",
+    # Plain help and errors: they also go to pipes and logs.
     rich_markup_mode=None,
     # A traceback may hold what was typed.
     pretty_exceptions_enable=False,
@@ -64,7 +64,7 @@ def _root(
         str | None,
         typer.Option(
             help="The name in the server's certificate, where it is not the target's host. "
-            "Decides whom to trust.",
+            "Decides which server is trusted.",
             metavar="NAME",
         ),
     ] = None,
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        # The reader has had enough. Python must not complain about it once more at exit.
+        # The reader has closed the pipe. Python must not report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""``users import`` and ``users watch``: the streams."""
+"""``users import`` and ``users watch``."""
 
 import logging
 from typing import Annotated
@@ -9,7 +9,8 @@ from google.rpc import code_pb2
 
 from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_client.cli.output import as_json, complain, escaped, fields_of, line, note, table
+from secure_base.terminal import escape, print_table
+from secure_client.cli.output import as_json, complain, fields_of, line, note
 from secure_client.cli.rows import Row, read_rows
 from secure_client.cli.state import RunState, state_of
 from secure_client.cli.users import state_name
@@ -20,7 +21,7 @@ from secure_client.users import watch_users
 _IMPORT = 30.0
 _IMPORT_EACH = 0.05
 
-# With these there is nothing to go on from.
+# After these the watch cannot be resumed.
 _NO_PLACE = frozenset({grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT})
 
 _CHANGES = {
@@ -77,7 +78,7 @@ def watch(
 ) -> None:
     """Print changes of users as they happen.
 
-    One a line, until Ctrl-C or the end of the session, which show how to go on from there.
+    One a line, until Ctrl-C or the end of the session; then it prints how to resume.
     """
     state = state_of(ctx)
     token = resume
@@ -99,7 +100,7 @@ def watch(
 
 class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        complain(escaped(record.getMessage()))
+        complain(escape(record.getMessage()))
 
 
 def _tell_of_interruptions() -> None:
@@ -110,7 +111,7 @@ def _tell_of_interruptions() -> None:
 
 def _tell_place(token: str) -> None:
     if token:
-        note(f"To go on from here: secure-client users watch --resume {escaped(token)}")
+        note(f"To go on from here: secure-client users watch --resume {escape(token)}")
 
 
 def _tell(state: RunState, change: user_service_pb2.WatchUsersResponse) -> None:
@@ -133,14 +134,14 @@ def _tell(state: RunState, change: user_service_pb2.WatchUsersResponse) -> None:
 
 
 def _report(rows: list[Row], answer: user_service_pb2.ImportUsersResponse) -> None:
-    table(
-        ("imported", "failed", "rows"),
+    print_table(
+        ("IMPORTED", "FAILED", "ROWS"),
         [(str(answer.imported_count), str(answer.failed_count), str(len(rows)))],
     )
     if not answer.failures:
         return
-    table(
-        ("line", "user", "error", "message"),
+    print_table(
+        ("LINE", "USER", "ERROR", "MESSAGE"),
         [
             (
                 str(rows[each.index].line) if 0 <= each.index < len(rows) else "-",

@@ -4,7 +4,7 @@ import re
 
 import grpc
 
-from secure_client.cli.output import escaped
+from secure_base.terminal import escape
 from secure_client.cli.probe import probe
 from secure_client.cli.state import RunState
 from secure_client.connection_settings import ConnectionSettings
@@ -13,7 +13,7 @@ from secure_client.errors import CallError, ClientError
 # What gRPC and OpenSSL say about a failed connection, and what it means.
 _CONNECTING = {
     "certificate has expired": (
-        "The certificate of {target} has expired: whoever runs the server must renew it."
+        "The certificate of {target} has expired: its operator must renew it."
     ),
     "certificate is not yet valid": (
         "The certificate of {target} is not valid yet: check the clocks of both machines."
@@ -24,7 +24,7 @@ _CONNECTING = {
     ),
     "CERTIFICATE_VERIFY_FAILED": (
         "The certificate of {target} was not issued by the CA in {ca}: give the server's CA with "
-        "--ca. If that is the right CA, somebody else is answering."
+        "--ca. If that is the right CA, another server is answering."
     ),
     "WRONG_VERSION_NUMBER": "{target} does not speak TLS: check the port.",
     "Connection refused": (
@@ -42,7 +42,7 @@ _CONNECTING = {
     ),
 }
 
-# gRPC's words for a connection that did not come about, as against a server's own UNAVAILABLE.
+# gRPC's texts for a failed connection; any other UNAVAILABLE comes from the server.
 _NOT_CONNECTED = re.compile(
     "all backends|all addresses|Socket closed|Connection reset|Broken pipe|End of TCP stream"
 )
@@ -119,6 +119,6 @@ def _who(state: RunState) -> str:
 
 
 def _said(error: CallError) -> str:
-    said = escaped(error.details).strip()
-    reason = f" [{escaped(error.reason)}]" if error.reason else ""
+    said = escape(error.details).strip()
+    reason = f" [{escape(error.reason)}]" if error.reason else ""
     return f" The server says: {said}{reason}" if said else reason

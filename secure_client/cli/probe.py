@@ -1,7 +1,7 @@
-"""Ask a target again with Python's own TLS, which tells failures apart that gRPC does not.
+"""Repeat a handshake with Python's TLS, which reports failures more exactly than gRPC.
 
-With several addresses gRPC reports the last failure only, and a refused client certificate is
-just a closed socket to it. Nothing is sent but the handshake.
+With several addresses gRPC reports the last failure only, and a refused client certificate as a
+closed socket. Only the handshake is sent.
 """
 
 import re
@@ -21,9 +21,9 @@ _TARGET = re.compile(
 
 
 def probe(connection: ConnectionSettings) -> str | None:
-    """What a handshake says, in OpenSSL's and the system's words; None where it says nothing.
+    """The failure of a handshake, as OpenSSL or the system names it; None where it has no name.
 
-    Empty when it succeeds.
+    Empty when the handshake succeeds.
     """
     found = _TARGET.match(connection.target)
     if found is None:
@@ -50,7 +50,7 @@ def _shake_hands(connected: socket.socket, connection: ConnectionSettings, name:
     if connection.certificate is not None and connection.private_key is not None:
         context.load_cert_chain(connection.certificate, connection.private_key)
     with suppress(ValueError):
-        # An address in brackets or with leading zeros is none to OpenSSL.
+        # OpenSSL knows no addresses in brackets or with leading zeros.
         name = str(ip_address(name))
     with context.wrap_socket(connected, server_hostname=name) as secured:
         # In TLS 1.3 the server judges the client's certificate after the handshake: its verdict

@@ -1,4 +1,4 @@
-"""Passwords and tokens that a person or a file hands in; nothing is ever echoed."""
+"""Reading passwords and tokens from a terminal or a file, without echo."""
 
 import getpass
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secure_client.cli.state import UsageProblem
 
-# Without i, l, o and u: nobody reads one sign for another (Crockford's base 32).
+# Without i, l, o and u, which are easily misread (Crockford's base 32).
 _SIGNS = "0123456789abcdefghjkmnpqrstvwxyz"
 _GROUPS = 6
 _GROUP = 5

@@ -8,8 +8,9 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+from secure_base.terminal import print_fields
 from secure_client.cli.failures import explain
-from secure_client.cli.output import as_json, complain, fields_of, line, moment, note, record
+from secure_client.cli.output import as_json, complain, fields_of, line, moment, note
 from secure_client.cli.secrets import read_new_password, read_password
 from secure_client.cli.state import RunState, state_of
 from secure_client.errors import CallError, SessionEndedError
@@ -38,10 +39,10 @@ def login(
     password_file: PasswordFile = None,
     new_password_file: NewPasswordFile = None,
 ) -> None:
-    """Open a session, and remember how this server was reached."""
+    """Open a session, and save the connection settings in the profile."""
     state = state_of(ctx)
     user = user.removeprefix("users/")
-    # What is wrong with the settings is said before anybody types a password.
+    # Report wrong settings before the user types a password.
     connection = state.connection
     connection.open().close()
     password = read_password(password_file, f"Password of {user}: ", "--password-file")
@@ -86,7 +87,7 @@ def logout(ctx: typer.Context) -> None:
         with state.channel() as channel:
             TokenServiceStub(channel).Logout(token_service_pb2.LogoutRequest())
     except SessionEndedError:
-        # It is over already: nothing is left to end there.
+        # The session has ended already.
         pass
     except CallError as error:
         if error.code is not grpc.StatusCode.UNAUTHENTICATED:
@@ -124,7 +125,7 @@ def whoami(ctx: typer.Context) -> None:
             ("token", token.token_id),
             ("token ends", _ends(token.expire_time)),
         ]
-    record([(name, value) for name, value in fields if value])
+    print_fields([(name, value) for name, value in fields if value])
 
 
 def token(ctx: typer.Context) -> None:

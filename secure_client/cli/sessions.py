@@ -7,7 +7,8 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client.cli.output import as_json, fields_of, moment, note, table
+from secure_base.terminal import print_table
+from secure_client.cli.output import as_json, fields_of, moment, note
 from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
 from secure_client.errors import NotLoggedInError
@@ -15,7 +16,7 @@ from secure_client.errors import NotLoggedInError
 _PAGE = 500
 
 sessions = typer.Typer(
-    help="See where somebody is logged in, and end it.",
+    help="List and end sessions: where a user is logged in.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def list_sessions(
     ctx: typer.Context,
     user: Annotated[
-        str | None, typer.Option(help="Whose; one's own if absent. Others' need the role admin.")
+        str | None, typer.Option(help="The user; you if absent. Other users need the role admin.")
     ] = None,
 ) -> None:
     """List live sessions, the oldest first. An asterisk marks the one in use here."""
@@ -40,8 +41,8 @@ def list_sessions(
     if state.as_json:
         as_json([fields_of(session) for session in found])
         return
-    table(
-        ("session", "", "client", "created", "last used", "ends"),
+    print_table(
+        ("SESSION", "", "CLIENT", "CREATED", "LAST USED", "ENDS"),
         (
             (
                 session.name.rpartition("/")[2],
@@ -65,10 +66,10 @@ def revoke(
         typer.Argument(help="The session, as the list shows it.", metavar="[SESSION]"),
     ] = None,
     others: Annotated[
-        bool, typer.Option("--others", help="All of one's own but the one in use here.")
+        bool, typer.Option("--others", help="All your own sessions except the one in use here.")
     ] = False,
 ) -> None:
-    """End a session: one's own, or with the role admin anybody's."""
+    """End a session: your own, or with the role admin any user's."""
     state = state_of(ctx)
     if (session is None) is not others:
         raise UsageProblem("Give a session to revoke, or --others: one of both.")

@@ -1,4 +1,4 @@
-"""What every command shares: the settings in force, the session, and channels."""
+"""What all commands share: the settings in force, the session, and channels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from secure_client.session import Session
 from secure_client.tokens.session import SessionTokenSource
 
 
-class UsageProblem(Exception):  # noqa: N818 - it is the user's, and no fault of the program
+class UsageProblem(Exception):  # noqa: N818 - a mistake of the user, not of the program
     """Something local is wrong: a file, a missing terminal, an argument."""
 
 
@@ -55,7 +55,7 @@ class RunState:
         source = self.source if authenticated and self.session() is not None else None
         with self.connection.open(source) as channel:
             if source is not None:
-                # Asked here, its errors say what is wrong; within a call they may not.
+                # Fetched here, since an error inside a call may not say what is wrong.
                 source.token()
             with calling():
                 yield channel
@@ -63,7 +63,7 @@ class RunState:
 
 @contextmanager
 def calling() -> Iterator[None]:
-    """Turn a failed call into ``CallError``, which holds nothing of what was sent."""
+    """Turn a failed call into ``CallError``, which holds nothing of the request."""
     try:
         yield
     except grpc.RpcError as error:

@@ -6,7 +6,8 @@ import typer
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_client.cli.output import as_json, fields_of, line, moment, note, table
+from secure_base.terminal import print_table
+from secure_client.cli.output import as_json, fields_of, line, moment, note
 from secure_client.cli.secrets import read_lines
 from secure_client.cli.sessions import revoke_session
 from secure_client.cli.state import RunState, UsageProblem, state_of
@@ -35,9 +36,9 @@ def issue(
         typer.Option(help="A scope wanted; repeat it for more. All that are granted if absent."),
     ] = None,
 ) -> None:
-    """Print a workload's access token, got by the client certificate alone."""
+    """Print an access token for the workload that this client certificate names."""
     state = state_of(ctx)
-    # Said by its own name first: a wrong file is a local problem.
+    # Read first: a wrong file is a local problem, with exit status 2.
     state.connection.open().close()
     token = WorkloadTokenSource(state.connection, scope or ()).token()
     if state.as_json:
@@ -83,8 +84,8 @@ def revoke(
         ),
     ] = None,
 ) -> None:
-    """Revoke a token, or all that a session, a user or a client has: one's own, or with the role
-    admin anybody's.
+    """Revoke a token, or all of a session, a user or a client: your own, or with the role admin
+    any user's.
     """
     state = state_of(ctx)
     given = [each for each in (token, jti, session, user, client) if each is not None]
@@ -171,7 +172,8 @@ def introspect(
             else:
                 rows.append(_row(answer))
     if not state.as_json:
-        table(("#", "active", "subject", "roles", "scopes", "client", "token", "ends"), rows)
+        heads = ("#", "ACTIVE", "SUBJECT", "ROLES", "SCOPES", "CLIENT", "TOKEN", "ENDS")
+        print_table(heads, rows)
 
 
 def keys(ctx: typer.Context) -> None:

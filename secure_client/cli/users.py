@@ -9,7 +9,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from secure_api.users.v1 import user_service_pb2
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_client.cli.output import as_json, fields_of, moment, note, record, table
+from secure_base.terminal import print_fields, print_table
+from secure_client.cli.output import as_json, fields_of, moment, note
 from secure_client.cli.secrets import random_password, read_new_password, read_password
 from secure_client.cli.session import NewPasswordFile, PasswordFile
 from secure_client.cli.state import RunState, UsageProblem, state_of
@@ -104,8 +105,8 @@ def list_users(ctx: typer.Context) -> None:
     if state.as_json:
         as_json([fields_of(user) for user in found])
         return
-    table(
-        ("name", "display name", "email", "roles", "state", "created"),
+    print_table(
+        ("NAME", "DISPLAY NAME", "EMAIL", "ROLES", "STATE", "CREATED"),
         (
             (
                 user.name.removeprefix("users/"),
@@ -174,9 +175,9 @@ def password(
     password_file: PasswordFile = None,
     new_password_file: NewPasswordFile = None,
 ) -> None:
-    """Change one's own password.
+    """Change your own password.
 
-    All one's other sessions end.
+    Your other sessions end.
     """
     state = state_of(ctx)
     session = state.session()
@@ -232,7 +233,7 @@ def _print(state: RunState, user: user_service_pb2.User) -> None:
 
 
 def _show(user: user_service_pb2.User, more: Sequence[tuple[str, str]] = ()) -> None:
-    record(
+    print_fields(
         [
             ("name", user.name),
             ("display name", user.display_name or "-"),

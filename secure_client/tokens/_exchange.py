@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from secure_api.tokens.v1.token_service_pb2 import Tokens
     from secure_client.connection_settings import ConnectionSettings
 
-# Whoever asks for the token, read when it is needed.
+# Returns the identity to ask with, read when it is needed.
 Asker: TypeAlias = Callable[[], Identity]
 
-# Seconds; every caller may be waiting.
+# Seconds; all callers may be waiting.
 _DEADLINE = 10.0
 
 # The server has decided: the same request gets the same answer.
@@ -38,7 +38,7 @@ FINAL = frozenset(
 
 
 def identity_of(connection: ConnectionSettings) -> Identity:
-    """What the connection's files are now. Raises ``TLSError`` and ``ConfigurationError``."""
+    """Read the connection's files. Raises ``TLSError`` and ``ConfigurationError``."""
     return Endpoint(
         connection.target,
         ca=connection.ca,
@@ -51,9 +51,9 @@ def identity_of(connection: ConnectionSettings) -> Identity:
 def exchange(identity: Asker, method: str, request: Callable[[], Any]) -> Tokens:
     """Send what ``request`` builds, as ``identity``, and return the answer.
 
-    The request is built inside the call and the failure raised outside of it, so that no secret
-    hangs on a traceback. Raises ``CallError``, and ``TokenUnavailableError`` for files that gRPC
-    must not see.
+    The request is built inside the call and the failure raised outside of it, so that no traceback
+    holds a secret. Raises ``CallError``, and ``TokenUnavailableError`` for files that gRPC must not
+    get.
     """
     failure: ClientError
     try:
@@ -65,7 +65,7 @@ def exchange(identity: Asker, method: str, request: Callable[[], Any]) -> Tokens
     except grpc.RpcError as error:
         failure = CallError.of(error)
     except (TLSError, ConfigurationError) as error:
-        # Paths and dates, no contents: secure_tls sees to that.
+        # Its text has paths and dates, no contents.
         failure = TokenUnavailableError(str(error))
     raise failure
 
@@ -78,10 +78,10 @@ def fetched(tokens: Tokens, wall: float) -> Fetched:
 
 
 def lifetime(token: AccessToken, otherwise: float) -> float:
-    """How many seconds a token lives from its issue on, as its issuer says; else ``otherwise``.
+    """The seconds from a token's issue to its expiry by its claims, else ``otherwise``.
 
-    ``exp`` - ``iat`` (RFC 9068, section 2.2) is the issuer's clock twice: this machine's does not
-    matter.
+    ``exp`` - ``iat`` (RFC 9068, section 2.2) are both by the issuer's clock: an error of this
+    machine's clock does not matter.
     """
     claims = token.claims()
     try:

@@ -1,4 +1,4 @@
-"""A token that somebody else keeps fresh in a file, as Kubernetes and Vault agents do."""
+"""A token in a file that another program renews, as Kubernetes and Vault agents do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _MAX_BYTES = 65_536
 class FileTokenSource:
     """Reads the access token from ``path`` (ASCII, surrounding white space ignored).
 
-    The file is looked at on every call and read when it is another one or has changed. Replace
-    it by a rename: a half-written token is refused by the server at best.
+    Each call checks the file's status and reads the file if it was replaced or changed. Replace it
+    by a rename: a half-written token would be sent.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

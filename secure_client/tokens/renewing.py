@@ -1,4 +1,4 @@
-"""Holds one token and renews it ahead of its end: one fetch, however many callers."""
+"""Holds one token and renews it before it expires: one fetch for all callers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("secure_client")
 
-# Renewal begins this long before the end, in seconds, or at four fifths of a short life.
+# Renewal begins this many seconds before expiry, or at four fifths of a short lifetime.
 _RENEW_AHEAD = 60.0
-# A token this close to its end, in seconds, is not sent any more: it might end under way.
+# A token this close to expiry, in seconds, is not sent: it might expire under way.
 _LAST_MOMENT = 5.0
-# After a failure nobody asks again for this long, in seconds.
+# Seconds after a failure during which no new fetch begins.
 _HOLD_OFF = 1.0
-# A fetch has a deadline of its own; this is for the case that it hangs none the less.
+# Seconds. A fetch has a deadline of its own; this is for one that hangs none the less.
 _PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A token and the seconds it has left."""
+    """A token and the seconds until it expires."""
 
     token: AccessToken
     lifetime: float
@@ -44,7 +44,7 @@ class _Held:
 
 
 class _Flight:
-    """One fetch under way, and what came of it."""
+    """One fetch, and its result."""
 
     def __init__(self, refused: AccessToken | None) -> None:
         self.refused = refused
@@ -63,10 +63,10 @@ class _Flight:
 
 
 class RenewingToken:
-    """``fetch`` gets the token that must not come back, or None, and raises ``TokenError``.
+    """``fetch`` gets the refused token, which it must not return, or None; raises ``TokenError``.
 
-    While the old token is good, a renewal runs in the background and nobody waits for it. All
-    timers run on ``clock.elapsed``: no step of the system's clock moves them.
+    While the old token is valid it is returned at once, and the renewal runs in the background.
+    All timers use ``clock.elapsed``, so steps of the system's clock do not affect them.
     """
 
     def __init__(self, fetch: Callable[[AccessToken | None], Fetched], clock: Clock) -> None:
@@ -78,7 +78,7 @@ class RenewingToken:
         self._failed: tuple[float, _Flight] | None = None
 
     def token(self, refused: AccessToken | None = None) -> AccessToken:
-        # Read without the lock: the tuple is replaced whole.
+        # Read without the lock: `_held` is replaced whole.
         held, now = self._held, self._clock.elapsed()
         if held is not None and held.token != refused and now < held.renew_at:
             return held.token
@@ -97,8 +97,8 @@ class RenewingToken:
                 flight, mine = _Flight(refused), True
                 self._flight = flight
         if mine:
-            # No daemon, and not this thread: Ctrl-C and the end of the program wait for what has
-            # been asked for. A refresh token works once; the next one must not be lost.
+            # Not a daemon, and not this thread: Ctrl-C and the end of the program wait for the
+            # answer. A refresh token works once; the next one must not be lost.
             threading.Thread(target=self._fly, args=(flight,), daemon=False).start()
         if held is not None and usable:
             return held.token
@@ -137,9 +137,9 @@ class RenewingToken:
 
 
 class RenewingTokens:
-    """The ``RenewingToken`` of each identity: all channels that have the same one share it.
+    """One ``RenewingToken`` for all channels with the same identity.
 
-    ``fetch`` gets the identity, and what ``RenewingToken`` gives it.
+    ``fetch`` gets the identity, and what ``RenewingToken`` passes to it.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RenewingTokens:
 
     def of(self, identity: Identity) -> RenewingToken:
         with self._lock:
-            # One alone: whoever has the identity before this holds on to its own.
+            # Only the latest is kept: channels with the identity before hold their own.
             if self._latest is None or self._latest[0] != identity:
                 renewing = RenewingToken(partial(self._fetch, identity), self._clock)
                 self._latest = (identity, renewing)

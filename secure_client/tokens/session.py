@@ -1,4 +1,4 @@
-"""Tokens of a person's session, which ``secure-client login`` has opened."""
+"""Tokens of a session that ``secure-client login`` has opened."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from secure_client.session import SessionFile
     from secure_client.tokens.source import TokenSource
 
-# Seconds that a token from the file must have left: less is renewed at once.
+# Seconds. A token from the file with less than this left is renewed at once.
 _WORTH_USING = 30.0
 
 
 class SessionTokenSource:
     """Access tokens of the session in a profile, renewed by its refresh token.
 
-    A refresh token works once: sent again, it ends the session (RFC 9700, section 4.14); only of
-    the last one used may the server give the lost answer again, for a short while. So among all
-    processes of this profile one at a time refreshes, under a lock, and whoever waited takes what
-    the other one got; the next refresh token is on disk before the access token is used.
+    A refresh token works once: sent again, it ends the session (RFC 9700, section 4.14), except
+    that the server repeats the last answer for a short while in case it was lost. So one process
+    of this profile at a time refreshes, under a lock, and those that waited use its result; the
+    next refresh token is on disk before the access token is used.
 
-    ``profile`` is the name of a profile, None for the present one. ``connection`` is where to
-    refresh; by default what the profile says.
+    ``profile`` is the name of a profile, None for the current one. ``connection`` is where to
+    refresh; by default the profile's.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SessionTokenSource:
         return self._renewing.token(refused)
 
     def bound_to(self, identity: Identity) -> TokenSource:
-        """The same session for one certificate of the user's: channels ask for it."""
+        """The same session for a channel with this certificate of the user's."""
         return self._bound.of(identity)
 
     def _fetch(self, asker: Asker, refused: AccessToken | None) -> Fetched:
@@ -118,7 +118,7 @@ class SessionTokenSource:
     def _good(self, session: Session, asker: Asker, refused: AccessToken | None) -> Fetched | None:
         token = session.token
         left = token.expires_at - self._clock.wall()
-        # A clock that is behind must not make it live longer than its issuer says.
+        # A slow clock must not extend its lifetime.
         left = min(left, lifetime(token, left))
         if token == refused or left < _WORTH_USING or is_bound_elsewhere(token, asker):
             return None

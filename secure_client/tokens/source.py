@@ -1,4 +1,4 @@
-"""What a token source is, and the one value it gives."""
+"""``TokenSource`` and the ``AccessToken`` that it returns."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from secure_client.errors import TokenError
 if TYPE_CHECKING:
     from secure_client._identity import Identity
 
-# RFC 6750, section 2.1: b64token. gRPC must never see anything else as metadata.
+# RFC 6750, section 2.1: b64token. gRPC must get nothing else as metadata.
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
-# The server takes 16 KiB of metadata, and there is more in it than the token.
+# The server takes 16 KiB of metadata, of which the token is only a part.
 _MAX_LENGTH = 12_288
 
 
 class AccessToken:
     """One access token. ``expires_at`` is in seconds since the epoch, infinite where unknown.
 
-    A class because the text must not slip out: it is in ``value`` alone, not in ``repr`` nor in
-    ``vars``, and a pickle is refused.
+    A class because the text must not leak: only ``value`` has it, not ``repr`` nor ``vars``, and it
+    cannot be pickled.
     """
 
     __slots__ = ("_value", "expires_at")
@@ -56,7 +56,7 @@ class AccessToken:
         raise TypeError("An access token is a secret and is not pickled.")
 
     def claims(self) -> dict[str, Any]:
-        """What the token says of itself, unverified: good for planning, not for deciding.
+        """The token's claims, unverified: for timers, never for decisions.
 
         Empty where it is no JWT.
         """
@@ -67,17 +67,17 @@ class AccessToken:
 
 
 class TokenSource(Protocol):
-    """Hands out the current access token; called for every call, by many threads at once.
+    """Returns the current access token; called for every call, by many threads at once.
 
-    A source whose tokens are meant for one target has an attribute ``target``; ``connect`` to
-    another one is refused then. Before a channel uses a new certificate the last token counts as
+    A source whose tokens are for one target only has an attribute ``target``; ``connect`` refuses
+    any other target. Before a channel uses a new certificate the last token counts as
     refused, unless it says that it is bound to no certificate.
     """
 
     def token(self, *, refused: AccessToken | None = None) -> AccessToken:
-        """The token to send now. ``refused`` was not taken by the server: give another if you can.
+        """The token to send now. The server refused ``refused``: return another if possible.
 
-        Raises ``TokenError`` where there is none. What is raised is never sent anywhere.
+        Raises ``TokenError`` where there is none. The error is never sent anywhere.
         """
         ...
 
@@ -87,5 +87,5 @@ class BindingTokenSource(TokenSource, Protocol):
     """A source whose tokens are bound to the certificate that fetches them (RFC 8705)."""
 
     def bound_to(self, identity: Identity) -> TokenSource:
-        """The same source, asked as ``identity`` whatever becomes of the files."""
+        """The same source, which asks as ``identity`` even if the files change."""
         ...

@@ -1,4 +1,4 @@
-"""Tokens for a workload, by its client certificate alone."""
+"""Tokens for a workload, which has a client certificate and no password."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class WorkloadTokenSource:
-    """``IssueToken`` over ``connection``; held, and renewed a minute before the token ends.
+    """Access tokens by ``IssueToken`` over ``connection``, renewed a minute before they expire.
 
-    ``scopes`` are the scopes wanted; empty for all that are granted.
+    ``scopes`` are the scopes to request; empty for all that are granted.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WorkloadTokenSource:
         return self._renewing.token(refused)
 
     def bound_to(self, identity: Identity) -> TokenSource:
-        """The same workload with one certificate of its own: channels ask for it."""
+        """The same workload for a channel with this certificate."""
         return self._bound.of(identity)
 
     def _fetch(self, asker: Asker) -> Fetched:

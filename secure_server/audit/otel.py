@@ -20,11 +20,11 @@ except ModuleNotFoundError as error:
         f"It needs the package {error.name}: pip install 'secure-grpc[otel]'", name=error.name
     ) from None
 
+from secure_base.terminal import escape
 from secure_server.audit.event import AuditEvent
 from secure_server.audit.plugin import AuditLoggerType
 from secure_server.audit.record import full_record
 from secure_server.fields import File, Section
-from secure_server.logs import printable
 
 _EVENT = "grpc_audit_log"
 _SCOPE = InstrumentationScope("secure_server.audit")
@@ -84,8 +84,7 @@ def _attributes(event: AuditEvent) -> dict[str, str | bool]:
     unverified = fields.pop("unverified", {})
     fields |= {f"unverified.{name}": value for name, value in unverified.items()}
     return {
-        name: printable(value) if isinstance(value, str) else value
-        for name, value in fields.items()
+        name: escape(value) if isinstance(value, str) else value for name, value in fields.items()
     }
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +9,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from secure_base.atomic_files import locked, replace
 from secure_server.auth.api_keys import make_api_key, read_api_keys
 from secure_server.auth.errors import AuthenticatorError
 from secure_server.commands.output import as_json, fail, table
-from secure_tls.errors import TLSFileError
-from secure_tls.writing import replace
 
 api_keys_app = typer.Typer(
     help='Make and list the keys of `[[authenticators]] type = "api_key"`.', no_args_is_help=True
@@ -41,17 +36,18 @@ def create(
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     try:
         key, entry = make_api_key(owner, scopes=scope or (), roles=role or (), expires=expires)
-        with _alone_in(file.parent):
+        # Of two runs that read the file before either wrote it, one would lose its key.
+        with locked(file.parent):
             before = ""
             if file.exists():
                 read_api_keys(file)  # nothing is added to what could not be read
                 before = file.read_text(encoding="utf-8").rstrip() + "\n\n"
-            replace(file, (before.lstrip() + entry).encode(), secret=True)
+            replace(file, (before.lstrip() + entry).encode(), keep=True)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         message = problem["msg"].removeprefix("Value error, ")
         raise fail(f"--{str(problem['loc'][0]).rstrip('s')} {message}.") from None
-    except (AuthenticatorError, TLSFileError) as error:
+    except AuthenticatorError as error:
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{file}: cannot be written: {error.strerror}.") from None
@@ -100,14 +96,3 @@ def list_keys(
             for row in rows
         ],
     )
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait for another run: of two that read the file before either wrote it, one loses its key."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-
-def escaped(text: str) -> str:
-    """The text with what a terminal might obey made visible: names are other people's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from secure_base.terminal import escape, print_table
 
 
 def line(text: str) -> None:
-    typer.echo(escaped(text))
+    typer.echo(escape(text))
 
 
 def as_json(value: Any) -> None:
@@ -30,22 +22,10 @@ def as_json(value: Any) -> None:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under their heads."""
-    safe = [[escaped(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        shown = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
-        for row in safe:
-            # Text and not str: names are not markup.
-            shown.add_row(*(Text(cell, overflow="fold") for cell in row))
-        Console().print(shown)
-        return
-    lines = [[head.upper() for head in heads], *safe]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        typer.echo("  ".join(padded).rstrip())
+    print_table([head.upper() for head in heads], rows)
 
 
 def fail(message: str) -> typer.Exit:
     """Say on standard error what is wrong; the caller raises what is returned, status 1."""
-    typer.echo(f"secure-server: {escaped(message)}", err=True)
+    typer.echo(f"secure-server: {escape(message)}", err=True)
     return typer.Exit(1)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from secure_base.terminal import escape
 from secure_server.authz import PolicyError
 from secure_server.authz.check import PolicyFinding, Report, RuleReference
 from secure_server.authz.document import quoted
 from secure_server.authz.explain import Condition, Explanation, Outcome, RuleReport
 from secure_server.authz.places import Places
-from secure_server.commands.output import escaped, line, table
+from secure_server.commands.output import line, table
 from secure_server.commands.policy_cases import Case, Verdict
 
 # Of a long list of patterns people get the beginning, programs all.
@@ -139,7 +140,7 @@ def verdict_object(case: Case, verdict: Verdict) -> dict[str, Any]:
 
 
 def difference(case: Case, verdict: Verdict) -> str:
-    return escaped(f"{case.id}: expected {_expected(case)}, decided {_decided(case, verdict)}")
+    return escape(f"{case.id}: expected {_expected(case)}, decided {_decided(case, verdict)}")
 
 
 def _severity(finding: PolicyFinding) -> str:

@@ -5,11 +5,13 @@ A file with one bare PEM key works too; versions before key rotation wrote such 
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,11 +19,17 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from secure_base.atomic_files import (
+    NoLocksError,
+    locked,
+    make_folder,
+    remove_drafts,
+    replace,
+    write_new,
+)
 from secure_base.reloading import signature
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.signing_key import ALGORITHM, SigningKey, SigningKeyError
-from secure_tls.errors import TLSFileError
-from secure_tls.writing import make_folder, replace, sole_writer, write_new
 
 _BEGIN = re.compile(rb"^-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", re.MULTILINE)
 _KEY = re.compile(
@@ -84,20 +92,19 @@ class KeyFile:
         and threads that change the file wait. Raises ``SigningKeyError``.
         """
         try:
-            with sole_writer(self.path.parent, below=False) as is_alone:
-                if not is_alone:
-                    raise SigningKeyError(
-                        f"{self.path} cannot be changed: its file system has no locks. Choose "
-                        "another place for it as [tokens] signing_key."
-                    )
+            with locked(self.path.parent):
+                remove_drafts(self.path.parent, glob.escape(self.path.name))
                 ring = self.read(now)
                 changed = step(ring)
                 if changed is None:
                     return ring
-                replace(self.path, self._encode(changed), secret=True)
+                replace(self.path, self._encode(changed), keep=True)
                 return changed
-        except TLSFileError as error:
-            raise SigningKeyError(f"The signing keys cannot be changed: {error}") from None
+        except NoLocksError:
+            raise SigningKeyError(
+                f"{self.path} cannot be changed: its file system has no locks. Choose another "
+                "place for it as [tokens] signing_key."
+            ) from None
         except OSError as error:
             raise SigningKeyError(f"{self.path} cannot be changed: {error.strerror}.") from None
 
@@ -106,10 +113,15 @@ class KeyFile:
         data = self._encode(KeyRing([key], key.signs_from))
         try:
             make_folder(self.path.parent)
-            with sole_writer(self.path.parent, below=False):
+            with ExitStack() as held:
+                # `write_new` alone keeps the file whole where a file system has no locks.
+                with suppress(NoLocksError):
+                    held.enter_context(locked(self.path.parent))
                 write_new(self.path, data, secret=True)
-        except TLSFileError as error:
-            raise SigningKeyError(f"The signing key cannot be made: {error}") from None
+        except OSError as error:
+            raise SigningKeyError(
+                f"The signing key cannot be made: {self.path}: {error.strerror}."
+            ) from None
 
     def _encode(self, ring: KeyRing) -> bytes:
         passphrase = self._passphrase()

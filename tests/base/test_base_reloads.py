@@ -170,7 +170,7 @@ def test_a_hundred_rounds_leave_no_thread_and_no_file(tmp_path: Path) -> None:
         reloads.follow(read(path))
         reloads.start()
         reloads.close()
-    assert threads() == before
+    assert threads() <= before  # those of earlier tests may end meanwhile
     assert descriptors_open() == descriptors
 
 
@@ -213,7 +213,7 @@ def test_nothing_is_looked_at_after_the_end() -> None:
     follower.close()
     looked, before = Looked(), threads()
     follower.add(looked)
-    assert threads() == before
+    assert threads() <= before  # those of earlier tests may end meanwhile
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

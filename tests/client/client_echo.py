@@ -14,7 +14,7 @@ STREAMS = KINDS[1:]
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Notes the tokens and the certificate of every call, and answers as it is told."""
+    """Notes the tokens and the certificate of every call, and answers as configured."""
 
     def __init__(self):
         self.calls = []
@@ -105,9 +105,9 @@ async def call(channel, kind, text=b"a b", **more):
 
 
 async def failure(channel, kind):
-    """How a call of this kind fails that sends no message of a stream.
+    """The error of a call of this kind that sends no message of a stream.
 
-    What is sent after the server has ended a call turns its status into INTERNAL, now and then.
+    A message sent after the server has ended a call sometimes turns its status into INTERNAL.
     """
     begun = method(channel, kind)(b"a" if kind.startswith("unary") else None)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

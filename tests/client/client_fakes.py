@@ -1,4 +1,4 @@
-"""Look-alikes that need no server, and the client's side of calls to the small one."""
+"""Fakes that need no server, and the client's side of calls to the small one."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ NOW = 1_800_000_000
 
 
 def access_token(number, *, lifetime=900, issued=NOW, **claims):
-    """An unsigned look-alike: the client reads `iat` and `exp` and verifies nothing."""
+    """An unsigned fake: the client reads `iat` and `exp` and verifies nothing."""
 
     def part(content):
         return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
@@ -32,7 +32,7 @@ class Fixed:
 
 
 class Renewing:
-    """Another token whenever the last one was refused."""
+    """A new token each time the last one was refused."""
 
     def __init__(self):
         self.number = 0

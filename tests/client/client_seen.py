@@ -1,4 +1,4 @@
-"""What can be seen of a channel from outside: its certificate, its connections."""
+"""A channel seen from outside: its certificate, its connections."""
 
 import base64
 import time

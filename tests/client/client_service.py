@@ -53,7 +53,7 @@ def make_world(folder):
 
 @dataclass
 class TokenService(pb_grpc.TokenServiceServicer):
-    """Counts what it is asked, and answers as it is told."""
+    """Counts its calls, and answers as configured."""
 
     lifetime: float = 900
     now: float = NOW

@@ -1,4 +1,4 @@
-"""Those who watch users, each over a session of their own, and one who makes numbered changes."""
+"""Watchers of users, each with its own session, and a source of numbered changes."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def log_in(connection, password, new_password=""):
 
 
 class Watcher:
-    """``names`` are the users that were told of, in order; ``error`` is how it ended."""
+    """``names`` are the users reported, in order; ``error`` is how it ended."""
 
     def __init__(self, profile=None, clock=None, *, connection=None):
         """By the session of a profile, or over a connection without one."""
@@ -114,7 +114,7 @@ class Command:
         with self._file("out").open("w") as out, self._file("err").open("w") as err:
             self.process = subprocess.Popen(
                 [
-                    # Whoever runs the tests in the background may have SIGINT ignored.
+                    # A background shell job ignores SIGINT.
                     *("env", "--default-signal=INT"),
                     Path(sys.executable).with_name("secure-client"),
                     *("--profile", profile, "users", "watch", *arguments),
@@ -156,7 +156,7 @@ class Command:
 
 @contextmanager
 def watching(*watchers):
-    """Have them watch; whatever happens, they are gone at the end."""
+    """Start the watchers; they are stopped at the end in any case."""
     with ExitStack() as stack:
         for watcher in watchers:
             stack.callback(watcher.close)
@@ -166,7 +166,7 @@ def watching(*watchers):
 
 
 class Writer:
-    """Creates one user after the other. ``names`` are those that the server has acknowledged."""
+    """Creates users one by one. ``names`` are those that the server has acknowledged."""
 
     def __init__(self, profile, prefix="n"):
         self.source = SessionTokenSource(profile)
@@ -193,6 +193,6 @@ class Writer:
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
-            # The server goes and may have done it: the same request may be sent again.
+            # The server stopped and may have done it: the same request may be sent again.
             return False
         return True

@@ -1,4 +1,4 @@
-"""A world of certificates, a small token service in it, and no profile of whoever runs this."""
+"""A world of certificates, a small token service in it, and no profile of the developer."""
 
 import pytest
 from client_service import TokenService, make_world, start
@@ -6,7 +6,7 @@ from client_service import TokenService, make_world, start
 
 @pytest.fixture(scope="session")
 def shared_world(tmp_path_factory):
-    """Issued once per worker; nobody may change its files."""
+    """Issued once per worker; tests must not change its files."""
     return make_world(tmp_path_factory.mktemp("certs"))
 
 
@@ -26,7 +26,7 @@ def running(world):
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
-    """No test sees the profiles of whoever runs it."""
+    """No test sees the developer's own profiles."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("TARGET", "CA", "CERTIFICATE", "PRIVATE_KEY", "SERVER_NAME", "PROFILE"):

@@ -313,7 +313,7 @@ def test_C4_a_token_is_renewed_while_calls_go_on(world):
         async with serving(world) as (echo, connect), connect(tokens=Source()) as channel:
             await call(channel, "unary_unary")
             now[0] += 850
-            # The renewal is held up, and nobody notices.
+            # The renewal hangs, and no caller waits for it.
             await call(channel, "unary_unary")
             assert await asyncio.to_thread(fetching.wait, 30)
             await call(channel, "unary_unary")
@@ -333,7 +333,7 @@ def test_C8_a_source_that_blocks_does_not_block_the_loop(world, kind):
         class Blocking:
             def token(self, *, refused=None):
                 loop.call_soon_threadsafe(blocked.set)
-                # On the loop's own thread this fails: nobody is left to release it.
+                # On the loop's own thread this would deadlock.
                 if not release.wait(30):
                     raise RuntimeError("not released")
                 return AccessToken("token-a")
@@ -345,7 +345,7 @@ def test_C8_a_source_that_blocks_does_not_block_the_loop(world, kind):
         ):
             begun = asyncio.create_task(call(held, kind))
             await blocked.wait()
-            # The loop's heart beats: whole calls, of whose two ends it serves both.
+            # The loop is not blocked: it serves both ends of these calls.
             for _ in range(10):
                 assert await call(free, kind) == b"a b"
             assert not begun.done()
@@ -415,7 +415,7 @@ def test_both_attempts_share_one_deadline(world):
 
 
 @pytest.mark.parametrize("tokens", [None, Fixed()])
-def test_whoever_waits_and_is_cancelled_takes_the_call_along(world, tokens):
+def test_cancelling_the_task_that_awaits_a_call_cancels_the_call(world, tokens):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=tokens) as channel:
             echo.gate = asyncio.Event()
@@ -433,7 +433,7 @@ def test_whoever_waits_and_is_cancelled_takes_the_call_along(world, tokens):
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            # The server hears of it.
+            # The server notices.
             await echo.ended.wait()
             await ended.wait()
             assert begun.done()
@@ -444,7 +444,7 @@ def test_whoever_waits_and_is_cancelled_takes_the_call_along(world, tokens):
     asyncio.run(main())
 
 
-def test_whoever_asks_for_the_status_alone_cancels_nothing(world):
+def test_cancelling_the_task_that_asks_for_the_status_cancels_nothing(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Fixed()) as channel:
             echo.gate = asyncio.Event()
@@ -508,7 +508,7 @@ def test_illegal_metadata_is_refused_before_the_call_and_without_its_value(world
             with pytest.raises(ValueError, match="metadata key") as caught:
                 await call(channel, kind, metadata=(pair,))
             assert "hunter2" not in str(caught.value)
-            assert not channel._lines.current.busy()
+            assert not channel._rotation.current.busy()
         assert echo.calls == []
 
     asyncio.run(main())
@@ -534,7 +534,7 @@ def test_a_request_that_cannot_be_sent_ends_with_an_error(world):
             begun = method(channel, "unary_unary", lambda _: "no bytes")(b"")
             with pytest.raises(TypeError):
                 await begun
-            assert not channel._lines.current.busy()
+            assert not channel._rotation.current.busy()
         assert echo.calls == []
 
     asyncio.run(main())

@@ -32,7 +32,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, kind):
             echo.gate = asyncio.Event()
             in_flight = asyncio.create_task(call(channel, kind))
             await echo.waiting.wait()
-            old = channel._lines.current
+            old = channel._rotation.current
 
             world.client()
             await channel.look_and_wait()
@@ -40,7 +40,7 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, kind):
             later = asyncio.create_task(call(channel, kind))
             echo.gate.set()
             assert await asyncio.gather(in_flight, later) == [b"a b"] * 2
-            # What is out of date is closed once its last call has ended, and only then.
+            # The old channel is closed when its last call has ended, and not before.
             await until_closed(old.channel)
         before, after = echo.certificates
         assert before != after
@@ -98,10 +98,10 @@ def test_C7_a_half_replaced_pair_is_not_used(world):
 def test_C7_the_files_are_looked_at_also_while_there_are_no_calls(world, often):
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client()
             await until_closed(old.channel)
-            assert channel._lines.current is not old
+            assert channel._rotation.current is not old
 
     asyncio.run(main())
 
@@ -126,7 +126,7 @@ def test_C8_a_disk_that_hangs_does_not_block_the_loop(world, monkeypatch):
             for _ in range(10):
                 await call(channel, "unary_unary")
             assert not looking.done()
-            # Whoever comes second waits for the first, and both see what it finds.
+            # The second caller waits for the first one's attempt, and both see its result.
             second = asyncio.create_task(channel.look_and_wait())
             release.set()
             await asyncio.gather(looking, second)
@@ -159,7 +159,7 @@ def test_C8_a_token_that_is_long_in_coming_does_not_block_the_loop(world):
             release.set()
             await looking
             await call(channel, "unary_unary")
-        # Whoever calls meanwhile has the old certificate with its own token.
+        # Calls meanwhile have the old certificate and its token.
         assert len(set(echo.certificates[:11])) == 1
         assert echo.tokens == [["Bearer token-0"]] * 11 + [["Bearer token-1"]]
         assert echo.certificates[11] != echo.certificates[0]
@@ -180,31 +180,31 @@ def test_a_look_that_fails_is_made_again_and_one_line_says_why(world, monkeypatc
 
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client()
             for _ in range(3):
                 await channel.look_and_wait()
-                assert channel._lines.current is old
-                # It waits longer and longer; here no time passes.
+                assert channel._rotation.current is old
+                # The pauses between attempts grow; this test lets the time pass.
                 let_pass(channel._files, 60.0)
             await channel.look_and_wait()
-            assert channel._lines.current is not old
+            assert channel._rotation.current is not old
         assert caplog.text.count("RuntimeError") == 1
         assert "hunter2" not in caplog.text
 
     asyncio.run(main())
 
 
-def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, caplog):
+def test_C7_a_certificate_that_the_server_does_not_take_is_not_used(world, caplog):
     async def main():
         async with serving(world) as (echo, connect), connect() as channel:
             await call(channel, "unary_unary")
-            old = channel._lines.current
+            old = channel._rotation.current
             world.client("alice", Authority.create("example.org").issue_client("alice"))
             await channel.look_and_wait()
             let_pass(channel._files, 1.0)
             await channel.look_and_wait()
-            assert channel._lines.current is old
+            assert channel._rotation.current is old
             await call(channel, "unary_unary")
             world.client()
             await channel.look_and_wait()
@@ -217,7 +217,7 @@ def test_C7_a_certificate_that_the_server_does_not_take_is_not_taken_up(world, c
 
 def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, often):
     class AtOnce:
-        """Its tokens are bound to what is in the file now, and the file is ahead of the line."""
+        """Its tokens are bound to the file's certificate, which is newer than the channel's."""
 
         def token(self, *, refused=None):
             bound = thumbprint((world.folder / "alice.pem").read_bytes())
@@ -227,12 +227,12 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
         async with serving(world) as (echo, connect), connect(tokens=AtOnce()) as channel:
             await call(channel, "unary_unary")
             for _ in range(5):
-                line = channel._lines.current
+                counted = channel._rotation.current
                 issued = world.authority.issue_client("alice")
-                # The certificate last: with the key alone there is no pair to take up.
+                # The certificate last: with only the key replaced, the pair does not match.
                 (world.folder / "alice.key").write_bytes(issued.private_key_pem)
                 (world.folder / "alice.pem").write_bytes(issued.certificate_pem)
-                while channel._lines.current is line:
+                while channel._rotation.current is counted:
                     for kind in KINDS:
                         await call(channel, kind)
             await call(channel, "unary_unary")
@@ -249,7 +249,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, of
 def test_no_call_is_counted_for_ever(world):
     async def main():
         async with serving(world) as (echo, connect), connect(tokens=Fixed()) as channel:
-            line = channel._lines.current
+            counted = channel._rotation.current
             for kind in KINDS:
                 await call(channel, kind)
                 echo.refused = {"Bearer token-a"}
@@ -262,15 +262,15 @@ def test_no_call_is_counted_for_ever(world):
                 cancelled.add_done_callback(lambda _, ended=ended: ended.set())
                 assert cancelled.cancel()
                 await ended.wait()
-            assert not line.busy()
+            assert not counted.busy()
             world.client()
             await channel.look_and_wait()
-            await until_closed(line.channel)
+            await until_closed(counted.channel)
 
     asyncio.run(main())
 
 
-def test_closing_ends_calls_in_flight_on_every_line(world):
+def test_closing_ends_calls_in_flight_on_every_channel(world):
     async def main():
         async with serving(world) as (echo, connect):
             channel = connect(tokens=Fixed())
@@ -313,7 +313,7 @@ def test_closing_with_grace_lets_calls_finish(world):
     asyncio.run(main())
 
 
-def test_closing_while_a_new_line_is_being_connected_ends_that(world):
+def test_closing_while_a_new_channel_is_being_connected_ends_that(world):
     async def main():
         with socket.create_server(("localhost", 0)) as silent:
             port = silent.getsockname()[1]
@@ -359,7 +359,7 @@ def test_a_channel_whose_loop_has_ended_is_not_watched_for_ever(world, often):
     assert channel not in FOLLOWER._followed
 
 
-def test_the_state_is_that_of_the_line_for_new_calls(world):
+def test_the_state_is_that_of_the_channel_for_new_calls(world):
     async def main():
         async with serving(world) as (_, connect), connect() as channel:
             assert channel.get_state() is grpc.ChannelConnectivity.IDLE

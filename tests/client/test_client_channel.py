@@ -226,10 +226,10 @@ def test_no_call_is_counted_for_ever(world, running):
         cancelled.add_callback(ended.set)
         cancelled.cancel()
         assert ended.wait(30)
-        assert not channel._lines.current.busy()
+        assert not channel._rotation.current.busy()
 
 
-def test_closing_ends_calls_in_flight_on_every_line(world, running):
+def test_closing_ends_calls_in_flight_on_every_channel(world, running):
     requests = Requests()
     channel = open_channel(world, running)
     stream = TokenServiceStub(channel).Introspect(requests)

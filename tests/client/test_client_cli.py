@@ -17,9 +17,9 @@ import pytest
 from client_seen import until
 
 from secure_api.users.v1 import user_service_pb2
+from secure_base.terminal import escape
 from secure_client.cli import main
 from secure_client.cli.app import _hoisted
-from secure_client.cli.output import escaped
 from secure_client.cli.rows import read_rows
 from secure_client.cli.secrets import random_password
 from secure_client.cli.state import UsageProblem
@@ -146,18 +146,18 @@ def test_token_without_a_session_says_what_to_do(cli):
 
 
 def test_who_is_interrupted_while_the_session_is_renewed_keeps_it(cli, running):
-    """A refresh token works once: the answer with the next one is waited for."""
+    """A refresh token works once: the command waits for the answer with the next one."""
     running.service.lifetime = 1
     assert cli("login", "alice", "--password-file", "-", stdin="right\n")[0] == 0
     running.service.gate = threading.Event()
     with subprocess.Popen(
-        # Whoever runs the tests in the background may have SIGINT ignored.
+        # A background shell job ignores SIGINT.
         ["env", "--default-signal=INT", Path(sys.executable).with_name("secure-client"), "token"],
         stderr=subprocess.PIPE,
     ) as command:
         until(lambda: "Refresh" in running.service.names())
         command.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # it would be gone by now
+        time.sleep(0.2)  # otherwise it would have ended by now
         running.service.gate.set()
         _, err = command.communicate(timeout=30)
         assert command.returncode == 130
@@ -313,7 +313,7 @@ def test_a_session_that_is_refused(logged_in, running):
 
 def test_no_server(cli):
     with socket.socket() as taken:
-        # Bound and not listening: nobody else gets the port, and nobody answers.
+        # Bound and not listening: the port is taken, and no server answers.
         taken.bind(("127.0.0.1", 0))
         code, _, err = cli("--target", f"127.0.0.1:{taken.getsockname()[1]}", "keys")
     assert code == 1
@@ -385,7 +385,7 @@ def test_C6_the_session_stays_with_its_target(logged_in, running):
 
 
 def test_texts_of_the_server_are_escaped():
-    assert escaped("a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本") == (
+    assert escape("a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本") == (
         r"a\x1b]0;x\x07\r\n\u2028\u202e\x9b é 日本"
     )
 

@@ -28,7 +28,7 @@ RENEWALS = 4
 
 @dataclass
 class Home:
-    """The server, and the folder of certificates of those who call it."""
+    """The server, and the folder of its clients' certificates."""
 
     house: House
     path: Path
@@ -47,7 +47,7 @@ class Home:
         CertificateFolder(self.path).renew([f"clients/{name}"])
 
     def own_connections(self):
-        """How many the house has made itself, to log people in."""
+        """How many connections the house made itself, to log users in."""
         return len(self.house._channels)
 
 
@@ -87,7 +87,7 @@ def caller(request, home):
 
 @dataclass
 class Seen:
-    """What the calls came to: the certificate of each, as the server names it, or a failure."""
+    """The results of the calls: the certificate of each, as the server names it, or a failure."""
 
     thumbprints: list = field(default_factory=list)
     failures: list = field(default_factory=list)
@@ -99,13 +99,13 @@ class Seen:
     def judge(self, log, certificates):
         assert self.failures == []
         assert len(set(self.thumbprints)) == certificates
-        # Nothing was sent twice after a refusal either: the server has refused nothing.
+        # No call was retried after a refusal: the server has refused none.
         assert [line for line in log if "refused" in str(line.get("event"))] == []
 
 
 @contextmanager
 def calling(channel):
-    """Have threads call all the time, half of them so that a call is never sent again."""
+    """Threads call continuously, half of them by methods that are never retried."""
     seen, stub = Seen(), TokenServiceStub(channel)
 
     def keep_calling(start):
@@ -140,11 +140,11 @@ def test_C7_no_call_fails_while_certificates_are_renewed(home, caller, often, lo
                 known = set(seen.thumbprints)
                 home.renew(name)
                 seen.wait_for_another(known)
-        # The stream still is on the line that it began on, and that ends with it.
+        # The stream is still on its first channel, which is closed after it.
         assert connections(home.port) > home.own_connections() + 1
         questions.put(None)
         assert list(stream) == []
-        until(lambda: len(channel._lines.all()) == 1)
+        until(lambda: len(channel._rotation.all()) == 1)
         until(lambda: connections(home.port) == home.own_connections() + 1)
     seen.judge(log, RENEWALS + 1)
 
@@ -186,14 +186,14 @@ def test_C7_no_call_fails_while_the_authority_is_replaced_on_both_sides(
             replace(folder / "clients/workload.key", issued.private_key_pem)
             replace(folder / "clients/workload.pem", issued.certificate_pem)
             seen.wait_for_another(known)
-            until(lambda: len(channel._lines.all()) == 1)
+            until(lambda: len(channel._rotation.all()) == 1)
             issued = successor.issue_server("server", ["localhost"], [ip_address("127.0.0.1")])
             replace(root / "server.key", issued.private_key_pem)
             replace(root / "server.pem", issued.certificate_pem)
             wait_for_server(3)
             replace(folder / "ca.pem", new)
             until(lambda: trusted(new))
-            until(lambda: len(channel._lines.all()) == 1)
+            until(lambda: len(channel._rotation.all()) == 1)
             replace(root / "ca.pem", new)
             wait_for_server(4)
             count = len(seen.thumbprints)
@@ -235,7 +235,7 @@ def test_C7_no_call_fails_on_asyncio_while_certificates_are_renewed(home, caller
             await asyncio.gather(*callers)
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
-            await asyncio.to_thread(until, lambda: len(channel._lines.all()) == 1)
+            await asyncio.to_thread(until, lambda: len(channel._rotation.all()) == 1)
 
     asyncio.run(main())
     seen.judge(log, RENEWALS + 1)

@@ -156,7 +156,7 @@ def test_the_lock_excludes_threads_and_its_file_stays(tmp_path):
     def work():
         nonlocal inside, most
         for _ in range(20):
-            with locked(path):
+            with locked(path, tmp_path / "file"):
                 with guard:
                     inside += 1
                     most = max(most, inside)
@@ -175,8 +175,25 @@ def test_the_lock_excludes_threads_and_its_file_stays(tmp_path):
 def test_a_lock_that_is_never_given_back_is_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr("secure_client._private_files._LOCK_PATIENCE", 0.0)
     path = tmp_path / "lock"
-    with locked(path), pytest.raises(ProfileError, match="locked by another"), locked(path):
+    with (
+        locked(path, tmp_path / "file"),
+        pytest.raises(ProfileError, match="locked by another"),
+        locked(path, tmp_path / "file"),
+    ):
         pass
+
+
+def test_C11_what_a_killed_process_left_of_a_session_is_deleted_under_the_lock(tmp_path):
+    """It may hold a refresh token. A draft of another profile may be one that is being written."""
+    file = profile(tmp_path).session
+    file.save(SESSION)
+    left = file.path.with_name(f".secure-draft-{file.path.name}-00.tmp")
+    other = file.path.with_name(".secure-draft-other.session.json-00.tmp")
+    left.write_bytes(b"half a session")
+    other.write_bytes(b"half a session")
+    with file.lock():
+        assert not left.exists()
+    assert other.exists()
 
 
 # Which setting wins

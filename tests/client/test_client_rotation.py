@@ -40,7 +40,7 @@ def look_later(channel):
 __all__ = ["often"]
 
 
-# What is taken up, and when
+# Files that are used, and when
 
 
 def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running):
@@ -66,9 +66,9 @@ def test_C7_a_new_certificate_is_used_and_calls_in_flight_finish(world, running)
 
 def test_C7_the_files_are_watched_whether_there_are_calls_or_not(world, running, often):
     with open_channel(world, running) as channel:
-        before = channel._lines.current
+        before = channel._rotation.current
         world.client()
-        until(lambda: channel._lines.current is not before)
+        until(lambda: channel._rotation.current is not before)
         assert subject(channel).encode() == (world.folder / "alice.pem").read_bytes()
 
 
@@ -114,7 +114,7 @@ def test_C7_a_link_that_is_swapped_is_followed(world, running, tmp_path):
     assert found.thumbprint() == thumbprint((mount / "..2/alice.pem").read_bytes())
 
 
-def test_C7_files_that_are_written_slowly_are_taken_up_when_they_are_whole(world, running, caplog):
+def test_C7_files_that_are_written_slowly_are_used_when_they_are_complete(world, running, caplog):
     issued = world.authority.issue_client("alice")
     with open_channel(world, running) as channel:
         before = subject(channel)
@@ -145,16 +145,16 @@ def test_C7_a_half_replaced_pair_is_not_used(world, running):
 
 def test_files_that_are_only_touched_change_nothing(world, running):
     with open_channel(world, running) as channel:
-        line = channel._lines.current
+        counted = channel._rotation.current
         os.utime(world.ca)
         assert channel._files.changed()
         settle(channel._files)
         channel.look_and_wait()
-        assert channel._lines.current is line
+        assert channel._rotation.current is counted
         assert not channel._files.changed()
 
 
-# What is not
+# Files that are not used
 
 
 def expired(world):
@@ -166,7 +166,7 @@ def stranger(world):
     return Authority.create("example.org").issue_client("alice")
 
 
-def somebody_else(world):
+def another_client(world):
     return world.authority.issue_client("mallory")
 
 
@@ -175,7 +175,7 @@ def somebody_else(world):
     [
         (expired, "expired on"),
         (stranger, "no connection comes about"),
-        (somebody_else, "spiffe://example.org/client/mallory"),
+        (another_client, "spiffe://example.org/client/mallory"),
     ],
 )
 def test_C7_what_cannot_be_used_is_not_taken_and_one_line_says_why(
@@ -188,20 +188,20 @@ def test_C7_what_cannot_be_used_is_not_taken_and_one_line_says_why(
         world.client("alice", issued)
         until(lambda: failures(channel) > 2)
         assert subject(channel) == before
-        # By chance the half of it is seen twice, before the other half is written.
+        # Sometimes half of it is seen twice, before the other half is written.
         assert sum(KEEPS in each and reason in each for each in caplog.messages) == 1
         assert "PRIVATE KEY" not in caplog.text
-        # And it is made good as it was made bad.
+        # And it is repaired the same way.
         world.client()
         until(lambda: subject(channel) != before)
 
 
-def test_C7_somebody_elses_certificate_never_carries_the_sessions_refresh_token(world, running):
+def test_C7_another_clients_certificate_never_carries_the_sessions_refresh_token(world, running):
     source = WorkloadTokenSource(world.connection(running.port))
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
         asked = running.service.names().count("IssueToken")
-        world.client("alice", somebody_else(world))
+        world.client("alice", another_client(world))
         channel.look_and_wait()
         subject(channel)
         assert running.service.names().count("IssueToken") == asked
@@ -258,10 +258,10 @@ def test_an_expired_certificate_is_replaced_unproven(world, running):
         far = Clock(lambda: time.time() + 10**9)
         world.client("alice", stranger(world))
         channel.look_and_wait()
-        kept = channel._lines.current
+        kept = channel._rotation.current
         channel._files._clock = far
         look_later(channel)
-        assert channel._lines.current is not kept
+        assert channel._rotation.current is not kept
 
 
 # Authorities
@@ -272,7 +272,7 @@ def test_C7_the_ca_is_replaced_by_both_and_then_by_the_new_one(world, running, c
     old, new = world.authority.certificate_pem, successor.certificate_pem
     with open_channel(world, running) as channel:
         before = subject(channel)
-        # Too early: the server is still of the old one, and calls go on.
+        # Too early: the server still has the old one, and calls continue.
         world.ca.write_bytes(new)
         channel.look_and_wait()
         look_later(channel)
@@ -299,10 +299,10 @@ def test_C7_another_ca_alone_asks_for_no_other_token(world, running):
     source = Renewing()
     with open_channel(world, running, tokens=source) as channel:
         subject(channel)
-        line = channel._lines.current
+        counted = channel._rotation.current
         world.ca.write_bytes(world.authority.certificate_pem + b"\n")
         channel.look_and_wait()
-        assert channel._lines.current is not line
+        assert channel._rotation.current is not counted
         subject(channel)
     assert [sent for _, sent in running.service.calls] == [["Bearer token-0"]] * 2
 
@@ -322,7 +322,7 @@ def test_C7_a_new_certificate_asks_for_another_token_before_the_first_call(world
 
 
 class AtOnce:
-    """Tokens bound to whatever certificate is in the file now, which may be ahead of the line."""
+    """Tokens bound to the file's certificate, which may be newer than the channel's."""
 
     def __init__(self, certificate):
         self.certificate = certificate
@@ -337,7 +337,7 @@ def test_C7_a_token_goes_only_over_the_certificate_that_it_is_bound_to(world, ru
         for _ in range(3):
             subject(channel)
             world.client()
-            # The source is ahead of the channel now.
+            # The source is newer than the channel now.
             shown = subject(channel)
             (_, [sent]) = running.service.calls[-1]
             assert AccessToken(sent.removeprefix("Bearer ")).claims()["cnf"] == {
@@ -368,7 +368,7 @@ def test_C3_channels_that_share_a_source_share_its_fetches(world, running):
         open_channel(world, running, tokens=source) as one,
         open_channel(world, running, tokens=source) as two,
     ):
-        # Each `open_channel` has made files anew.
+        # Each `open_channel` has written new files.
         one.look_and_wait()
         for issued in (1, 2):
             for channel in (one, two):
@@ -417,27 +417,27 @@ def test_without_a_certificate_there_is_nothing_that_a_token_could_be_bound_to(s
     assert identity.thumbprint() is None
     assert identity.spiffe_id() is None
     assert not identity.has_expired(float("inf"))
-    assert identity.is_foreign(AccessToken(access_token(0, cnf={"x5t#S256": "somebody's"})))
+    assert identity.is_foreign(AccessToken(access_token(0, cnf={"x5t#S256": "another's"})))
     assert not identity.is_foreign(AccessToken("opaque"))
 
 
-# What is left of it
+# What remains after closing
 
 
-def test_whoever_follows_the_state_follows_it_over_to_the_new_line(world, running):
+def test_subscribers_to_the_state_follow_the_new_channel(world, running):
     with open_channel(world, running) as channel:
         states = []
         channel.subscribe(states.append, try_to_connect=True)
         until(lambda: grpc.ChannelConnectivity.READY in states)
         world.client()
         channel.look_and_wait()
-        # As everybody who begins to, it is told the present state first.
+        # Like every new subscriber it gets the current state first.
         until(lambda: states.count(grpc.ChannelConnectivity.READY) == 2)
         channel.unsubscribe(states.append)
         assert channel._subscribers == []
 
 
-def test_a_look_that_breaks_leaves_the_line_as_it_is(world, running, monkeypatch, caplog):
+def test_a_look_that_breaks_keeps_the_channel(world, running, monkeypatch, caplog):
     def fail(files):
         files._tried = signature(files._endpoint.paths)
         raise RuntimeError("hunter2")
@@ -478,29 +478,29 @@ def test_one_that_cannot_be_looked_at_does_not_keep_the_others_from_it(often):
 
 
 def clients():
-    """How many threads there are but the server's, of which it makes more when it needs them."""
+    """The number of threads except the server's, which grow on demand."""
     return sum("ThreadPoolExecutor" not in each.name for each in threading.enumerate())
 
 
-def test_old_lines_leave_nothing_behind(world, running, often):
+def test_old_channels_leave_nothing_behind(world, running, often):
     with open_channel(world, running, host="127.0.0.1", tokens=Renewing()) as channel:
         subject(channel)
-        lines = weakref.WeakSet([channel._lines.current])
+        seen = weakref.WeakSet([channel._rotation.current])
         threads = clients()
         for _ in range(8):
-            before, requests = channel._lines.current, Requests()
+            before, requests = channel._rotation.current, Requests()
             stream = TokenServiceStub(channel).Introspect(requests)
             world.client()
-            until(lambda before=before: channel._lines.current is not before)
-            lines.add(channel._lines.current)
+            until(lambda before=before: channel._rotation.current is not before)
+            seen.add(channel._rotation.current)
             subject(channel)
             requests.end()
             assert list(stream) == []
         del before, stream
-        until(lambda: len(channel._lines.all()) == 1)
+        until(lambda: len(channel._rotation.all()) == 1)
         until(lambda: connections(running.port) == 1)
         until(lambda: clients() <= threads)
-        until(lambda: (gc.collect(), len(lines))[1] == 1)
+        until(lambda: (gc.collect(), len(seen))[1] == 1)
 
 
 def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
@@ -510,11 +510,11 @@ def test_many_channels_are_watched_by_one_thread_and_none_by_none(world, often):
         return sum(each.name == "secure_client files" for each in threading.enumerate())
 
     channels = [connect("localhost:1", ca=ca) for _ in range(20)]
-    # One that has had nothing to do may just be ending.
+    # An idle one may just be ending.
     until(lambda: watching() == 1)
     for channel in channels[:19]:
         channel.close()
-    # One that is forgotten without having been closed is not watched either.
+    # A channel collected without being closed is not watched either.
     found = weakref.ref(channels[19])
     del channel, channels
     until(lambda: (gc.collect(), watching())[1] == 0)

@@ -1,4 +1,4 @@
-"""Token sources: secrets stay in, one renewal for everybody, one process at a time."""
+"""Token sources: no secret leaks, one renewal for all callers, one process at a time."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ from secure_client.tokens.renewing import Fetched, RenewingToken
 
 
 class FakeClock:
-    """Both hands are moved by the test."""
+    """The test moves both clocks."""
 
     def __init__(self):
         self.wall_now, self.elapsed_now = float(NOW), 1000.0
@@ -173,20 +173,20 @@ def test_C3_a_hundred_calls_at_expiry_are_one_fetch(clock):
     assert fetch.count == 2
 
 
-def test_C4_ahead_of_expiry_nobody_waits(clock):
+def test_C4_ahead_of_expiry_no_caller_waits(clock):
     fetch = Fetch()
     renewing = RenewingToken(fetch, clock.clock)
     renewing.token(None)
     clock.pass_time(850)
     fetch.gate = threading.Event()
-    # The fetch hangs, and every caller has an answer.
+    # The fetch hangs, and every caller has its token.
     assert [renewing.token(None).value for _ in range(5)] == ["token-1"] * 5
     fetch.gate.set()
     wait_for(lambda: renewing.token(None).value == "token-2")
     assert fetch.count == 2
 
 
-def test_a_renewal_that_fails_ahead_of_expiry_hurts_nobody(clock):
+def test_a_renewal_that_fails_ahead_of_expiry_fails_no_call(clock):
     fetch = Fetch()
     renewing = RenewingToken(fetch, clock.clock)
     renewing.token(None)
@@ -244,7 +244,7 @@ def test_a_refused_token_does_not_come_back(clock):
     first = renewing.token(None)
     second = renewing.token(first)
     assert second != first
-    # Whoever was refused with the same token at the same time gets the new one.
+    # Another caller refused with the same token at the same time gets the new one.
     assert renewing.token(first) == second
     assert fetch.count == 2
 
@@ -381,7 +381,7 @@ def test_processes_at_once_do_not_burn_the_refresh_token(world, running):
         for _ in range(3)
     ]
     found = [process.communicate(timeout=60)[0].strip() for process in processes]
-    # The look-alike's `iat` and `exp` are long past; its stated end is not.
+    # The fake's `iat` and `exp` are long past; its stated expiry is not.
     assert len(set(found)) == 1
     assert found[0]
     assert running.service.names() == ["Refresh"]

@@ -53,7 +53,7 @@ def fast(clock):
 
 @pytest.fixture
 def hasty(tmp_path, monkeypatch):
-    """A server whose tokens are soon over."""
+    """A server whose tokens expire quickly."""
     monkeypatch.setenv("SECURE_SERVER_TOKENS__ACCESS_TOKEN_LIFETIME", "30")
     with running_house(tmp_path, clock=fast(time.time)) as house:
         house.first_log_in()
@@ -165,7 +165,7 @@ def site(root):
 
 
 def test_every_change_is_told_once_while_the_server_restarts_and_the_end_of_a_session(tmp_path):
-    """Stopped and killed; and who is revoked learns it in one sentence."""
+    """Stopped and killed; a revoked watcher learns it in one sentence."""
     with site(tmp_path) as (place, running):
         writer = Writer(place.session("writer"))
         watchers = {
@@ -206,7 +206,7 @@ def test_every_change_is_told_once_while_the_server_restarts_and_the_end_of_a_se
     assert how.startswith("To go on from here: secure-client users watch --resume ")
     assert why == "secure-client: " + OVER.format(place.address)
     assert told[0] == f"Watching the users of {place.address}; Ctrl-C ends it."
-    # Where the server was back soon enough nothing was told.
+    # If the server was back soon enough, no interruption was reported.
     for each in told[1:]:
         assert each.startswith("secure-client: the watch on users "), each
 
@@ -264,7 +264,7 @@ def test_closing_the_channel_ends_a_watch_that_waits_for_its_server(world, runni
 
 def test_what_fails_from_the_start_is_told_at_once(world):
     with socket.socket() as taken:
-        # Bound and not listening: nobody else gets the port, and nobody answers.
+        # Bound and not listening: the port is taken, and no server answers.
         taken.bind(("localhost", 0))
         with world.connection(taken.getsockname()[1]).open() as channel:
             with pytest.raises(grpc.RpcError) as failed:

@@ -1,4 +1,4 @@
-"""Public key infrastructures in a few words, and the certificates and lists that they stand for."""
+"""Short descriptions of PKIs, and the certificates and lists built from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ACME = "URI:spiffe://acme.example/client/billing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cert:
-    """What a certificate says; ``since`` and ``until`` are seconds from the table's moment zero."""
+    """A certificate's content; ``since`` and ``until`` are seconds from the table's moment zero."""
 
     issuer: str
     """The certificate whose name and key sign this one; its own name where it is self-signed."""
@@ -122,7 +122,7 @@ BASE: dict[str, Cert | Vector] = {
     "acme_mid": authority("acme"),
     "acme_leaf": client("acme_mid", names=(ACME,)),
 }
-"""Ours with an authority to spare, and a partner's. A row replaces what it is about."""
+"""Our PKI with a second authority, and a partner's. A row replaces what it tests."""
 
 
 @functools.cache
@@ -165,7 +165,7 @@ class Pki:
 
     def key(self, name: str) -> Any:
         said = self._said[name]
-        assert isinstance(said, Cert), f"nobody has the key of {name}"
+        assert isinstance(said, Cert), f"there is no key of {name}"
         return private_key(said.key or name, said.kind)
 
     def is_made_here(self, name: str) -> bool:

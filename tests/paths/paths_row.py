@@ -26,13 +26,13 @@ TLS_TOO = "TLS asks for this too"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A leaf, what its client sends with it, what is trusted, and the code that must come of it.
+    """A leaf, what its client sends with it, what is trusted, and the expected code.
 
     The certificates are those of ``paths_pki.BASE``, with ``pki`` in place of or beside them.
     """
 
     name: str
-    """What it shows; its first word is the number of the attack, where it has one."""
+    """What the row shows; its first word is the number of the attack, where it has one."""
     code: str = ""
     """The verdict's code, empty where the leaf is good."""
     pki: Mapping[str, Cert | Vector] = field(default_factory=dict)

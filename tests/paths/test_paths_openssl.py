@@ -1,4 +1,4 @@
-"""A second opinion: OpenSSL says of every line of the table what the table says, or why not."""
+"""A second opinion: OpenSSL agrees with every row of the table, or the row says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of the table over real connections, and what changes while they are open."""
+"""Rows of the table over real connections, and changes while they are open."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_M3_an_intermediate_that_is_revoked_ends_open_connections_and_streams(
 def test_M4_a_stream_ends_with_the_path_of_its_caller(
     style: str, ends: str, server: Callable[..., Server]
 ) -> None:
-    """Before the leaf does, by the clock alone: nothing is written anew."""
+    """Before the leaf does, by the clock only: no file is written."""
     if ends == "intermediate":
         row = Row("ends")
         pki = Pki({"mid": authority("root", until=3600)}, ZERO)
@@ -99,7 +99,7 @@ def test_M4_a_stream_ends_with_the_path_of_its_caller(
         stack.callback(hold(running))
         streams = [Open(channel, kind, stack, None) for kind in STREAMS]
         watched = running.guard.watch._open
-        # Each was looked at once: what comes then must come by the clock.
+        # Each was judged once: later refusals must come by the clock.
         wait_until(lambda: len(watched) == len(streams))
         wait_until(lambda: all(entry.notices is not None for entry in watched.copy().values()))
         ended = time.monotonic()
@@ -152,7 +152,7 @@ def test_M6_what_becomes_of_a_partners_list_concerns_that_partners_clients_alone
     if code:
         wait_until(lambda: _code(theirs) is UNAUTHENTICATED)
         assert running.audit[-1].code == code
-    # Whatever became of theirs, ours is read on: it revokes within the usual time.
+    # Whatever their file holds, ours is still read: it revokes within the usual time.
     assert _code(ours) is OK
     write(running.crl / "1.crl", pki.crl(Crl(by="mid", revokes=("leaf",), number=2)))
     wait_until(lambda: _code(ours) is UNAUTHENTICATED)

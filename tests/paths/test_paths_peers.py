@@ -1,4 +1,4 @@
-"""What is remembered of a client's certificate: by leaf and chain, for as long as it holds."""
+"""Cached verdicts on client certificates: by leaf and chain, while they hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def transport(*sent: str) -> dict[str, Sequence[bytes]]:
 
 
 def trusting(name: str) -> TLSSet:
-    # Of its files no peer is judged.
+    # Peers are judged by `trust` only.
     return TLSSet(files=None, trust=Trust(PKI.certificates((name,))), handshake_bundle=b"")  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def peers(tls: Changing[TLSSet]) -> Peers:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moments at which the judge was asked."""
+    """The times at which a certificate was judged."""
     moments: list[float] = []
     judge = module.judge_client
 
@@ -102,7 +102,7 @@ def test_M5_another_path_is_tried_when_one_has_ended(peers: Peers, judged: list[
     for day in range(0, 50, 5):
         expected = "" if day <= 40 else "issuer_dates"
         assert code_of(peers, both, ZERO + day * DAY) == expected, day
-    # At first, when the path that was found had ended, and when the last one had.
+    # At first, after the found path had expired, and after the last one had.
     days = [round((moment - ZERO) / DAY) for moment in judged]
     assert (days[0], days[-1], len(days) <= 3) == (0, 45, True)
 
@@ -115,13 +115,13 @@ def test_a_refusal_ends_when_a_certificate_becomes_valid(peers: Peers, judged: l
     assert len(judged) == 2
 
 
-def test_a_clock_that_goes_back_is_asked_anew(peers: Peers) -> None:
+def test_after_a_clock_step_back_it_is_judged_again(peers: Peers) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
     assert code_of(peers, ("mid",), ZERO - 6 * DAY) == "certificate_dates"
     assert code_of(peers, ("mid",), ZERO) == ""
 
 
-def test_new_trust_judges_anew(peers: Peers, tls: Changing[TLSSet]) -> None:
+def test_new_trust_is_judged_again(peers: Peers, tls: Changing[TLSSet]) -> None:
     assert code_of(peers, ("mid",), ZERO) == ""
     tls.change(trusting("acme"))
     assert not peers.knows(transport("mid"), ZERO)

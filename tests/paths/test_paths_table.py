@@ -1,4 +1,4 @@
-"""The judge of whole paths, by the table: every line's leaf is good, or refused for its reason."""
+"""Path validation by the table: each row's leaf is good, or refused for the row's reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 
 
 def _trust(row: Row, pki: Pki, folder: Path, now: float) -> Trust:
-    """What an operator's files come to at this moment."""
+    """The ``Trust`` of an operator's files at this moment."""
     revoked = None
     if row.lists is not None:
         everybody = pki.certificates(row.every_authority())
@@ -87,13 +87,13 @@ _WITH_ROOM = [
 
 @pytest.mark.parametrize("row", _WITH_ROOM, ids=str)
 def test_M4_one_certificate_more_changes_nothing(row: Row, tmp_path: Path) -> None:
-    """It is of an intermediate below ours, which has issued nothing here."""
+    """The list of an intermediate below ours, which has issued nothing here."""
     assert _judge(row, tmp_path, sent=("low", *row.sent)).code == row.code
 
 
 @every_row
 def test_M5_a_verdict_holds_as_long_as_it_says(row: Row, tmp_path: Path) -> None:
-    """What is remembered of it may be believed in this interval, to its ends."""
+    """The verdict holds in this interval, both ends included."""
     verdict = _judge(row, tmp_path)
     now = float(row.moment(ZERO))
     for moment in (
@@ -140,7 +140,9 @@ _LEAF = PLAIN.build(ZERO).pem("leaf")
     ],
     ids=["empty", "junk", "two", "half", "not_a_certificate", "not_DER"],
 )
-def test_a_leaf_that_cannot_be_read_is_malformed_and_nobodys(leaf: bytes, tmp_path: Path) -> None:
+def test_a_leaf_that_cannot_be_read_is_malformed_and_has_no_peer(
+    leaf: bytes, tmp_path: Path
+) -> None:
     pki = PLAIN.build(ZERO)
     verdict = judge_client(leaf, pki.pem("mid"), _trust(PLAIN, pki, tmp_path, ZERO), ZERO)
     assert (verdict.code, verdict.peer, verdict.path) == ("malformed", None, ())
@@ -165,7 +167,7 @@ def test_M4_what_cannot_be_read_among_what_is_sent_never_raises_and_is_never_an_
     assert judge_client(pki.pem("leaf"), pki.pem("mid") + junk, trust, ZERO).code == ""
 
 
-def test_M4_trusting_nobody_refuses(tmp_path: Path) -> None:
+def test_M4_an_empty_trust_bundle_refuses(tmp_path: Path) -> None:
     pki = PLAIN.build(ZERO)
     verdict = judge_client(pki.pem("leaf"), pki.pem("mid", "root"), Trust((), {}), ZERO)
     assert verdict.code == "certificate_authority"
@@ -181,7 +183,7 @@ def test_M4_eight_certificates_that_all_vouch_for_each_other_cost_less_than_a_se
 ) -> None:
     """All names are one, so that each could have issued each: 8! ways, none to an authority.
 
-    Processor time of this thread: what a client makes us spend.
+    Measured: the processor time of this thread, which a client makes us spend.
     """
     twins = {
         f"t{n}": authority(f"t{(n + 1) % 8}", subject="t", key=f"t{n % keys}", aki=False, ski=False)
@@ -198,8 +200,8 @@ def test_M4_eight_certificates_that_all_vouch_for_each_other_cost_less_than_a_se
 
 
 def test_M4_keys_that_are_slow_to_verify_with_cost_nothing(tmp_path: Path) -> None:
-    """Anybody can make an authority of our name with an exponent of 2048 bits; TLS here cannot use
-    it, and a signature that is tried with it takes a hundred times as long.
+    """An attacker can make an authority of our name with an exponent of 2048 bits; TLS here cannot
+    use it, and checking a signature with it takes a hundred times as long.
     """
     row = Row("slow", sent=("mid",), pki={"mid": authority("root", kind="rsa2048")})
     pki = row.build(ZERO)

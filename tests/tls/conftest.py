@@ -1,4 +1,4 @@
-"""One authority for the whole run: making one per test would only cost time."""
+"""One authority for the whole run, to save time."""
 
 import pytest
 

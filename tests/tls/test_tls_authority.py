@@ -240,7 +240,7 @@ def test_revocation_lists_are_numbered(authority):
     ids=["expired", "not yet valid", "last second", "first second"],
 )
 def test_an_authority_is_loaded_within_its_dates_only(authority, save, moment, code):
-    """Both ends count; what it would sign outside of them nobody would accept."""
+    """Both ends count; verifiers would refuse what it signs outside of them."""
     certificate, key = save(authority, "ca")
     now = moment(authority.certificate)
     if code is None:
@@ -292,7 +292,7 @@ def _authority(key, **changes):
     ids=str,
 )
 def test_what_may_not_sign_all_that_an_authority_signs_is_not_loaded(save, changes, code):
-    """Each right that it lacks would be found out by others, and later."""
+    """A missing right would otherwise show only later, at a verifier."""
     key = KeyType.ECDSA_P256.generate()
     files = save(Issued(_authority(key, **changes), key), "ca")
     if code is None:

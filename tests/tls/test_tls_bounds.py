@@ -68,7 +68,7 @@ def test_a_leaf_lives_90_days_at_the_most(authority: Authority):
 
 
 def test_a_list_is_due_again_after_90_days_unless_it_is_said(authority: Authority):
-    """An installation that signs none anew for so long is told that its list is stale."""
+    """After this long without a new list, the installation is warned of a stale one."""
     crl = authority.crl(number=1)
     due = crl.next_update_utc - crl.last_update_utc
     assert timedelta(days=90) <= due < timedelta(days=90, minutes=10)
@@ -157,7 +157,7 @@ def test_a_server_has_an_RSA_key_of_2048_bits_at_least(authority, save, bundle, 
     ],
 )
 def test_a_name_that_is_refused_is_not_told_at_length(authority: Authority, name, code: str):
-    """It goes into a line of the log, for anybody who has a certificate."""
+    """Any client with a certificate can put it into a line of the log."""
     template = authority.client_template("c").having(x509.SubjectAlternativeName([name]))
     with pytest.raises(PeerError) as caught:
         parse_peer(authority.issue(template).certificate_pem)

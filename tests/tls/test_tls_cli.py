@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import secure_tls
+from secure_base.atomic_files import write_new
 from secure_tls import Authority
-from secure_tls.writing import write_new
 
 ROOT = Path(secure_tls.__file__).parent.parent
 SCRIPT = ROOT / "tools" / "gen_certs.py"
@@ -261,7 +261,7 @@ def test_on_a_terminal_there_is_a_table(run, certs, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run("verify")
     assert code == 0
-    assert "\u2502" in out
+    assert "\u2500" in out
     assert "spiffe://example.org/client/demo" in out
 
 

@@ -1,4 +1,4 @@
-"""The commands that change what is there, as a user types them."""
+"""The commands that change existing files, as a user types them."""
 
 import json
 import time
@@ -8,14 +8,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secure_base.atomic_files import write_new
 from secure_tls import Authority
 from secure_tls.folder import CertificateFolder, Order
-from secure_tls.writing import write_new
 
 
 @pytest.fixture
 def certs(run, tmp_path):
-    """Made 80 days ago by the clock, but for ``fresh``, which is new."""
+    """Made 80 days ago by the clock, except ``fresh``, which is new."""
     path = tmp_path / "certs"
     old = CertificateFolder(path, clock=lambda: time.time() - 80 * 86400)
     old.generate([Order.server("server", ["localhost"], stem="server"), Order.client("billing")])
@@ -46,7 +46,7 @@ def test_renew_renews_what_is_near_its_end(run, certs):
     assert (code, out.count("renewed")) == (0, 0)
 
 
-def test_adding_a_client_has_signed_the_ageing_list_anew(run, certs):
+def test_adding_a_client_re_signs_the_ageing_list(run, certs):
     crl = x509.load_pem_x509_crl((certs / "crl.pem").read_bytes())
     assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 2
 

@@ -1,4 +1,4 @@
-"""A revocation list is used only if it is whole, and its authority's own."""
+"""A revocation list is used only if it is complete and signed by its authority."""
 
 import dataclasses
 import subprocess
@@ -120,14 +120,14 @@ def test_M6_a_file_of_a_folder_that_cannot_be_used_leaves_the_others(authority, 
     (folder / "theirs.pem").write_bytes(pem(other.crl([2], number=1)))
     second = RevocationLists.load(folder, known, now=NOW, last=first)
     assert (second.of(known[1]).serials, second.problems) == ({2}, ())
-    # What was good stays, while what is new of the others counts.
+    # The last good list stays, and new lists of other authorities count.
     (folder / "theirs.pem").write_bytes(pem(other.crl([2, 3], number=2))[:-40])
     (folder / "ours.pem").write_bytes(pem(authority.crl([1, 4], number=2)))
     third = RevocationLists.load(folder, known, now=NOW, last=second)
     assert (third.of(known[0]).serials, third.of(known[1]).serials) == ({1, 4}, {2})
     assert len(third.problems) == 1
     assert RevocationLists.load(folder, known, now=NOW, last=third) is third
-    # A list that is taken away is not remembered; a folder that is emptied is a mistake.
+    # A removed list is forgotten; an emptied folder is a mistake.
     (folder / "theirs.pem").unlink()
     assert RevocationLists.load(folder, known, now=NOW, last=third).of(known[1]) is None
     (folder / "ours.pem").unlink()
@@ -151,7 +151,7 @@ def test_an_older_list_does_not_let_in_again_what_a_newer_one_revoked(authority,
 def test_M6_a_list_that_cannot_be_used_has_no_other_file_parsed_again(
     authority, tmp_path, monkeypatch
 ):
-    """While it is so, all files are looked at again and again, and ours may be very long."""
+    """Meanwhile all files are checked at every poll, and our list may be very long."""
     folder = tmp_path / "lists"
     folder.mkdir()
     (folder / "ours.pem").write_bytes(pem(authority.crl([1], number=1)))
@@ -170,7 +170,7 @@ def test_M6_a_list_that_cannot_be_used_has_no_other_file_parsed_again(
     (folder / "ours.pem").write_bytes(pem(authority.crl([1, 2], number=2)))
     lists = RevocationLists.load(folder, known, now=NOW, last=lists)
     assert lists.of(authority.certificate).serials == {1, 2}
-    # Other authorities may make another list of it.
+    # With other authorities the same file may be another list.
     both = [*known, Authority.create("example.net").certificate]
     del parsed[:]
     RevocationLists.load(folder, both, now=NOW, last=lists)

@@ -1,4 +1,4 @@
-"""Certificate, key and bundle are vouched for before gRPC sees them."""
+"""Certificate, key and bundle are checked before gRPC gets them."""
 
 import os
 from datetime import timedelta

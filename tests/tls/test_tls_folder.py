@@ -1,4 +1,4 @@
-"""A folder is completed, never overwritten, and never left with half of anything."""
+"""A folder is completed, never overwritten, and never left with half a file or pair."""
 
 import os
 import subprocess
@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 import secure_tls
+from secure_base.atomic_files import write_new
 from secure_tls import (
     Authority,
     AuthorityError,
     TLSFileError,
     check_trust_domain,
     read_server_files,
-    writing,
 )
 from secure_tls.check import check_folder
 from secure_tls.folder import CertificateFolder, Order
 from secure_tls.keys import KeyType
-from secure_tls.writing import write_new
 
 ORDERS = [Order.server("server", ["localhost"], stem="server"), Order.client("demo")]
 HERE = Path(__file__).parent
@@ -194,7 +193,7 @@ def test_O7_a_key_is_private_before_its_first_byte(tmp_path, monkeypatch):
         modes.append((os.fstat(descriptor).st_mode & 0o777, os.fstat(descriptor).st_size))
         return real(descriptor, *arguments)
 
-    monkeypatch.setattr(writing.os, "fdopen", spy)
+    monkeypatch.setattr(os, "fdopen", spy)
     old = os.umask(0)
     try:
         write_new(tmp_path / "a.key", b"secret", secret=True)
@@ -204,14 +203,14 @@ def test_O7_a_key_is_private_before_its_first_byte(tmp_path, monkeypatch):
 
 
 class Fault:
-    """Make the n-th step that reaches the disk fail, whichever it is."""
+    """Make the n-th step that reaches the disk fail."""
 
     STEPS = ("open", "fsync", "link", "unlink")
 
     def __init__(self, patch, number, fail) -> None:
         self.number, self.count = number, 0
         for name in self.STEPS:
-            patch.setattr(writing.os, name, self._wrap(getattr(os, name), fail))
+            patch.setattr(os, name, self._wrap(getattr(os, name), fail))
 
     def _wrap(self, real, fail):
         def step(*arguments, **options):
@@ -224,7 +223,7 @@ class Fault:
 
 
 def assert_holds_no_halves(path) -> None:
-    """Whatever is there is whole; a certificate never without its key."""
+    """Every file is whole; no certificate is without its key."""
     for file in path.rglob("*"):
         if file.suffix in {".pem", ".key"}:
             assert file.read_bytes().endswith(b"-----\n")
@@ -349,9 +348,9 @@ def test_O7_runs_at_once_agree_even_where_there_are_no_locks(tmp_path):
         assert_is_sound(tmp_path / str(number))
 
 
-def test_what_a_killed_run_left_is_swept_up(tmp_path):
+def test_drafts_of_a_killed_run_are_deleted(tmp_path):
     generate(tmp_path)
-    leftover = tmp_path / "clients" / ".secure-certs-0123456789abcdef.tmp"
+    leftover = tmp_path / "clients" / ".secure-draft-a.key-0123456789abcdef.tmp"
     leftover.write_bytes(b"half a key")
     generate(tmp_path)
     assert not leftover.exists()
@@ -361,9 +360,9 @@ def test_a_file_system_without_hard_links_is_explained(tmp_path, monkeypatch):
     def refuse(source, target):
         raise OSError(1, "Operation not permitted", str(source), None, str(target))
 
-    monkeypatch.setattr(writing.os, "link", refuse)
-    with pytest.raises(TLSFileError, match="no hard links"):
-        write_new(tmp_path / "a", b"a", secret=False)
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(TLSFileError, match="no hard links: choose another folder with --out"):
+        generate(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

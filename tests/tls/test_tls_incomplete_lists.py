@@ -1,6 +1,7 @@
-"""A list that does not speak of all certificates, or not yet, is never taken for one that does.
+"""A list that does not cover all certificates is never used as one that does.
 
-What a partial list does not name would count as good (RFC 5280, sections 5.2.4, 5.2.5 and 5.3).
+Certificates that a partial list does not cover would count as good (RFC 5280, sections 5.2.4, 5.2.5
+and 5.3).
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def test_T16_it_is_refused_beside_a_complete_one_too(authority: Authority, tmp_p
 
 
 def test_what_limits_nothing_is_used(authority: Authority, tmp_path):
-    """A place where the list is to be had, and extensions that are for others."""
+    """A distribution point, and extensions that do not matter here."""
     for extensions in ([(point(), True)], [(point(), False)], [(UNKNOWN, False)]):
         data = sign(authority, *extensions).public_bytes(Encoding.PEM)
         lists = load(authority, tmp_path / "crl", data)
@@ -131,7 +132,7 @@ def test_an_entry_that_means_something_else_is_not_misread(authority, tmp_path, 
 
 
 def test_a_list_that_is_never_due_again_is_refused(authority: Authority, tmp_path):
-    """Without nextUpdate nobody would notice that it has become old (RFC 5280, 5.1.2.5)."""
+    """Without nextUpdate an old list would not be noticed (RFC 5280, 5.1.2.5)."""
     data = _without_next_update(authority)
     assert x509.load_der_x509_crl(data).next_update_utc is None
     with pytest.raises(RevocationListError) as caught:
@@ -149,7 +150,7 @@ def _without_next_update(authority: Authority) -> bytes:
 
 
 def test_openssl_calls_the_signatures_good(authority: Authority, tmp_path):
-    """So that what is refused above is refused for what it says, and not for how it was made."""
+    """The lists above are refused for their content, not for how they were made."""
     ca = tmp_path / "ca.pem"
     ca.write_bytes(authority.certificate_pem)
     path = tmp_path / "crl.der"
@@ -177,7 +178,7 @@ def test_a_folder_without_a_list_is_no_list(authority: Authority, tmp_path):
 
 
 def test_another_pem_file_is_no_list(authority: Authority, tmp_path):
-    """A certificate, put where the list belongs, must not pass for a list that revokes nobody."""
+    """A certificate in the list's place must not count as an empty list."""
     for data in (authority.certificate_pem, b"-----BEGIN NOTHING-----\n-----END NOTHING-----\n"):
         with pytest.raises(RevocationListError) as caught:
             load(authority, tmp_path / "crl", data)

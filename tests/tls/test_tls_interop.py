@@ -1,4 +1,4 @@
-"""Others accept what is issued: OpenSSL, GnuTLS, a linter, and a real handshake."""
+"""OpenSSL, GnuTLS, a linter and a real handshake accept what is issued."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The public names, pinned: others build on these and on nothing else."""
+"""The public names, pinned."""
 
 import subprocess
 import sys

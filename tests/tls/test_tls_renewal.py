@@ -1,4 +1,4 @@
-"""Renewing: the same name, a new key, and at no moment half of either."""
+"""Renewing: the same name, a new key, and never half a file or pair."""
 
 import dataclasses
 import os
@@ -10,18 +10,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from test_tls_folder import assert_refused, state
 
+from secure_base.atomic_files import write_new
 from secure_tls import (
     Authority,
     AuthorityError,
     KeyType,
     TLSFileError,
     read_server_files,
-    writing,
 )
 from secure_tls.check import check_folder
 from secure_tls.folder import CertificateFolder, Order
 from secure_tls.outcome import FileState
-from secure_tls.writing import write_new
 
 NOW = 1_800_000_000
 DAY = 86400
@@ -75,7 +74,7 @@ def authority_of(certs, *, now=NOW):
 def assert_is_whole(certs, *, now=NOW) -> None:
     """Every certificate has its own key, and nothing else is wrong with any file."""
     assert [f for f in check_folder(certs, now=now) if f.problems] == []
-    assert not list(certs.rglob(".secure-certs-*"))
+    assert not list(certs.rglob(".secure-*"))
 
 
 @pytest.mark.parametrize(("days", "due"), [(19, False), (21, True), (29, True), (40, True)])
@@ -230,7 +229,7 @@ def test_a_revoked_leaf_comes_back_only_by_its_name(certs):
     assert [entry.serial_number for entry in crl] == [old.serial_number]
 
 
-def test_a_key_that_was_taken_away_is_not_made_anew_unasked(certs):
+def test_a_removed_key_is_replaced_only_if_named(certs):
     (certs / "clients/billing.key").unlink()
     late = folder(certs, now=NOW + 25 * DAY)
     outcomes = {outcome.path.name: outcome for outcome in late.renew()}
@@ -249,7 +248,7 @@ def test_a_pair_that_does_not_match_is_renewed_at_once(certs):
     assert_is_whole(certs)
 
 
-def test_a_leaf_of_somebody_elses_is_left_alone(certs, authority):
+def test_a_leaf_of_another_authority_is_left_alone(certs, authority):
     put(certs, "clients/foreign", authority.issue_client("foreign"))
     before = state(certs)
     outcomes = {o.path.name: o for o in folder(certs, now=NOW + 19 * DAY).renew()}
@@ -296,7 +295,7 @@ def test_without_an_authority_or_a_list_nothing_is_renewed(certs, lost):
     assert state(certs) == before
 
 
-def test_whoever_could_read_a_certificate_still_can_and_nobody_else_a_key(certs):
+def test_the_mode_of_a_certificate_stays_and_a_key_is_private(certs):
     (certs / "server.pem").chmod(0o640)
     (certs / "server.key").chmod(0o400)
     old = os.umask(0o077)
@@ -334,7 +333,7 @@ def test_without_locks_nothing_is_replaced(certs, monkeypatch):
     def no_locks(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(writing.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     before = state(certs)
     assert_refused("no_locks", folder(certs).renew, ["billing"])
     assert_refused("no_locks", folder(certs).revoke, "billing")

@@ -1,4 +1,4 @@
-"""What others see of a renewal while it runs, and what is left where it is killed."""
+"""What readers see during a renewal, and what a killed one leaves."""
 
 import stat
 import subprocess
@@ -21,7 +21,7 @@ def certs(tmp_path):
 
 
 def test_a_watcher_never_reads_half_a_file_nor_an_open_key(certs):
-    """It reads on and on while renewals run, as a server that reloads its certificate does."""
+    """It reads in a loop while renewals run, as a server that reloads its certificate does."""
     files = certs / "clients/billing.pem", certs / "clients/billing.key", certs / "ca.pem"
     codes, serials, last = set(), set(), []
 
@@ -48,7 +48,7 @@ class RenewalFault(Fault):
 
 
 def assert_leaves_no_halves(path) -> None:
-    """Whatever has a name is whole; a draft of a killed run has none that anybody reads."""
+    """Every file is whole; drafts of a killed run have names that no program reads."""
     for file in path.rglob("[!.]*.*"):
         assert file.read_bytes().endswith(b"-----\n")
     for name in LEAVES[:2]:
@@ -57,7 +57,7 @@ def assert_leaves_no_halves(path) -> None:
 
 
 def assert_repairs(path, outcomes) -> bool:
-    """Whatever the last run left behind is in order now; says whether something was repaired."""
+    """All files are in order now; returns whether any was repaired."""
     assert_is_whole(path)
     return any(outcome.state is FileState.REPAIRED for outcome in outcomes)
 

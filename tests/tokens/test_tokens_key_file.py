@@ -302,7 +302,8 @@ def killed_at(line, step):
         def trace(frame, event, argument):
             nonlocal left
             code = frame.f_code
-            if not (code.co_filename.endswith("writing.py") or code.co_name in ("change", "_make")):
+            writes = code.co_filename.endswith("atomic_files.py")
+            if not (writes or code.co_name in ("change", "_make")):
                 return None  # nothing is written there
             if event == "line":
                 left -= 1

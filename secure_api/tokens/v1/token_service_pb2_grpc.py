@@ -131,8 +131,8 @@ class TokenServiceServicer:
 
     def Refresh(self, request, context):
         """Trades a refresh token for a new access token and the next refresh token (RFC 9700, section
-        4.14). The old refresh token is dead afterwards; sending it again ends the session. Only who
-        sends the last one again within 30 seconds, because the answer was lost, gets the same next one.
+        4.14). The old refresh token is refused afterwards; sending it again ends the session. Only the last
+        one may be sent again, within 30 seconds, in case the answer was lost: the answer is the same.
 
         Errors: UNAUTHENTICATED.
         """
@@ -142,18 +142,18 @@ class TokenServiceServicer:
 
     def Logout(self, request, context):
         """Ends the session of the caller's token: the token and its refresh token are refused from now
-        on. The token of a workload, or of another issuer that this server trusts, has no session: it
-        alone is refused from now on, here.
+        on. The token of a workload, or of another issuer that this server trusts, has no session: only
+        the token is refused from now on, by this server.
 
-        Errors: FAILED_PRECONDITION with reason NOT_REVOCABLE (the credential does not end by being
-        logged out: a certificate, an API key, a token without an end; the text says how it ends).
+        Errors: FAILED_PRECONDITION with reason NOT_REVOCABLE (a log-out cannot end the credential: a
+        certificate, an API key, a token without expiry; the text says how to end it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def IssueToken(self, request, context):
-        """Gives a workload an access token by its client certificate alone. The subject is the SPIFFE ID,
+        """Gives a workload an access token by its client certificate. The subject is the SPIFFE ID,
         roles and scopes are those configured for it.
 
         Errors: PERMISSION_DENIED (the SPIFFE ID is not among the configured workloads, or a scope was
@@ -164,13 +164,13 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` anybody's; of
-        this server, or of another issuer that it trusts, whose token is refused here from now on. A
+        """Revokes an access token (RFC 7009): the caller's own, or with the role `admin` any caller's; a
+        token of this server, or of another issuer that it trusts, which this server then refuses. A
         refresh token ends its session. A text that is no live token is no error (section 2.2).
 
         What this and the methods below revoke is refused from now on, and by every process of this
-        server within a second; so long it may also take until open streams end, with UNAUTHENTICATED
-        and reason SESSION_ENDED.
+        server within a second. Open streams end within a second, with UNAUTHENTICATED and reason
+        SESSION_ENDED.
 
         Errors: PERMISSION_DENIED (another caller's token; by `token_id`, any but that of the call),
         FAILED_PRECONDITION with reason NOT_REVOCABLE (a token of an issuer that is not known here, one
@@ -183,9 +183,9 @@ class TokenServiceServicer:
 
     def ListSessions(self, request, context):
         """Lists the live sessions of a user, the oldest first (AIP-132): the caller's own, or with the
-        role `admin` anybody's.
+        role `admin` any user's.
 
-        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (to
+        Errors: PERMISSION_DENIED (another user, whether or not it exists), NOT_FOUND (to
         administrators: no such user), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -194,18 +194,17 @@ class TokenServiceServicer:
 
     def RevokeSession(self, request, context):
         """Ends a session: its tokens and its refresh token are refused from now on. The caller's own, or
-        with the role `admin` anybody's.
+        with the role `admin` any user's.
 
-        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (there is no
-        such session any more, or it is another user's than the name says or than the caller may end),
-        INVALID_ARGUMENT.
+        Errors: PERMISSION_DENIED (another user, whether or not it exists), NOT_FOUND (no such live
+        session of this user, or of one whose sessions the caller may end), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeOtherSessions(self, request, context):
-        """Ends all sessions of the caller but that of the call.
+        """Ends all sessions of the caller except that of the call.
 
         Errors: FAILED_PRECONDITION with reason NO_SESSION (the call's token belongs to none).
         """
@@ -215,9 +214,9 @@ class TokenServiceServicer:
 
     def RevokeUser(self, request, context):
         """Revokes every token that a user was issued until now, and ends all its sessions: the caller's
-        own, or with the role `admin` anybody's. The user may log in again; to prevent that, disable it.
+        own, or with the role `admin` any user's. The user may log in again; to prevent that, disable it.
 
-        Errors: PERMISSION_DENIED (somebody else, whether there is such a user or not), NOT_FOUND (to
+        Errors: PERMISSION_DENIED (another user, whether or not it exists), NOT_FOUND (to
         administrators: no such user), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -226,8 +225,8 @@ class TokenServiceServicer:
 
     def RevokeClient(self, request, context):
         """Revokes every token that a client was issued until now, and ends the sessions that are bound to
-        it. The role `admin` is needed. Whether the client may come again is the business of its
-        certificate: to prevent that, put it on the authority's revocation list.
+        it. The role `admin` is needed. The client may call again with its certificate: to prevent
+        that, put the certificate on the authority's revocation list.
 
         Errors: INVALID_ARGUMENT.
         """
@@ -236,7 +235,7 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WhoAmI(self, request, context):
-        """Says who the server thinks the caller is.
+        """Returns who the caller is: its certificate and its token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,14 +249,14 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Introspect(self, request_iterator, context):
-        """Answers for each token sent whether it is good now (RFC 7662), in the order of the requests.
-        The role `admin` or the scope `introspect` is needed.
+        """Answers for each token sent whether it is active (RFC 7662), in the order of the requests. The
+        role `admin` or the scope `introspect` is needed.
 
-        As long as the stream is open, each token that was active is watched: within a second of its
-        revocation or its end a second answer comes, with the `correlation_id` of the question and
-        `active` false, in between the answers to other questions. Up to 10,000 tokens are watched on
-        a stream; an answer says by `watched` whether its token is one of them. Whoever closes the
-        sending side gets the answers that are due, and the stream ends.
+        While the stream is open, the server watches each token that was active: within a second of its
+        revocation or expiry it sends a second answer, with the same `correlation_id` and `active`
+        false, in between other answers. It watches up to 10,000 tokens on a stream; `watched` says
+        whether the token is one of them. When the client closes its side, the server sends the answers
+        to all requests and ends the stream.
 
         Errors: INVALID_ARGUMENT.
         """

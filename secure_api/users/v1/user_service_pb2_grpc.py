@@ -30,11 +30,10 @@ class UserServiceStub:
     """Accounts of people. Every call needs a client certificate, and a token unless the policy says
     otherwise. Errors carry a `google.rpc.ErrorInfo` (AIP-193) with domain `secure-grpc`.
 
-    The policy shipped with the server lets the role `admin` call every method, and everybody with a
-    token `GetUser`, `UpdateUser` and `ChangePassword`. On top of that the service itself holds the
-    *own record* rule: whoever lacks the role `admin` reads and changes the user it was issued for and no
-    other; for any other name the answer is PERMISSION_DENIED, whether that user exists or not
-    (AIP-211).
+    The policy shipped with the server lets the role `admin` call every method, and any caller with a
+    token `GetUser`, `UpdateUser` and `ChangePassword`. The service itself adds the *own record* rule:
+    a caller without the role `admin` reads and changes only the user that its token was issued for;
+    for any other name the answer is PERMISSION_DENIED, whether or not that user exists (AIP-211).
     """
 
     def __init__(self, channel):
@@ -89,11 +88,10 @@ class UserServiceServicer:
     """Accounts of people. Every call needs a client certificate, and a token unless the policy says
     otherwise. Errors carry a `google.rpc.ErrorInfo` (AIP-193) with domain `secure-grpc`.
 
-    The policy shipped with the server lets the role `admin` call every method, and everybody with a
-    token `GetUser`, `UpdateUser` and `ChangePassword`. On top of that the service itself holds the
-    *own record* rule: whoever lacks the role `admin` reads and changes the user it was issued for and no
-    other; for any other name the answer is PERMISSION_DENIED, whether that user exists or not
-    (AIP-211).
+    The policy shipped with the server lets the role `admin` call every method, and any caller with a
+    token `GetUser`, `UpdateUser` and `ChangePassword`. The service itself adds the *own record* rule:
+    a caller without the role `admin` reads and changes only the user that its token was issued for;
+    for any other name the answer is PERMISSION_DENIED, whether or not that user exists (AIP-211).
     """
 
     def CreateUser(self, request, context):
@@ -108,7 +106,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Returns one user (AIP-131). Own record: everybody.
+        """Returns one user (AIP-131). Own record: any caller.
 
         Errors: NOT_FOUND.
         """
@@ -154,9 +152,9 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportUsers(self, request_iterator, context):
-        """Creates many users. Each message is one row, each row stands for itself: a bad one is reported
-        and the others are created. Rows are committed as they come, so a stream that breaks leaves the
-        rows before the break; sending the file again reports those as ALREADY_EXISTS.
+        """Creates many users. Each message is one row; a bad row is reported and the others are created.
+        Rows are committed as they come, so after a broken stream the rows before the break exist;
+        sending the file again reports those as ALREADY_EXISTS.
 
         Errors: PERMISSION_DENIED, which ends the stream (as for `CreateUser`).
         """
@@ -165,12 +163,12 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchUsers(self, request, context):
-        """Sends every change of a user, in order, from a resume token on: nothing is missed and nothing
-        comes twice. The first message tells where the stream stands (`WATCHING`). To mirror all
-        users: open the stream, wait for that message, list them, then apply the changes.
+        """Sends every change of a user, in order and once, from a resume token on. The first message,
+        `WATCHING`, has the resume token of the stream's start. To mirror all users: open the stream,
+        wait for that message, list the users, then apply the changes.
 
-        Errors: INVALID_ARGUMENT (not a resume token that this server gave to this caller), OUT_OF_RANGE (older than the
-        changes that are kept: list the users and watch from now).
+        Errors: INVALID_ARGUMENT (not a resume token that this server gave to this caller),
+        OUT_OF_RANGE (older than the changes that are kept: list the users and watch from now).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,11 +229,10 @@ class UserService:
     """Accounts of people. Every call needs a client certificate, and a token unless the policy says
     otherwise. Errors carry a `google.rpc.ErrorInfo` (AIP-193) with domain `secure-grpc`.
 
-    The policy shipped with the server lets the role `admin` call every method, and everybody with a
-    token `GetUser`, `UpdateUser` and `ChangePassword`. On top of that the service itself holds the
-    *own record* rule: whoever lacks the role `admin` reads and changes the user it was issued for and no
-    other; for any other name the answer is PERMISSION_DENIED, whether that user exists or not
-    (AIP-211).
+    The policy shipped with the server lets the role `admin` call every method, and any caller with a
+    token `GetUser`, `UpdateUser` and `ChangePassword`. The service itself adds the *own record* rule:
+    a caller without the role `admin` reads and changes only the user that its token was issued for;
+    for any other name the answer is PERMISSION_DENIED, whether or not that user exists (AIP-211).
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GreeterServiceStub:
-    """Greets whoever calls.
+    """Greets its callers.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class GreeterServiceStub:
 
 
 class GreeterServiceServicer:
-    """Greets whoever calls.
+    """Greets its callers.
     """
 
     def SayHello(self, request, context):
@@ -76,7 +76,7 @@ class GreeterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GreetAll(self, request_iterator, context):
-        """Says hello to everybody whose name was sent.
+        """Says hello to all the names sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_GreeterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GreeterService:
-    """Greets whoever calls.
+    """Greets its callers.
     """
 
     @staticmethod
