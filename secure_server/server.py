@@ -189,7 +189,6 @@ class Server:
             raise ServerError(str(error)) from None
         self.address = self._generations.address
         self._certificates.on_serving(self._generations.rotate)
-        self._guard.reloads.start()
         if config.http.listen is not None:
             self._serve_http(config.http.listen, keys.ring)
 

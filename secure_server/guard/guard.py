@@ -100,6 +100,7 @@ class Guard:
             self._on_close.callback(source.subscribe(self.watch.notice))
         self._on_close.callback(revocations.subscribe(self.watch.notice))
         authenticators.cache_epoch.subscribe(self.watch.notice)
+        self.reloads.start()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
@@ -133,7 +134,6 @@ class Guard:
         guard.audit_loggers = policy.loggers
         for source in (tls, policy):
             guard.reloads.follow(source)
-        guard.reloads.start()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:

@@ -82,7 +82,7 @@ class ListenerRotation:
         self._current, port = self._bind(listen)
         # Port 0 is resolved once: whoever comes later binds the number.
         self.address = f"{listen.rpartition(':')[0]}:{port}"
-        self._reaper = threading.Thread(target=self._reap, name="generations", daemon=True)
+        self._reaper = threading.Thread(target=self._reap, name="listener", daemon=True)
 
     @property
     def retiring(self) -> int:
