@@ -127,9 +127,6 @@ class Server:
             clock=self._clock,
         )
         self._undo.append(self._guard.close)
-        chain.reloads.follow(self._certificates)
-        if self._policy_file is not None:
-            chain.reloads.follow(self._policy_file)
         self._metrics.gauge(
             "secure_grpc_open_streams", "Streams open now.", lambda: len(self._guard.streams)
         )
@@ -189,6 +186,10 @@ class Server:
             raise ServerError(str(error)) from None
         self.address = self._generations.address
         self._certificates.on_serving(self._generations.rotate)
+        # From here on: nothing that is told of a change misses one.
+        chain.reloads.follow(self._certificates)
+        if self._policy_file is not None:
+            chain.reloads.follow(self._policy_file)
         if config.http.listen is not None:
             self._serve_http(config.http.listen, keys.ring)
 

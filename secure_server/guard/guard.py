@@ -60,7 +60,9 @@ class Guard:
     ) -> None:
         """Guard by these values; those that are ``Watched`` count as they are at each call.
 
-        The guard closes ``authenticators``; what else is handed in is closed by its owner.
+        The guard closes ``authenticators``; what else is handed in is closed by its owner. Files of
+        authenticators are followed from here on; have ``reloads`` follow those of ``tls`` and
+        ``policy``, where they have some.
         ``audit`` is told of every refusal, and of the calls that were allowed as the policy's audit
         condition says; the loggers that a policy names are told by ``PolicyFile``. ``call_ended``
         is told method and status of every call. ``clock`` is in seconds since the epoch.
@@ -100,6 +102,7 @@ class Guard:
             self._on_close.callback(source.subscribe(self.watch.notice))
         self._on_close.callback(revocations.subscribe(self.watch.notice))
         authenticators.cache_epoch.subscribe(self.watch.notice)
+        # Last: the files of the authenticators are followed however the guard was made.
         self.reloads.start()
 
     @classmethod
