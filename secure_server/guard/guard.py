@@ -16,16 +16,14 @@ from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
-from secure_server.config import ConfigError, read_config
+from secure_server.config import read_guard_config
 from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.certificates import Certificates
-from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
+from secure_server.guard.parts import open_parts
 from secure_server.guard.peers import Peers
-from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
+from secure_server.guard.refusal_log import AuditCallback, log_refusal
 from secure_server.guard.status import CallEnded
 from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.streams.watch import StreamWatch
@@ -110,33 +108,22 @@ class Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
         It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
-        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError``,
-        ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
+        public keys; keys that only ``secure-server`` has a use for are refused. ``secure-server
+        check --own-servicer`` says what this would. Raises ``ConfigError``, ``AuthenticatorError``,
+        ``PolicyError``, ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
         """
-        config = read_config(Path(path))
-        if config.policy.file is None:
-            raise ConfigError(
-                f"{path}: policy.file is missing: the policy that comes with the server is about "
-                "its own methods and would deny all of yours."
-            )
-        with ExitStack() as undo:
-            policy = PolicyFile(config.policy.file)
-            undo.callback(policy.close)
-            chain = build_chain(config, clock=time.time)
-            undo.callback(chain.close)
-            tls = Certificates(config.tls)
-            guard = cls(
-                tls=tls,
-                policy=policy,
-                authenticators=chain,
-                limits=config.server.limits,
-                audit=telling(policy.loggers, log_refusal),
-            )
-            undo.pop_all()
-        guard._on_close.callback(policy.close)
-        guard.audit_loggers = policy.loggers
-        for source in (tls, policy):
-            guard.reloads.follow(source)
+        parts = open_parts(read_guard_config(Path(path)), clock=time.time)
+        guard = cls(
+            tls=parts.tls,
+            policy=parts.policy,
+            authenticators=parts.authenticators,
+            limits=parts.limits,
+            audit=parts.telling(log_refusal),
+        )
+        if parts.policy_file is not None:
+            guard._on_close.callback(parts.policy_file.close)
+            guard.audit_loggers = parts.policy_file.loggers
+        parts.follow()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:
@@ -196,13 +183,3 @@ class Guard:
         ``from_config``, audit loggers get five seconds to write what they still have.
         """
         self._on_close.close()
-
-
-def telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
-    """Return what tells the loggers of a policy, and then ``audit``."""
-
-    def tell(event: AuditEvent) -> None:
-        loggers.write(event)
-        audit(event)
-
-    return tell
