@@ -1,12 +1,12 @@
-"""The door on grpcio's threaded stack.
+"""The guard on grpcio's threaded stack.
 
-Every method is served by a handler that takes a stream of raw requests, whatever its own shape:
+Every method is served by a handler that takes a stream of raw requests, whatever its own kind:
 grpcio runs such a handler at once, before a message has come, and parses nothing. So a refusal
-reaches a silent caller immediately, and nobody's bytes are parsed before the decision. On the wire
-the four kinds differ only in how many messages flow.
+reaches a silent caller immediately, and no message is parsed before the decision. On the wire the
+four kinds differ only in how many messages flow.
 
 Decisions and unary calls run in the server's own thread pool, the *door pool*. A stream is decided
-there too, and goes on in the *stream pool*: idle streams can fill that, but never the door.
+there too, but served in the *stream pool*: idle streams can fill that one only.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the guarded handler. It is built once a method: this runs on the one serving
-        thread, where every microsecond is everybody's.
+        """Return the guarded handler, built once per method.
+
+        This runs on the one serving thread, where a microsecond delays every call.
         """
         if threading.get_ident() not in self._watched:
             self._watchdog.add_serving_thread()
@@ -91,7 +92,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             handler = continuation(handler_call_details)
         # An interceptor or a generic handler may raise anything; SystemExit would end the thread.
         except BaseException as error:  # noqa: BLE001
-            # Decided about first, like everything: grpcio would answer anybody.
+            # Decided first: grpcio would answer callers that the policy denies.
             return self._without_handler(method, FAILED, error)
         if handler is None:
             return self._without_handler(method, UNKNOWN_METHOD)
@@ -116,10 +117,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
         answer: tuple[grpc.StatusCode, str],
         error: BaseException | None = None,
     ) -> Handler:
-        """Whoever may not call a method does not learn either whether it exists."""
+        """Decide first: a caller who may not call a method must not learn whether it exists."""
 
         def refuse(_requests: Iterator[bytes], context: Context) -> None:
-            if error is not None:  # logged here: where a log is written, the serving thread waits
+            if error is not None:  # logged here: the serving thread must not wait for the log
                 logs.library_line(
                     __name__,
                     "no handler was found",
@@ -145,8 +146,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
             try:
                 caller = self._decide(_call_of(method, context), context)
                 request = self._one_message(requests, deserialize, context, caller)
-                CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
-                context.__class__ = kept[context.__class__]  # its callbacks run on our threads
+                CALLER.set(caller)  # in a context of this call: grpcio makes one for each
+                context.__class__ = kept[
+                    context.__class__
+                ]  # its callbacks run on the guard's threads
                 return _call(method, behavior, request, context)
             finally:
                 hung_up = not context.is_active()
@@ -159,7 +162,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
     ) -> Callable[[Iterator[bytes], Context, Send], None]:
         behavior = handler.stream_stream or handler.stream_unary or handler.unary_stream
         deserialize = handler.request_deserializer
-        # A servicer may send by itself and return at once (grpcio's health service does).
+        # A servicer may call ``send`` itself and return at once (grpcio's health service does).
         sends_itself = getattr(behavior, "experimental_non_blocking", False)
 
         def respond(requests: Iterator[bytes], context: Context, send: Send) -> None:
@@ -179,7 +182,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             stream = ThreadedStream(lambda: respond(requests, context, stream.say), context, send)
             if sends_itself:
                 stream.say = Outbox(stream.send, self.streams.run_later, context.cancel).put
-            # Off the serving thread too: what is told of ended calls may be the host's.
+            # Not on the serving thread: ``call_ended`` may be the host's code.
             ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
             if not context.add_callback(ended.end):
@@ -190,12 +193,12 @@ class GuardInterceptor(grpc.ServerInterceptor):
             self._watch.add(stream, stream.caller, call)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
-            add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
+            add_callback = context.add_callback  # grpcio's own: these callbacks never block
             context.__class__ = self._callbacks.kept[context.__class__]
             if not self.streams.try_serve(stream, add_callback):
                 _abort(context, Answer.OVERLOADED)
 
-        # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.
+        # grpcio passes ``send`` to behaviors marked so, and does not wait for them.
         guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
         return guarded
 
@@ -225,10 +228,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
 
 class ThreadedStream:
-    """One open stream on its way through the stream pool."""
+    """One open stream in the stream pool."""
 
     caller: Caller
-    """Known once the stream was let in."""
+    """Set when the stream was admitted."""
 
     def __init__(self, respond: Callable[[], None], context: Context, send: Send) -> None:
         self._respond = respond
@@ -238,11 +241,11 @@ class ThreadedStream:
         self._one_at_a_time = threading.Lock()
         self.non_blocking = False
         self.say: Send = self.send
-        """What the servicer, and the end of its function, send by."""
+        """The servicer sends through it; so does the end of its function."""
 
     @property
     def status(self) -> str:
-        """What the stream has come to, once it is over."""
+        """The name of the stream's status, once it is over."""
         hung_up = self._context.code() is None and not self._is_complete
         return "CANCELLED" if hung_up else code_of(self._context)
 
@@ -256,19 +259,19 @@ class ThreadedStream:
             self.say(None)
 
     def send(self, response: Any) -> None:
-        """Send a response, or the status for None. Never on the serving thread: a message waits
-        for that thread.
+        """Send a response, or the status for None. Never call it on the serving thread, which a
+        message waits for.
         """
-        # Beside another one on its way grpcio loses a message, and waits for it for ever.
+        # While another message is being sent, grpcio loses this one and waits for ever.
         with self._one_at_a_time:
             if response is None:
                 if not self._context.is_active():
-                    return  # the caller hung up, or we have ended it: a status goes out once
+                    return  # the caller hung up, or the guard ended the stream: a status is sent once
                 self._is_complete = True
             self._send(response)
 
     def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
-        """End the call with this answer, whatever the handler is doing."""
+        """End the call with this answer, even while the handler is running."""
         code, text, trailers = answer_of(answer)
         self._context.set_trailing_metadata(trailers)
         self._context.set_code(code)
@@ -278,7 +281,7 @@ class ThreadedStream:
         self._send(None)
 
     def cut(self) -> None:
-        """End the call without an answer, and let go of the thread that sends to it."""
+        """End the call without an answer, and release the thread that sends to it."""
         self._context.cancel()
 
 
@@ -299,8 +302,10 @@ def _send_all(
     for response in responses:
         send(response)
         if not context.is_active():
-            # The caller is gone: the handler's ``finally`` runs now, not some day.
-            getattr(responses, "close", bool)()
+            # The caller is gone: a generator's ``finally`` runs now, not at a later collection.
+            close = getattr(responses, "close", None)
+            if close is not None:
+                close()
             return
 
 
@@ -315,14 +320,14 @@ def _parse(message: bytes | None, deserialize: Deserialize, context: Context) ->
     if deserialize is None:
         return message
     try:
-        return deserialize(message)  # type: ignore[arg-type] # no message has aborted before
+        return deserialize(message)  # type: ignore[arg-type] # without a message, the call was aborted above
     except Exception:  # noqa: BLE001 - a message of any service may fail in any way
         context.abort(*PARSE_FAILED)
 
 
 def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a servicer. Where it raises, the call gets the status that the servicer had set, or
-    INTERNAL; the exception's own text never reaches the caller.
+    """Call a servicer. If it raises, the call ends with the status that it had set, or INTERNAL;
+    the exception's text never reaches the caller.
     """
     try:
         return behavior(*arguments)
@@ -334,8 +339,8 @@ def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
         if isinstance(error, grpc.RpcError) and not context.is_active():
             raise  # the caller hung up while the servicer read
         if code is not None and code is not grpc.StatusCode.OK:
-            # set_code() and an exception, as the generated base classes do it for methods that a
-            # servicer does not have.
+            # set_code() and an exception: generated base classes do so for methods that are not
+            # implemented.
             context.abort(code, (context.details() or b"").decode("utf-8", "replace"))
         logs.logger(__name__).error("a servicer raised", method=method, exc_info=error)
         context.abort(*FAILED)
