@@ -29,7 +29,7 @@ from benchmarks.machine import cores, cpu_seconds, move_to, server_core, stay_aw
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
-from secure_server.config import TokensSection
+from secure_server.sections import TokensSection
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.revoked import RevocationKind

@@ -16,6 +16,7 @@ import grpc.aio
 
 from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, read_tokens
 from benchmarks.everybody import EverybodysInterceptor
+from secure_server.app.metrics import Metrics
 from secure_server.audit.loggers import Loggers
 from secure_server.audit.options import configured_loggers
 from secure_server.auth import Authenticators, Credentials, NothingRevoked, Principal
@@ -26,7 +27,6 @@ from secure_server.authz import Policy
 from secure_server.guard import AuditEvent, Core, Guard, TLSSet, log_refusal
 from secure_server.guard.call import Call
 from secure_server.limits import Limits, channel_arguments
-from secure_server.telemetry import Metrics
 from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
 from secure_tls.peer import Peer
 

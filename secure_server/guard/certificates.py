@@ -10,8 +10,8 @@ from cryptography import x509
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server import logs
-from secure_server.config import TLSSection
 from secure_server.guard.tls_set import TLSSet, handshake_bundle
+from secure_server.sections import TLSSection
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists

@@ -16,16 +16,14 @@ from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
-from secure_server.config import ConfigError, read_config
+from secure_server.config import read_guard_config
 from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.certificates import Certificates
-from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
+from secure_server.guard.parts import open_parts
 from secure_server.guard.peers import Peers
-from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
+from secure_server.guard.refusal_log import AuditCallback, log_refusal
 from secure_server.guard.status import CallEnded
 from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.streams.watch import StreamWatch
@@ -60,10 +58,12 @@ class Guard:
     ) -> None:
         """Guard by these values; of a ``Watched`` one, every call uses the current value.
 
-        The guard closes ``authenticators``; their owner closes all other arguments. ``audit`` is
-        called with every refusal, and with allowed calls if the policy's audit condition says so;
-        ``PolicyFile`` calls the loggers that a policy names. ``call_ended`` gets method and status
-        of every call. ``clock`` gives seconds since the epoch.
+        The guard closes ``authenticators``; their owner closes all other arguments. Files of
+        authenticators are reloaded from here on; ``reloads`` must be told to follow those of
+        ``tls`` and ``policy``, where they have some.
+        ``audit`` is called with every refusal, and with allowed calls if the policy's audit
+        condition says so; ``PolicyFile`` calls the loggers that a policy names. ``call_ended``
+        gets method and status of every call. ``clock`` gives seconds since the epoch.
         """
         limits = limits or Limits()
         revocations = revocations or NothingRevoked()
@@ -100,40 +100,30 @@ class Guard:
             self._on_close.callback(source.subscribe(self.watch.notice))
         self._on_close.callback(revocations.subscribe(self.watch.notice))
         authenticators.cache_epoch.subscribe(self.watch.notice)
+        # Last: the files of the authenticators are followed however the guard was made.
+        self.reloads.start()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
         It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
-        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError``,
-        ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
+        public keys; keys that only ``secure-server`` has a use for are refused. ``secure-server
+        check --own-servicer`` says what this would. Raises ``ConfigError``, ``AuthenticatorError``,
+        ``PolicyError``, ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
         """
-        config = read_config(Path(path))
-        if config.policy.file is None:
-            raise ConfigError(
-                f"{path}: policy.file is missing: the policy that comes with the server is about "
-                "its own methods and would deny all of yours."
-            )
-        with ExitStack() as undo:
-            policy = PolicyFile(config.policy.file)
-            undo.callback(policy.close)
-            chain = build_chain(config, clock=time.time)
-            undo.callback(chain.close)
-            tls = Certificates(config.tls)
-            guard = cls(
-                tls=tls,
-                policy=policy,
-                authenticators=chain,
-                limits=config.server.limits,
-                audit=telling(policy.loggers, log_refusal),
-            )
-            undo.pop_all()
-        guard._on_close.callback(policy.close)
-        guard.audit_loggers = policy.loggers
-        for source in (tls, policy):
-            guard.reloads.follow(source)
-        guard.reloads.start()
+        parts = open_parts(read_guard_config(Path(path)), clock=time.time)
+        guard = cls(
+            tls=parts.tls,
+            policy=parts.policy,
+            authenticators=parts.authenticators,
+            limits=parts.limits,
+            audit=parts.telling(log_refusal),
+        )
+        if parts.policy_file is not None:
+            guard._on_close.callback(parts.policy_file.close)
+            guard.audit_loggers = parts.policy_file.loggers
+        parts.follow()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:
@@ -193,13 +183,3 @@ class Guard:
         audit loggers get five seconds to write their backlog.
         """
         self._on_close.close()
-
-
-def telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
-    """Return what tells the loggers of a policy, and then ``audit``."""
-
-    def tell(event: AuditEvent) -> None:
-        loggers.write(event)
-        audit(event)
-
-    return tell

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server.audit.errors import AuditLoggerError
-from secure_server.audit.loggers import FLUSH, Loggers
+from secure_server.audit.loggers import FLUSH, Loggers, told
 from secure_server.audit.options import ConfiguredLogger, configured_loggers
 from secure_server.audit.plugin import announced
 from secure_server.authz import Policy, PolicyError
@@ -92,6 +92,18 @@ def read_policy(path: Path) -> Policy:
     Raises ``PolicyError``, and ``ConfigError`` where the file cannot be read.
     """
     policy, _ = _parse(_read(path), path)
+    return policy
+
+
+def look_at_policy(path: Path, *, accept: Callable[[Policy], None] = lambda _: None) -> Policy:
+    """Read a policy file as ``PolicyFile`` does, and open nothing of what it names.
+
+    Raises what ``PolicyFile`` raises.
+    """
+    policy, configured = _parse(_read(path), path)
+    accept(policy)
+    for logger in told(configured, policy.audit_condition):
+        logger.look()
     return policy
 
 

@@ -64,9 +64,8 @@ class Recognition:
         cached = self._callers.get(_key(credential, peer))
         if cached is None or now >= cached.good_until or cached.auth_epoch != self._epoch.value:
             if credential is None and not self._authenticators.asks_about_certificates:
-                return self.authenticate(
-                    credential, peer, now
-                )  # no authenticator is asked, so it cannot block
+                # No authenticator is asked, so this cannot block.
+                return self.authenticate(credential, peer, now)
             return None
         if cached.revocations != generation:
             self._check_revoked(cached.caller)

@@ -38,7 +38,7 @@ class RequestTimeouts:
         self._distrusted: dict[str, float] = {}
         self._wake = threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._watch, name="request-timeouts", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="timeouts", daemon=True)
         self._thread.start()
 
     def wait(self, requests: Iterator[bytes], context: Any, peer: str) -> bytes | None:

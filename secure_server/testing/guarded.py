@@ -14,19 +14,19 @@ from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
 from secure_server.auth.plugin import AuthenticatorType
 from secure_server.authz import Policy
-from secure_server.config import (
-    AuthenticatorSection,
-    Config,
-    ServerSection,
-    TLSSection,
-    TokensSection,
-    read_authenticator,
-)
+from secure_server.config import Config
 from secure_server.guard.chain import build_chain
 from secure_server.guard.guard import Guard
 from secure_server.guard.refusal_log import AuditEvent
 from secure_server.guard.tls_set import TLSSet
 from secure_server.limits import Limits
+from secure_server.sections import (
+    AuthenticatorSection,
+    ServerSection,
+    TLSSection,
+    TokensSection,
+    read_authenticator,
+)
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -137,6 +137,7 @@ def guarding(
         audit=audit.append,
         clock=issuer.clock,
     )
+    guard.reloads.start()
     try:
         yield guard
     finally:

@@ -83,7 +83,7 @@ def test_M10_a_limit_that_is_too_low_is_a_warning_with_the_number_and_the_remedy
 
 _WITHOUT_DESCRIPTORS = """
 import os, resource, sys
-from secure_server.http import HTTPServer, json_page
+from secure_server.app.http import HTTPServer, json_page
 from secure_server.logs import set_up_logging
 
 set_up_logging("json", "info")

@@ -11,7 +11,7 @@ import pytest
 
 from secure_server import ANONYMOUS, AuthenticationError, AuthenticatorError, Credentials
 from secure_server.auth.authenticators import Authenticators
-from secure_server.config import Config, TokensSection, read_authenticator
+from secure_server.config import Config
 from secure_server.guard.chain import build_chain
 from secure_server.plugins import (
     BareCertificate,
@@ -23,6 +23,7 @@ from secure_server.plugins import (
     Principal,
     Scheme,
 )
+from secure_server.sections import TokensSection, read_authenticator
 from secure_server.testing import Issuer, as_principal
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from secure_server.authz import Policy
 from secure_server.config import ConfigError
-from secure_server.server import check_every_method_has_a_rule
+from secure_server.shipped_policy import check_every_method_has_a_rule
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = resources.files("secure_server").joinpath("policy.json").read_text(encoding="utf-8")

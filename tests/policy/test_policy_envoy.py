@@ -21,7 +21,7 @@ from policy_random import Call, a_call, a_policy
 
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.authz import Policy
-from secure_server.commands.policy_call import headers_of, peer_of
+from secure_server.cli.policy_call import headers_of, peer_of
 from secure_tls.authority import Authority
 
 POLICIES, CALLS_EACH = 300, 5

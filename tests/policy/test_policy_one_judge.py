@@ -26,7 +26,7 @@ from policy_random import PATHS, WORDS, a_policy
 from secure_server.audit import plugin
 from secure_server.authz import Policy, PolicyError
 from secure_server.authz.headers import HANDED_OVER_ONCE, NEVER_HANDED_OVER
-from secure_server.commands import policy as commands
+from secure_server.cli import policy as commands
 from secure_server.guard.policy_file import read_policy
 
 SEED = 19

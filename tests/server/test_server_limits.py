@@ -11,8 +11,8 @@ from grpc._cython import cygrpc
 from h2.events import ConnectionTerminated, RemoteSettingsChanged
 from h2.settings import SettingCodes
 
+from secure_server.guard.listener.sockets import ListenError
 from secure_server.limits import HANDSHAKE_TIMEOUT, Limits, channel_arguments
-from secure_server.server import ServerError
 from support.door import wait_until
 from support.house import House, call
 from support.raw import PING, frame, raw_client, tls_context
@@ -44,7 +44,7 @@ def test_a_second_server_on_the_same_port_fails_with_a_sentence(house: House) ->
     """grpc.so_reuseport."""
     with (
         pytest.raises(
-            ServerError, match=rf"^Cannot listen on {house.address}: the port is taken, .+\.$"
+            ListenError, match=rf"^Cannot listen on {house.address}: the port is taken, .+\.$"
         ),
         second_server(house, server={"listen": house.address}),
     ):

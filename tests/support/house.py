@@ -18,8 +18,8 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+from secure_server.app.lifecycle import Server
 from secure_server.config import read_config
-from secure_server.server import Server
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer

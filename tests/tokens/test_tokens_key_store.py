@@ -75,7 +75,7 @@ def test_a_rotation_of_somebody_else_is_taken_up_at_the_next_look(
     store = make()
     first = kid(store)
     second = rotate(file, clock, PUBLISHING)
-    look(store)
+    store.look()
     assert kid(store) == first
     assert set(store.ring().keys) == {first, second}
     clock.now += PUBLISHING
@@ -167,12 +167,12 @@ def test_K8_a_key_that_somebody_takes_out_of_the_file_verifies_nothing_any_more(
     store._withdrawn = lambda: told.append(1)
     first = kid(store)
     second = rotate(file, clock)
-    look(store)
+    store.look()
     assert store.find(first) is not None
     blocks = file.path.read_text().split("\n\n")
     assert len(blocks) == 2
     file.path.write_text(next(block for block in blocks if second in block))
-    look(store)
+    store.look()
     assert store.find(first) is None
     assert kid(store) == second
     assert told == [1]

@@ -19,6 +19,16 @@ import grpc
 
 from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
+from secure_server.guard.adapters.threads_servicer import (
+    Context,
+    Deserialize,
+    Send,
+    call_servicer,
+    messages,
+    parse,
+    send_all,
+)
+from secure_server.guard.adapters.threads_stream import ThreadedStream
 from secure_server.guard.call import Call
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
@@ -27,7 +37,6 @@ from secure_server.guard.refusal import Answer, Refusal
 from secure_server.guard.status import (
     FAILED,
     NOT_ONE_MESSAGE,
-    PARSE_FAILED,
     UNKNOWN_METHOD,
     CallEnded,
     answer_of,
@@ -40,9 +49,6 @@ from secure_server.guard.timeouts import RequestTimeouts
 from secure_server.guard.watchdog import Watchdog
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
-Context = Any  # grpc.ServicerContext, without the methods that its type lacks
-Send = Callable[[Any], None]
-Deserialize = Callable[[bytes], Any] | None
 
 
 _MOST_METHODS = 10_000
@@ -147,10 +153,8 @@ class GuardInterceptor(grpc.ServerInterceptor):
                 caller = self._decide(_call_of(method, context), context)
                 request = self._one_message(requests, deserialize, context, caller)
                 CALLER.set(caller)  # in a context of this call: grpcio makes one for each
-                context.__class__ = kept[
-                    context.__class__
-                ]  # its callbacks run on the guard's threads
-                return _call(method, behavior, request, context)
+                context.__class__ = kept[context.__class__]  # its callbacks run on our threads
+                return call_servicer(method, behavior, request, context)
             finally:
                 hung_up = not context.is_active()
                 self._call_ended(method, "CANCELLED" if hung_up else code_of(context))
@@ -167,16 +171,16 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
         def respond(requests: Iterator[bytes], context: Context, send: Send) -> None:
             argument = (
-                _messages(requests, deserialize, context)
+                messages(requests, deserialize, context)
                 if handler.request_streaming
                 else self._one_message(requests, deserialize, context, current_caller())
             )
             if sends_itself:
-                _call(method, behavior, argument, context, send)
+                call_servicer(method, behavior, argument, context, send)
             elif handler.response_streaming:
-                _call(method, _send_all, behavior, argument, context, send)
+                call_servicer(method, send_all, behavior, argument, context, send)
             else:
-                send(_call(method, behavior, argument, context))
+                send(call_servicer(method, behavior, argument, context))
 
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
             stream = ThreadedStream(lambda: respond(requests, context, stream.say), context, send)
@@ -224,65 +228,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             raise
         if message is None:
             context.abort(*NOT_ONE_MESSAGE)
-        return _parse(message, deserialize, context)
-
-
-class ThreadedStream:
-    """One open stream in the stream pool."""
-
-    caller: Caller
-    """Set when the stream was admitted."""
-
-    def __init__(self, respond: Callable[[], None], context: Context, send: Send) -> None:
-        self._respond = respond
-        self._context = context
-        self._send = send
-        self._is_complete = False
-        self._one_at_a_time = threading.Lock()
-        self.non_blocking = False
-        self.say: Send = self.send
-        """The servicer sends through it; so does the end of its function."""
-
-    @property
-    def status(self) -> str:
-        """The name of the stream's status, once it is over."""
-        hung_up = self._context.code() is None and not self._is_complete
-        return "CANCELLED" if hung_up else code_of(self._context)
-
-    def serve(self) -> None:
-        CALLER.set(self.caller)
-        try:
-            self._respond()
-        except Exception:  # noqa: BLE001 - its status is set; what follows sends it
-            self.non_blocking = False
-        if not self.non_blocking and self._context.is_active():
-            self.say(None)
-
-    def send(self, response: Any) -> None:
-        """Send a response, or the status for None. Never call it on the serving thread, which a
-        message waits for.
-        """
-        # While another message is being sent, grpcio loses this one and waits for ever.
-        with self._one_at_a_time:
-            if response is None:
-                if not self._context.is_active():
-                    return  # the caller hung up, or the guard ended the stream: a status is sent once
-                self._is_complete = True
-            self._send(response)
-
-    def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
-        """End the call with this answer, even while the handler is running."""
-        code, text, trailers = answer_of(answer)
-        self._context.set_trailing_metadata(trailers)
-        self._context.set_code(code)
-        self._context.set_details(text)
-        if not self._context.is_active():
-            return
-        self._send(None)
-
-    def cut(self) -> None:
-        """End the call without an answer, and release the thread that sends to it."""
-        self._context.cancel()
+        return parse(message, deserialize, context)
 
 
 def _call_of(method: str, context: Context, *, method_exists: bool = True) -> Call:
@@ -293,54 +239,3 @@ def _abort(context: Context, answer: Answer) -> None:
     code, text, trailers = answer_of(answer)
     context.set_trailing_metadata(trailers)
     context.abort(code, text)
-
-
-def _send_all(
-    behavior: Callable[[Any, Context], Iterator[Any]], argument: Any, context: Context, send: Send
-) -> None:
-    responses = behavior(argument, context)
-    for response in responses:
-        send(response)
-        if not context.is_active():
-            # The caller is gone: a generator's ``finally`` runs now, not at a later collection.
-            close = getattr(responses, "close", None)
-            if close is not None:
-                close()
-            return
-
-
-def _messages(
-    requests: Iterator[bytes], deserialize: Deserialize, context: Context
-) -> Iterator[Any]:
-    for message in requests:
-        yield _parse(message, deserialize, context)
-
-
-def _parse(message: bytes | None, deserialize: Deserialize, context: Context) -> Any:
-    if deserialize is None:
-        return message
-    try:
-        return deserialize(message)  # type: ignore[arg-type] # without a message, the call was aborted above
-    except Exception:  # noqa: BLE001 - a message of any service may fail in any way
-        context.abort(*PARSE_FAILED)
-
-
-def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a servicer. If it raises, the call ends with the status that it had set, or INTERNAL;
-    the exception's text never reaches the caller.
-    """
-    try:
-        return behavior(*arguments)
-    except BaseException as error:  # SystemExit too: the call would have no status at all
-        context: Context = next(a for a in arguments if isinstance(a, grpc.ServicerContext))
-        code = context.code()
-        if type(error) is Exception and not error.args and code is not None:
-            raise  # context.abort()
-        if isinstance(error, grpc.RpcError) and not context.is_active():
-            raise  # the caller hung up while the servicer read
-        if code is not None and code is not grpc.StatusCode.OK:
-            # set_code() and an exception: generated base classes do so for methods that are not
-            # implemented.
-            context.abort(code, (context.details() or b"").decode("utf-8", "replace"))
-        logs.logger(__name__).error("a servicer raised", method=method, exc_info=error)
-        context.abort(*FAILED)

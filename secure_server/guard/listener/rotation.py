@@ -16,8 +16,15 @@ from dataclasses import dataclass
 import grpc
 
 from secure_server import logs
-from secure_server.guard.listener.sockets import is_free, listening_sockets, stop_listening
+from secure_server.guard.listener.sockets import (
+    ListenError,
+    check_free,
+    listening_sockets,
+    stop_listening,
+)
 from secure_server.guard.streams.pool import ServerStreams
+
+_KEY = "[server] listen"
 
 _OVERLAP = 0.3
 """Seconds in which both servers accept connections, where one listener cannot be closed alone."""
@@ -40,10 +47,6 @@ class _Listener:
     listeners: frozenset[int]
     """The inodes of its listening sockets."""
     retires_at: float = float("inf")
-
-
-class ListenError(Exception):
-    """The address cannot be listened on; the message says what to do."""
 
 
 class ListenerRotation:
@@ -77,12 +80,11 @@ class ListenerRotation:
         self._wake = threading.Event()
         self._over = False
         self.count = 1
-        if not is_free(listen):
-            raise ListenError(_taken(listen))
+        check_free(listen, _KEY)
         self._current, port = self._bind(listen)
         # Port 0 is resolved once: later servers bind the resolved number.
         self.address = f"{listen.rpartition(':')[0]}:{port}"
-        self._reaper = threading.Thread(target=self._reap, name="generations", daemon=True)
+        self._reaper = threading.Thread(target=self._reap, name="listener", daemon=True)
 
     @property
     def retiring(self) -> int:
@@ -150,7 +152,7 @@ class ListenerRotation:
             port = 0
         if not port:
             self._forget(built.streams)
-            raise ListenError(_taken(address))
+            raise ListenError(address, _KEY)
         return _Listener(built, frozenset(listening_sockets()) - before), port
 
     def _reap(self) -> None:
@@ -182,10 +184,3 @@ def _stop(server: grpc.Server, grace: float) -> threading.Event:
 
     threading.Thread(target=stop, name="stop", daemon=True).start()
     return stopped
-
-
-def _taken(address: str) -> str:
-    return (
-        f"Cannot listen on {address}: the port is taken, or the address is not one of this "
-        "machine's. Choose another with [server] listen."
-    )
