@@ -113,7 +113,7 @@ def _look_at_authenticators(config: Config, find_key: FindKey | None) -> Iterato
 
 
 def _ask(member: Authenticator) -> CheckFinding:
-    """Ask an authenticator what it accepts. A failure is a warning: a start does not wait for it."""
+    """Ask an authenticator what it accepts. A failure is a warning: no start waits for it."""
     about = f"authenticator {member.name}"
     say = getattr(member, "check", None)
     try:

@@ -20,8 +20,8 @@ from secure_server.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class GuardParts:
-    """The arguments of ``Guard(...)``, by the same names. Their owner closes them, ``authenticators``
-    by the guard.
+    """The arguments of ``Guard(...)``, by the same names. The guard closes ``authenticators``; the
+    owner of the others closes them.
     """
 
     tls: Certificates
