@@ -1,12 +1,12 @@
-"""The door on grpcio's threaded stack.
+"""The guard on grpcio's threaded stack.
 
-Every method is served by a handler that takes a stream of raw requests, whatever its own shape:
+Every method is served by a handler that takes a stream of raw requests, whatever its own kind:
 grpcio runs such a handler at once, before a message has come, and parses nothing. So a refusal
-reaches a silent caller immediately, and nobody's bytes are parsed before the decision. On the wire
-the four kinds differ only in how many messages flow.
+reaches a silent caller immediately, and no message is parsed before the decision. On the wire the
+four kinds differ only in how many messages flow.
 
 Decisions and unary calls run in the server's own thread pool, the *door pool*. A stream is decided
-there too, and goes on in the *stream pool*: idle streams can fill that, but never the door.
+there too, but served in the *stream pool*: idle streams can fill that one only.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the guarded handler. It is built once a method: this runs on the one serving
-        thread, where every microsecond is everybody's.
+        """Return the guarded handler, built once per method.
+
+        This runs on the one serving thread, where a microsecond delays every call.
         """
         if threading.get_ident() not in self._watched:
             self._watchdog.add_serving_thread()
@@ -97,7 +98,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             handler = continuation(handler_call_details)
         # An interceptor or a generic handler may raise anything; SystemExit would end the thread.
         except BaseException as error:  # noqa: BLE001
-            # Decided about first, like everything: grpcio would answer anybody.
+            # Decided first: grpcio would answer callers that the policy denies.
             return self._without_handler(method, FAILED, error)
         if handler is None:
             return self._without_handler(method, UNKNOWN_METHOD)
@@ -122,10 +123,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
         answer: tuple[grpc.StatusCode, str],
         error: BaseException | None = None,
     ) -> Handler:
-        """Whoever may not call a method does not learn either whether it exists."""
+        """Decide first: a caller who may not call a method must not learn whether it exists."""
 
         def refuse(_requests: Iterator[bytes], context: Context) -> None:
-            if error is not None:  # logged here: where a log is written, the serving thread waits
+            if error is not None:  # logged here: the serving thread must not wait for the log
                 logs.library_line(
                     __name__,
                     "no handler was found",
@@ -151,7 +152,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             try:
                 caller = self._decide(_call_of(method, context), context)
                 request = self._one_message(requests, deserialize, context, caller)
-                CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
+                CALLER.set(caller)  # in a context of this call: grpcio makes one for each
                 context.__class__ = kept[context.__class__]  # its callbacks run on our threads
                 return call_servicer(method, behavior, request, context)
             finally:
@@ -165,7 +166,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
     ) -> Callable[[Iterator[bytes], Context, Send], None]:
         behavior = handler.stream_stream or handler.stream_unary or handler.unary_stream
         deserialize = handler.request_deserializer
-        # A servicer may send by itself and return at once (grpcio's health service does).
+        # A servicer may call ``send`` itself and return at once (grpcio's health service does).
         sends_itself = getattr(behavior, "experimental_non_blocking", False)
 
         def respond(requests: Iterator[bytes], context: Context, send: Send) -> None:
@@ -185,7 +186,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             stream = ThreadedStream(lambda: respond(requests, context, stream.say), context, send)
             if sends_itself:
                 stream.say = Outbox(stream.send, self.streams.run_later, context.cancel).put
-            # Off the serving thread too: what is told of ended calls may be the host's.
+            # Not on the serving thread: ``call_ended`` may be the host's code.
             ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
             if not context.add_callback(ended.end):
@@ -196,12 +197,12 @@ class GuardInterceptor(grpc.ServerInterceptor):
             self._watch.add(stream, stream.caller, call)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
-            add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
+            add_callback = context.add_callback  # grpcio's own: these callbacks never block
             context.__class__ = self._callbacks.kept[context.__class__]
             if not self.streams.try_serve(stream, add_callback):
                 _abort(context, Answer.OVERLOADED)
 
-        # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.
+        # grpcio passes ``send`` to behaviors marked so, and does not wait for them.
         guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
         return guarded
 

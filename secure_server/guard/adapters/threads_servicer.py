@@ -1,4 +1,4 @@
-"""Running a servicer's function on the threaded stack: what it is given, and what it raises."""
+"""Runs a servicer's function on the threaded stack: its messages and its exceptions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def send_all(
     for response in responses:
         send(response)
         if not context.is_active():
-            # The caller is gone: the handler's ``finally`` runs now, not some day.
-            getattr(responses, "close", bool)()
+            # The caller is gone: a generator's ``finally`` runs now, not at a later collection.
+            close = getattr(responses, "close", None)
+            if close is not None:
+                close()
             return
 
 
@@ -38,14 +40,14 @@ def parse(message: bytes | None, deserialize: Deserialize, context: Context) -> 
     if deserialize is None:
         return message
     try:
-        return deserialize(message)  # type: ignore[arg-type] # no message has aborted before
+        return deserialize(message)  # type: ignore[arg-type] # without one, the call was aborted
     except Exception:  # noqa: BLE001 - a message of any service may fail in any way
         context.abort(*PARSE_FAILED)
 
 
 def call_servicer(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a servicer. Where it raises, the call gets the status that the servicer had set, or
-    INTERNAL; the exception's own text never reaches the caller.
+    """Call a servicer. If it raises, the call ends with the status that it had set, or INTERNAL;
+    the exception's text never reaches the caller.
     """
     try:
         return behavior(*arguments)
@@ -57,8 +59,8 @@ def call_servicer(method: str, behavior: Callable[..., Any], *arguments: Any) ->
         if isinstance(error, grpc.RpcError) and not context.is_active():
             raise  # the caller hung up while the servicer read
         if code is not None and code is not grpc.StatusCode.OK:
-            # set_code() and an exception, as the generated base classes do it for methods that a
-            # servicer does not have.
+            # set_code() and an exception: generated base classes do so for methods that are not
+            # implemented.
             context.abort(code, (context.details() or b"").decode("utf-8", "replace"))
         logs.logger(__name__).error("a servicer raised", method=method, exc_info=error)
         context.abort(*FAILED)

@@ -13,10 +13,10 @@ from secure_server.guard.status import answer_of, code_of
 
 
 class ThreadedStream:
-    """One open stream on its way through the stream pool."""
+    """One open stream in the stream pool."""
 
     caller: Caller
-    """Known once the stream was let in."""
+    """Set when the stream was admitted."""
 
     def __init__(self, respond: Callable[[], None], context: Context, send: Send) -> None:
         self._respond = respond
@@ -26,11 +26,11 @@ class ThreadedStream:
         self._one_at_a_time = threading.Lock()
         self.non_blocking = False
         self.say: Send = self.send
-        """What the servicer, and the end of its function, send by."""
+        """Sends for the servicer, and the status when its function has ended."""
 
     @property
     def status(self) -> str:
-        """What the stream has come to, once it is over."""
+        """The name of the stream's status, once it is over."""
         hung_up = self._context.code() is None and not self._is_complete
         return "CANCELLED" if hung_up else code_of(self._context)
 
@@ -44,19 +44,19 @@ class ThreadedStream:
             self.say(None)
 
     def send(self, response: Any) -> None:
-        """Send a response, or the status for None. Never on the serving thread: a message waits
-        for that thread.
+        """Send a response, or the status for None. Never call it on the serving thread, which a
+        message waits for.
         """
-        # Beside another one on its way grpcio loses a message, and waits for it for ever.
+        # While another message is being sent, grpcio loses this one and waits for ever.
         with self._one_at_a_time:
             if response is None:
                 if not self._context.is_active():
-                    return  # the caller hung up, or we have ended it: a status goes out once
+                    return  # the caller hung up, or the guard ended it: a status is sent once
                 self._is_complete = True
             self._send(response)
 
     def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
-        """End the call with this answer, whatever the handler is doing."""
+        """End the call with this answer, even while the handler is running."""
         code, text, trailers = answer_of(answer)
         self._context.set_trailing_metadata(trailers)
         self._context.set_code(code)
@@ -66,5 +66,5 @@ class ThreadedStream:
         self._send(None)
 
     def cut(self) -> None:
-        """End the call without an answer, and let go of the thread that sends to it."""
+        """End the call without an answer, and release the thread that sends to it."""
         self._context.cancel()
