@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Reloaded(Generic[T]):
     """A ``Watched`` value. What cannot be loaded leaves the last good one in its place.
 
-    It has no thread: whoever owns it calls ``look``, as ``Reloads`` does for what it follows.
+    It has no thread: its owner calls ``look``, as ``Reloads`` does for what it follows.
     """
 
     def __init__(

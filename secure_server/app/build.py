@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from secure_server.app.addresses import check_addresses
 from secure_server.app.servicers import Servicers, build_servicers
 from secure_server.config import Config
-from secure_server.guard.certificates import Certificates
 from secure_server.guard.guard import Guard
-from secure_server.guard.parts import open_parts
-from secure_server.guard.policy_file import PolicyFile
+from secure_server.guard.parts import GuardParts, open_parts
 from secure_server.guard.refusal_log import AuditCallback
 from secure_server.guard.status import CallEnded
 from secure_server.shipped_policy import check_every_method_has_a_rule, shipped_policy
@@ -28,8 +26,7 @@ class Service:
     """The parts of one identity service, open."""
 
     guard: Guard
-    certificates: Certificates
-    policy_file: PolicyFile | None
+    parts: GuardParts
     keys: KeyStore
     database: Database
     revocations: Revocations
@@ -93,7 +90,6 @@ def build_service(
         clock=clock,
     )
     undo.callback(guard.close)
-    parts.follow()
     servicers = build_servicers(
         config,
         database=database,
@@ -104,4 +100,4 @@ def build_service(
         clock=clock,
         undo=undo,
     )
-    return Service(guard, parts.tls, parts.policy_file, keys, database, revocations, servicers)
+    return Service(guard, parts, keys, database, revocations, servicers)

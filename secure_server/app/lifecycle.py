@@ -70,8 +70,8 @@ class Server:
             forget=self._guard.streams.forget,
         )
         self.address = self._listeners.address
-        service.certificates.on_serving(self._listeners.rotate)
-        self._guard.reloads.start()
+        service.parts.tls.on_serving(self._listeners.rotate)
+        service.parts.follow()  # from here on, so that no change is missed
         publish(self._metrics, service, self._listeners)
         self._pages = pages(service, self._metrics, self._stage)
         if config.http.listen is not None:
@@ -120,7 +120,7 @@ class Server:
             service.servicers.health.enter_shutdown()
             service.servicers.changes.close()
             self._listeners.stop()
-            if service.policy_file is not None:
-                service.policy_file.close(min(FLUSH, max(_MOMENT, over - time.monotonic())))
+            if service.parts.policy_file is not None:
+                service.parts.policy_file.close(min(FLUSH, max(_MOMENT, over - time.monotonic())))
             self._log.info("stopped", address=self.address)
         self._undo.close()

@@ -29,9 +29,10 @@ from secure_server.store.settings import secret_key
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_store import KeyStore
 from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from secure_server.tokens.sweeping import Sweeper
-from secure_server.users import Accounts, Changes, Passwords
+from secure_server.users import Accounts, Changes, Logins, Passwords
 
 _NAMES = [
     service.full_name
@@ -68,19 +69,26 @@ def build_servicers(
     sweeper = Sweeper(database, issuer=tokens.issuer, clock=clock)
     sweeper.start()
     undo.callback(sweeper.close)
-    sessions = Sessions(
+    endings = SessionEndings(
         database,
         issuer=tokens.issuer,
         clock=clock,
         # Not the configured one: it may have been longer when a token was issued.
         access_token_lifetime=MAX_TOKEN_LIFETIME,
+        sweep=sweeper.wake,
+    )
+    sessions = Sessions(
+        database,
+        endings,
+        issuer=tokens.issuer,
+        clock=clock,
         idle_lifetime=tokens.session_idle_lifetime,
         absolute_lifetime=tokens.session_lifetime,
-        sweep=sweeper.wake,
     )
     passwords = Passwords()
     undo.callback(passwords.close)
-    accounts = Accounts(database, passwords, clock=clock, end_sessions=sessions.end_all)
+    accounts = Accounts(database, passwords, clock=clock, end_sessions=endings.end_all)
+    logins = Logins(database, passwords, clock=clock, end_sessions=endings.end_all)
     accounts.adopt_requests(tokens.issuer)
     changes = Changes(database, clock=clock)
     changes.start()
@@ -89,15 +97,17 @@ def build_servicers(
     cursors = Cursors(secret_key(database, "cursors"))
     users = UserService(
         accounts,
+        logins,
         changes,
         cursors,
         issuer=tokens.issuer,
-        sessions_ended=revocations.refresh,
         stopping=stopping,
     )
     token_service = TokenService(
         accounts=accounts,
+        logins=logins,
         sessions=sessions,
+        endings=endings,
         issuer=Issuer(
             name=tokens.issuer,
             audience=tokens.audience,

@@ -1,7 +1,7 @@
-"""Who writes down what was decided (gRFC A59). All that a logger of your own needs: docs/audit.md.
+"""Audit loggers of a policy (gRFC A59), and what a logger of your own needs: docs/audit.md.
 
-The protocol has version 1 (``AuditLoggerType.api_version``). What is added to it later leaves
-plug-ins of this version as they are.
+The protocol has version 1 (``AuditLoggerType.api_version``). Later additions will not break
+plug-ins of this version.
 """
 
 from secure_server.audit.errors import AuditLoggerError

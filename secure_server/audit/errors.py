@@ -1,4 +1,4 @@
-"""What can be wrong with an audit logger."""
+"""The error of audit loggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down of a decision."""
+"""The audit event: one decision about one call."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from secure_tls.peer import Peer
 class AuditEvent:
     """One decision about one call.
 
-    ``policy`` names the policy that decided, and ``rule`` its rule; a call that was refused before
-    a policy was asked, for its credentials say, has neither. ``code`` and ``detail`` hold the true
-    reason of a refusal, which the caller never learns; ``unverified`` what refused credentials
-    claim of themselves. ``time`` is in seconds since the epoch. No field holds a credential.
+    ``policy`` is the name of the policy that decided, and ``rule`` that of its rule; both are empty
+    for a call that was refused before the policy decided, for its credentials for example. ``code``
+    and ``detail`` are the true reason of a refusal, which the caller never learns; ``unverified``
+    has the claims of refused credentials. ``time`` is in seconds since the epoch. No field contains
+    a credential.
     """
 
     method: str

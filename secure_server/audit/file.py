@@ -1,4 +1,4 @@
-"""``file_logger``: a file of JSON lines that is rotated."""
+"""``file_logger``: a rotated file of JSON lines."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class FileSettings(Section):
 
     path: File
     max_bytes: Annotated[int, Field(ge=64 * 1024)] = 100 * 1024 * 1024
-    """A file that would grow beyond it is renamed to ``PATH.1``, and a new one begun."""
+    """Before the file grows beyond this, it is renamed to ``PATH.1`` and a new one is created."""
     backups: Annotated[int, Field(ge=1, le=1000)] = 5
-    """``PATH.1`` is the newest of so many; what was the oldest is gone."""
+    """How many renamed files are kept; ``PATH.1`` is the newest, and the oldest is deleted."""
 
 
 class FileLogger:
-    """Appends A59's line, with the true reason beside it, to a file that only its owner may read.
+    """Appends A59's line, with the true reason of refusals, to a file that only its owner may read.
 
-    Several processes may write to one file: each locks it for as long as it writes or rotates.
+    Several processes may write to one file: each locks it while it writes or rotates.
     """
 
     def __init__(self, settings: FileSettings) -> None:
@@ -47,7 +47,7 @@ class FileLogger:
             raise _cannot_be_written(self._path, error) from None
 
     def write(self, events: Sequence[AuditEvent]) -> None:
-        """Append all of them or none. Raises ``OSError``, which names the file."""
+        """Append all events or none. Raises ``OSError``, which names the file."""
         data = b"".join(lines(map(full_record, events)))
         try:
             self._lock()
@@ -66,7 +66,7 @@ class FileLogger:
         os.close(self._file)
 
     def _open(self) -> int:
-        # O_NONBLOCK, or a FIFO in its place would hold up the start.
+        # O_NONBLOCK, or opening a FIFO at this path would block the start.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         file = os.open(self._path, flags, 0o600)
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -75,7 +75,7 @@ class FileLogger:
         return file
 
     def _lock(self) -> None:
-        """Lock the file that has the name now: another process, or logrotate, may have moved it."""
+        """Lock the file that is at the path now: another process or logrotate may have moved it."""
         while True:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
@@ -102,7 +102,7 @@ class FileLogger:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError:
-            # Half a line, as a full disk leaves it, would spoil the next one.
+            # Remove half a line, which a full disk leaves and which would spoil the next one.
             os.ftruncate(self._file, size)
             raise
 
@@ -133,7 +133,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _no_regular_file() -> OSError:
-    return OSError(errno.EINVAL, "it is no regular file")
+    return OSError(errno.EINVAL, "it is not a regular file")
 
 
 def _cannot_be_written(path: Path, error: OSError) -> AuditLoggerError:

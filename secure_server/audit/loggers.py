@@ -1,4 +1,4 @@
-"""The audit loggers that are told, and what was lost on the way to them."""
+"""Passing audit events to the loggers of the policy, and counting those that were dropped."""
 
 from __future__ import annotations
 
@@ -14,81 +14,85 @@ from secure_server.audit.options import ConfiguredLogger
 from secure_server.authz.audit_options import AuditCondition
 
 MOST = 4096
-"""Events that wait for one logger at the most."""
+"""Most events that wait for one logger."""
 FLUSH = 5.0
-"""Seconds that loggers get for what they still have to write."""
+"""Seconds that a closed logger has to write the events that still wait."""
 
 _AT_ONCE = 256
 _LINGER = 0.02  # seconds
-_SAY_EVERY = 60.0  # seconds
+_LOG_EVERY = 60.0  # seconds
 _A_MOMENT = 0.5  # seconds
 
 
 @dataclass(slots=True)
 class _Tally:
     count: int = 0
-    unsaid: int = 0
+    unlogged: int = 0
     reason: str = ""
 
 
 class Dropped:
-    """Counts events that no logger has written, and says so in the log once a minute.
+    """Counts the events that each logger has dropped, and logs the counts once a minute.
 
-    On a thread that there is only while there is something to say: a call that waited for the log
-    would be a call that waited for a logger.
+    A thread does the logging, so that no call waits for the log; it runs only while there are
+    counts to log.
     """
 
     def __init__(self) -> None:
         self._tallies: dict[str, _Tally] = {}
-        self._saying: threading.Thread | None = None
+        self._log_thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """By logger, zeros included, since the start."""
+        """Dropped events since the start by logger, including loggers that dropped none."""
         with self._lock:
             return {name: tally.count for name, tally in self._tallies.items()}
 
     def expect(self, logger: str) -> None:
-        """Count from zero: whoever measures wants to see that there is nothing."""
+        """Add a logger with a count of 0, so that metrics show it before it drops an event."""
         with self._lock:
             self._tallies.setdefault(logger, _Tally())
 
     def add(self, logger: str, count: int, reason: str) -> None:
-        """Count what one that was expected has lost, and have it said."""
+        """Count events that a logger, which was ``expect``ed before, has dropped, and log the
+        count.
+        """
         with self._lock:
             tally = self._tallies[logger]
             tally.count += count
-            tally.unsaid += count
+            tally.unlogged += count
             tally.reason = reason
-            if self._saying is None:
-                self._saying = threading.Thread(target=self._say, name="audit lost", daemon=True)
-                self._saying.start()
+            if self._log_thread is None:
+                self._log_thread = threading.Thread(
+                    target=self._log_counts, name="audit lost", daemon=True
+                )
+                self._log_thread.start()
 
     def close(self) -> None:
-        """Say what is unsaid."""
+        """Log the counts that have not been logged."""
         self._over.set()
         with self._lock:
-            saying = self._saying
-        if saying is not None:
-            saying.join(_A_MOMENT)
+            log_thread = self._log_thread
+        if log_thread is not None:
+            log_thread.join(_A_MOMENT)
 
-    def _say(self) -> None:
+    def _log_counts(self) -> None:
         log = logs.logger("secure_server.audit")
-        while lost := self._take_unsaid():
+        while lost := self._take_unlogged():
             for name, count, reason in lost:
                 log.error("audit events were lost", audit_logger=name, count=count, reason=reason)
-            self._over.wait(_SAY_EVERY)
+            self._over.wait(_LOG_EVERY)
 
-    def _take_unsaid(self) -> list[tuple[str, int, str]]:
+    def _take_unlogged(self) -> list[tuple[str, int, str]]:
         with self._lock:
-            lost = [(name, one.unsaid, one.reason) for name, one in self._tallies.items()]
+            lost = [(name, one.unlogged, one.reason) for name, one in self._tallies.items()]
             for tally in self._tallies.values():
-                tally.unsaid = 0
+                tally.unlogged = 0
             lost = [each for each in lost if each[1]]
             if not lost:
-                self._saying = None
+                self._log_thread = None
             return lost
 
 
@@ -106,10 +110,11 @@ def told(
 
 
 class Loggers:
-    """Tells the loggers of the policy in force, each by a queue and a thread of its own.
+    """Passes events to the loggers of the current policy. Each has a queue and a thread of its own,
+    so no logger can delay a call or another logger.
 
-    A class because they change with the policy while calls go on: those that stay as they are keep
-    what they have open. None of them can hold up a call, or another logger.
+    A class because the loggers change with the policy while calls are running: a logger whose
+    configuration stays the same keeps its file or connection.
     """
 
     def __init__(self) -> None:
@@ -118,9 +123,9 @@ class Loggers:
         self._told: tuple[AuditCondition, tuple[_Running, ...]] = (AuditCondition.NONE, ())
 
     def write(self, event: AuditEvent) -> None:
-        """Tell them of a decision, where the policy's condition wants it told.
+        """Pass a decision to the loggers, where the policy's ``audit_condition`` wants it.
 
-        To refuse credentials is no decision of the policy's; it is told where denials are.
+        A refusal of credentials is no decision of the policy, but is treated like a denial.
         """
         condition, running = self._told
         if condition.wants(allowed=event.allowed):
@@ -128,7 +133,7 @@ class Loggers:
                 one.queued.put(event)
 
     def replace(self, configured: Sequence[ConfiguredLogger], condition: AuditCondition) -> None:
-        """Tell these from now on. Raises ``AuditLoggerError``, and then all stays as it is."""
+        """Use these loggers from now on. Raises ``AuditLoggerError``, and keeps the old ones."""
         before = list(self._told[1])
         running: list[_Running] = []
         built: list[_Running] = []
@@ -148,7 +153,7 @@ class Loggers:
         _close(before)
 
     def close(self, seconds: float = FLUSH) -> None:
-        """Take no more events, and give the loggers so long to write what they have."""
+        """Accept no more events, and give the loggers ``seconds`` to write those that wait."""
         (_, running), self._told = self._told, (AuditCondition.NONE, ())
         _close(running, seconds)
         self.dropped.close()

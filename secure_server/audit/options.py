@@ -1,4 +1,4 @@
-"""The loggers that a policy asks for, found and configured, before anything is opened."""
+"""Finding and configuring the audit loggers of a policy, before any of them opens a file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from secure_server.fields import relative_to
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredLogger:
-    """One of ``audit_loggers``, ready to be built."""
+    """One of ``audit_loggers`` of a policy, ready to be built."""
 
     name: str
     kind: AuditLoggerType[Any]
     settings: BaseModel
 
     def build(self) -> AuditSink:
-        """Open it. Raises ``AuditLoggerError`` that names it."""
+        """Build the logger. Raises ``AuditLoggerError``, which names it."""
         with self._named():
             return self.kind.build(self.settings)
 
@@ -48,10 +48,10 @@ class ConfiguredLogger:
 def configured_loggers(
     text: str, *, origin: str, folder: Path = Path()
 ) -> tuple[ConfiguredLogger, ...]:
-    """Return the loggers of a policy, whose text was parsed with those that are ``announced``.
+    """Return the loggers of a policy that was parsed with the ``announced`` loggers as known.
 
-    Paths in it count from ``folder``. One that is optional and cannot be had is left out, and the
-    log says so; a ``config`` that is wrong is wrong for it as well, as in grpc-go. Raises
+    Relative paths in it count from ``folder``. An optional logger that is not installed is left
+    out with a warning in the log; a wrong ``config`` is an error for it too, as in grpc-go. Raises
     ``PolicyError``.
     """
     options = read(text, origin=origin).any_members().get("audit_logging_options")
@@ -82,7 +82,7 @@ def _configured(item: Node, folder: Path) -> ConfiguredLogger | None:
 
 
 def _mistake(config: Node, kind: AuditLoggerType[Any], error: ValidationError) -> PolicyError:
-    """Say where in the policy the first problem is."""
+    """Return an error with the place of the first mistake in the policy."""
     problem = error.errors(include_input=False, include_url=False)[0]
     *owners, last = problem["loc"] or ("config",)
     for step in owners:

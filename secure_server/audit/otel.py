@@ -31,20 +31,20 @@ _SCOPE = InstrumentationScope("secure_server.audit")
 
 
 class OtelSettings(Section):
-    """``config`` of ``otel_logger``. What is not here says OpenTelemetry's own environment, such as
-    ``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_SERVICE_NAME``: a policy is no place for secrets.
+    """``config`` of ``otel_logger``. OpenTelemetry's own environment variables have the rest, such
+    as ``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_SERVICE_NAME``: a policy must not contain secrets.
     """
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")] | None = None
     """The collector's URL with its path, ``http://localhost:4318/v1/logs``."""
     ca: File | None = None
-    """The authority of its certificate, PEM."""
+    """PEM file with the authority of the collector's certificate."""
 
 
 class OtelLogger:
-    """Sends one log record an event: A59's fields and the true reason as its attributes.
+    """Sends one log record per event, with A59's fields and the true reason as its attributes.
 
-    The exporter is used without OpenTelemetry's own queue, which would drop and not count.
+    It does not use OpenTelemetry's own queue, which drops records without counting them.
     """
 
     def __init__(self, settings: OtelSettings) -> None:
@@ -58,10 +58,10 @@ class OtelLogger:
         self._resource = Resource.create({} if named else {SERVICE_NAME: "secure-grpc"})
 
     def write(self, events: Sequence[AuditEvent]) -> None:
-        """Send them, trying again for ten seconds. Raises ``OSError``."""
+        """Send the events, with retries for ten seconds. Raises ``OSError``."""
         outcome = self._exporter.export([self._record(event) for event in events])
         if outcome is not LogRecordExportResult.SUCCESS:
-            raise OSError("the collector did not take them")
+            raise OSError("the collector did not accept the events")
 
     def close(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]

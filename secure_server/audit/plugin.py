@@ -26,20 +26,20 @@ S = TypeVar("S", bound=BaseModel)
 class AuditSink(Protocol):
     """Where audit events go.
 
-    Both methods are called on one thread, which is the logger's own: they may take their time, and
-    no call waits. What comes while they do is kept in a bounded queue, and dropped when that is
-    full.
+    Both methods are called on the logger's own thread: they may block, and no call waits for them.
+    Meanwhile events wait in a bounded queue, and are dropped when it is full.
     """
 
     def write(self, events: Sequence[AuditEvent]) -> None:
         """Write events, the oldest first, a few hundred at the most.
 
-        Whatever it raises, these events count as dropped, and the log says why; the next ones come
-        all the same. Names in them are the callers' inventions: escape what they are written into.
+        Where it raises any exception, these events count as dropped, the log has the reason, and
+        later events are written as usual. Callers choose the names in events: escape them for the
+        format that you write.
         """
 
     def close(self) -> None:
-        """Let go of what was opened; nothing is written after it."""
+        """Close what was opened; ``write`` is not called afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class AuditLoggerType(Generic[S]):
 
     ``settings`` is the model of the logger's ``config``, a ``secure_server.audit.Settings``:
     relative paths (``secure_server.audit.File``) count from the folder of the policy, and mistakes
-    are reported with their line. ``build`` makes the sink; it may raise ``AuditLoggerError``, and
-    had better not wait for a network. ``look``, for `secure-server check`, raises the
+    are reported with their line. ``build`` returns the sink; it may raise ``AuditLoggerError``, and
+    should not wait for the network. ``look``, for `secure-server check`, raises the
     ``AuditLoggerError`` that ``build`` would and opens nothing; without it a mistake that only
     ``build`` finds is found by the start.
     """
@@ -57,7 +57,7 @@ class AuditLoggerType(Generic[S]):
     settings: type[S]
     build: Callable[[S], AuditSink]
     look: Callable[[S], object] | None = None
-    # Not API_VERSION: a plug-in that does not say was written for the first, whichever runs it.
+    # Not API_VERSION: a plug-in that names no version was written for version 1.
     api_version: int = 1
 
 
@@ -79,7 +79,7 @@ def find_type(name: str) -> AuditLoggerType[Any]:
         kind = point.load()
     except ModuleNotFoundError as error:
         raise AuditLoggerError(f"{str(error).rstrip('.')}.") from error
-    except Exception as error:  # a module of anybody's, which may do anything when it is imported
+    except Exception as error:  # importing a plug-in's module may raise anything
         raise AuditLoggerError(f"{places} raises {type(error).__name__}: {error}") from error
     if not isinstance(kind, AuditLoggerType):
         raise AuditLoggerError(f"{places} is no AuditLoggerType.")

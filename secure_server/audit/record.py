@@ -1,4 +1,4 @@
-"""An audit event as gRFC A59 writes it, and with what A59 has no words for."""
+"""Audit events as JSON: the fields of gRFC A59, and those that A59 does not have."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _CONTAINER = "grpc_audit_log"
 def a59_record(event: AuditEvent) -> dict[str, Any]:
     """Return the six fields of A59.
 
-    ``matched_rule`` is the rule's name as the policy has it, for ``policy_name`` stands beside it:
-    so do A59's own example and C++. (The events of grpc-go have ``<policy>_<rule>`` there, which is
-    what its translation to RBAC calls the rule.) It is empty where no rule matched. Where no policy
-    was asked, because the credentials were refused, ``policy_name`` is empty too: A59 knows no such
-    events.
+    ``matched_rule`` is the rule's name as the policy has it, as in A59's own example and in C++;
+    ``policy_name`` is a field beside it. (grpc-go writes ``<policy>_<rule>``, the name that its
+    translation to RBAC gives the rule.) It is empty where no rule matched. Where the credentials
+    were refused before the policy decided, ``policy_name`` is empty too; A59 has no such events.
     """
     return {
         "timestamp": _timestamp(event.time),
@@ -32,7 +31,7 @@ def a59_record(event: AuditEvent) -> dict[str, Any]:
 
 
 def full_record(event: AuditEvent) -> dict[str, Any]:
-    """Return A59's fields, and after them what else is known: who called, and the true reason."""
+    """Return A59's fields, then the caller as it was recognised and the true reason."""
     more = {
         "subject": event.principal.subject,
         "issuer": event.principal.issuer,
@@ -47,7 +46,8 @@ def full_record(event: AuditEvent) -> dict[str, Any]:
 def lines(records: Iterable[dict[str, Any]]) -> Iterable[bytes]:
     """Return each record as a line of JSON in A59's container.
 
-    It is ASCII: whatever else a name holds, line breaks and terminal commands among it, is escaped.
+    It is ASCII: all other characters of names are escaped, and so are line breaks and terminal
+    commands.
     """
     for record in records:
         yield json.dumps({_CONTAINER: record}, separators=(",", ":")).encode() + b"\n"
@@ -59,8 +59,8 @@ def _timestamp(seconds: float) -> str:
 
 
 def _principal(event: AuditEvent) -> str:
-    """A59: the identity of certificate-based authentication. The first of the kind that rules are
-    matched against, as in grpc-go.
+    """Return the identity of certificate-based authentication (A59): the first SAN of the kind that
+    rules are matched against, as in grpc-go.
     """
     if event.peer is None:
         return ""

@@ -1,4 +1,4 @@
-"""``stdout_logger``, the one logger that gRFC A59 itself defines."""
+"""``stdout_logger``, the only logger that gRFC A59 itself defines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STDOUT = 1
 
 
 class StdoutSettings(BaseModel):
-    """None. What is there is ignored, as in grpc-go and C++."""
+    """There are no settings; unknown ones are ignored, as in grpc-go and C++."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -23,8 +23,8 @@ class StdoutSettings(BaseModel):
 class StdoutLogger:
     """Writes A59's line to standard output.
 
-    To the descriptor: what Python has around it may be waiting for somebody else's lock, and a
-    thread that holds that one when the process ends would be a fatal error.
+    It writes to the descriptor, not to ``sys.stdout``, whose lock another thread may hold: Python
+    aborts the process where a thread holds that lock when the process ends.
     """
 
     def write(self, events: Sequence[AuditEvent]) -> None:

@@ -1,7 +1,7 @@
-"""What a start would say about a configuration, found without opening anything for writing.
+"""Checks a configuration as a start would, without opening anything for writing.
 
-Each part is read by the function that reads it at a start, in the order of ``guard.parts``: the
-first failure here is what the start would end with.
+Each part is read by the function that reads it at a start, in the order of ``guard.parts``: a start
+would end with the first failure here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DAY = 86400
 
 
 class CheckState(StrEnum):
-    """How a part is: what fails would keep a server from starting, what is warned of would not."""
+    """The state of a part: with a failure the server does not start, with a warning it does."""
 
     OK = "ok"
     WARN = "warn"
@@ -36,7 +36,7 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """What came of looking at one part."""
+    """The result for one part."""
 
     about: str
     state: CheckState
@@ -44,7 +44,7 @@ class CheckFinding:
 
 
 def check_guard(config: Config) -> Iterator[CheckFinding]:
-    """Look at what ``Guard.from_config`` would open, and ask the issuers."""
+    """Check what ``Guard.from_config`` would open, and ask the issuers."""
     yield from look_at_parts(config)
 
 
@@ -55,14 +55,14 @@ def look_at_parts(
     accept: Callable[[Policy], None] = lambda _: None,
     find_key: FindKey | None = None,
 ) -> Iterator[CheckFinding]:
-    """Look at what ``open_parts`` would open with the same arguments."""
+    """Check what ``open_parts`` would open with the same arguments."""
     yield look_at("policy", lambda: _look_at_policy(config, policy, accept))
     yield from _look_at_authenticators(config, find_key)
     yield from _look_at_tls(config)
 
 
 def look_at(about: str, look: Callable[[], str]) -> CheckFinding:
-    """Have ``look`` say how a part is, or raise one of ``mistakes``."""
+    """Check a part: ``look`` describes it or raises one of ``mistakes``."""
     try:
         return CheckFinding(about, CheckState.OK, look())
     except mistakes() as error:
@@ -113,7 +113,7 @@ def _look_at_authenticators(config: Config, find_key: FindKey | None) -> Iterato
 
 
 def _ask(member: Authenticator) -> CheckFinding:
-    """Have one say what it accepts. A start does not wait for issuers: it only warns of them."""
+    """Ask an authenticator what it accepts. A failure is a warning: no start waits for it."""
     about = f"authenticator {member.name}"
     say = getattr(member, "check", None)
     try:

@@ -1,4 +1,4 @@
-"""The whole guard, ready to be put in front of a server on either stack."""
+"""The whole guard, for a server on either stack."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import Limits, channel_arguments
 
 _CALLBACKS = 1.0
-"""Seconds in which the callbacks of calls that have ended must have run when a guard is closed."""
+"""Seconds that the callbacks of ended calls get when a guard is closed."""
 
 
 class Guard:
     """Decides about every call: who is on the wire, who is calling, whether they may.
 
-    A class because it holds what one server needs together: the certificates it serves with, the
-    caches, and the threads of its streams. ``close`` it when the server has stopped.
+    A class because it holds the certificates, caches and stream threads of one server. ``close``
+    it when the server has stopped.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class Guard:
         call_ended: CallEnded = lambda _method, _code: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Guard by these values; those that are ``Watched`` count as they are at each call.
+        """Guard by these values; of a ``Watched`` one, every call uses the current value.
 
-        The guard closes ``authenticators``; what else is handed in is closed by its owner.
-        ``audit`` is told of every refusal, and of the calls that were allowed as the policy's audit
-        condition says; the loggers that a policy names are told by ``PolicyFile``. ``call_ended``
-        is told method and status of every call. ``clock`` is in seconds since the epoch.
+        The guard closes ``authenticators``; their owner closes all other arguments. Files of
+        authenticators are reloaded from here on; ``reloads`` must be told to follow those of
+        ``tls`` and ``policy``, where they have some.
+        ``audit`` is called with every refusal, and with allowed calls if the policy's audit
+        condition says so; ``PolicyFile`` calls the loggers that a policy names. ``call_ended``
+        gets method and status of every call. ``clock`` gives seconds since the epoch.
         """
         limits = limits or Limits()
         revocations = revocations or NothingRevoked()
@@ -84,7 +86,7 @@ class Guard:
         self.watchdog = Watchdog(self._callbacks)
         self.audit_loggers: Loggers | None = None
         """Those that the policy names, where the guard was made ``from_config``."""
-        # What is closed last comes first.
+        # In reverse order of closing.
         self._on_close = ExitStack()
         self._on_close.callback(self._callbacks.close, _CALLBACKS)
         self._on_close.callback(self.streams.close)
@@ -98,6 +100,8 @@ class Guard:
             self._on_close.callback(source.subscribe(self.watch.notice))
         self._on_close.callback(revocations.subscribe(self.watch.notice))
         authenticators.cache_epoch.subscribe(self.watch.notice)
+        # Last: the files of the authenticators are followed however the guard was made.
+        self.reloads.start()
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
@@ -120,14 +124,13 @@ class Guard:
             guard._on_close.callback(parts.policy_file.close)
             guard.audit_loggers = parts.policy_file.loggers
         parts.follow()
-        guard.reloads.start()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:
         """For ``grpc.server``: a new pool of ``[server] door_threads``, one of them started.
 
-        Where the system starts no more threads it goes on with those that it has; with another
-        pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
+        If the system starts no more threads, it keeps running with those that it has; with another
+        pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down like any other.
         """
         return ThreadPool(self._limits.door_threads, name="door")
 
@@ -159,8 +162,8 @@ class Guard:
     def server_credentials(self) -> grpc.ServerCredentials:
         """For ``server.add_secure_port``: mutual TLS, a client certificate required.
 
-        They are those of the files as they are now, and stay so: gRPC's own way of changing them
-        can be crashed from outside (grpc/grpc#36693). ``ListenerRotation`` replaces the server.
+        They are the current ones, and never change: a client can crash gRPC's own way of changing
+        them (grpc/grpc#36693). ``ListenerRotation`` replaces the server instead.
         """
         tls = self._tls.value
         return grpc.ssl_server_credentials(
@@ -170,13 +173,13 @@ class Guard:
         )
 
     def options(self) -> list[tuple[str, int]]:
-        """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
+        """For ``grpc.server(options=...)``: bounds on what one peer may use."""
         return channel_arguments(self._limits)
 
     def close(self) -> None:
-        """Let go of the threads. Calls that are in flight end as they would.
+        """Stop the threads. Calls in flight are not interrupted.
 
-        Callbacks of servicers get one second to return; where the guard was made
-        ``from_config``, audit loggers get five seconds to write what they still have.
+        Callbacks of servicers get one second to return; where the guard was made ``from_config``,
+        audit loggers get five seconds to write their backlog.
         """
         self._on_close.close()

@@ -20,8 +20,8 @@ from secure_server.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class GuardParts:
-    """What ``Guard(...)`` takes, by the same names. Each is closed by its owner, ``authenticators``
-    by the guard.
+    """The arguments of ``Guard(...)``, by the same names. The guard closes ``authenticators``; the
+    owner of the others closes them.
     """
 
     tls: Certificates
@@ -31,16 +31,16 @@ class GuardParts:
 
     @property
     def policy_file(self) -> PolicyFile | None:
-        """The policy, where it is that of a file."""
+        """The policy, where it comes from a file."""
         return self.policy if isinstance(self.policy, PolicyFile) else None
 
     def telling(self, audit: AuditCallback) -> AuditCallback:
-        """Return what tells the audit loggers that the policy names, and then ``audit``."""
+        """Return a callback that calls the policy's audit loggers, and then ``audit``."""
         file = self.policy_file
         return audit if file is None else _telling(file.loggers, audit)
 
     def follow(self) -> None:
-        """Have the files looked at as they change, once ``reloads`` is started."""
+        """Reload the files when they change, once ``reloads`` is started."""
         reloads = self.authenticators.reloads
         reloads.follow(self.tls)
         if self.policy_file is not None:
@@ -55,12 +55,12 @@ def open_parts(
     accept: Callable[[Policy], None] = lambda _: None,
     find_key: FindKey | None = None,
 ) -> GuardParts:
-    """Open them, for ``Guard.from_config`` and the identity service alike.
+    """Open the parts, for ``Guard.from_config`` and the identity service alike.
 
-    ``policy`` is the one in force where the configuration names no file, and ``accept`` raises for
-    one of a file that is no good though it parses. ``find_key`` has the keys of our own tokens;
-    without it they are those of ``[tokens] key_set``. ``guard.check`` looks at the same parts in
-    the same order. Raises the errors of ``secure_server.mistakes``.
+    ``policy`` is used where the configuration names no file; ``accept`` raises for a file's policy
+    that parses but is not acceptable. ``find_key`` finds the keys of our own tokens; without it
+    they come from ``[tokens] key_set``. ``guard.check`` reads the same parts in the same order.
+    Raises the errors of ``secure_server.mistakes``.
     """
     with ExitStack() as undo:
         used: Policy | PolicyFile
@@ -72,7 +72,7 @@ def open_parts(
             used = policy
         authenticators = build_chain(config, clock=clock, find_key=find_key)
         undo.callback(authenticators.close)
-        # The last, because it warns in the log: a start that fails says one thing.
+        # Last, because it logs warnings: a start that fails prints only its error.
         tls = Certificates(config.tls, clock)
         undo.pop_all()
     return GuardParts(tls, used, authenticators, config.server.limits)

@@ -1,1 +1,1 @@
-"""The gRPC face of users and tokens: translate, call, translate back."""
+"""The gRPC servicers of users, tokens and health."""

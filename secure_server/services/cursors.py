@@ -1,4 +1,4 @@
-"""Page and resume tokens: opaque to callers, and good only where they were given."""
+"""Page and resume tokens: opaque to callers, and valid only for the caller who got them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ _TAG_BYTES = 16
 
 
 class Cursors:
-    """Seals a position for one purpose and one caller, so that nobody makes one up (AIP-158)."""
+    """Authenticates a position for one purpose and one caller, so that no caller can forge one
+    (AIP-158).
+    """
 
     def __init__(self, key: bytes) -> None:
-        """Take the installation's key; all its processes need the same."""
+        """``key`` is the installation's: all of its processes must have the same."""
         self._key = key
 
     def seal(self, field: str, caller: Identity, position: str, *, parent: str = "") -> str:
-        """Return the token that stands for a position. ``field`` is where it will come back,
-        ``parent`` names what is listed, where there are several.
+        """Return a token for a position. ``field`` is the request field that it will come back
+        in; ``parent`` is the resource whose children are listed, where a method lists those of
+        several.
         """
         data = position.encode()
         tag = self._tag(field, caller, parent, data)
         return base64.urlsafe_b64encode(tag + data).decode()
 
     def open(self, field: str, caller: Identity, token: str, *, parent: str = "") -> str:
-        """Return the position. Raises ``InvalidRequestError`` where this was not sealed so."""
+        """Return the position. Raises ``InvalidRequestError`` for a token that ``seal`` did not
+        make for the same field, caller and parent.
+        """
         try:
             sealed = base64.b64decode(token.encode(), b"-_", validate=True)
         except (ValueError, binascii.Error):
@@ -42,7 +47,7 @@ class Cursors:
         return data.decode()
 
     def _tag(self, field: str, caller: Identity, parent: str, data: bytes) -> bytes:
-        # Lengths in front: no two of these are the same bytes.
+        # Each part has its length in front, so different parts never give the same message.
         texts = (field, caller.issuer, caller.subject, parent)
         parts = (*(text.encode() for text in texts), data)
         message = b"".join(len(part).to_bytes(4) + part for part in parts)

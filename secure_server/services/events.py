@@ -1,4 +1,4 @@
-"""What the service writes down besides the door: who did what to whose credentials."""
+"""Audit events of the services: which caller did what to which user's credentials."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from secure_server.guard import current_caller
 
 
 def log_event(event: str, **fields: object) -> None:
-    """Log an event of the call, with its caller.
+    """Log an event of the current call to ``secure_server.audit``, with its caller.
 
-    ``peer`` is the SPIFFE ID of the client certificate. ``by`` and ``by_issuer`` are the principal,
-    for a subject alone may be one of several issuers'; both are left out of calls without a token.
-    The identity of another, as ``subject``, becomes ``subject`` and ``issuer`` in the same way.
+    ``peer`` is the SPIFFE ID of the client certificate. ``by`` and ``by_issuer`` are the subject
+    and issuer of the caller's token: several issuers may have the same subject. Calls without a
+    token have neither. A field whose value is an ``Identity`` is logged as the field, with the
+    subject, and ``issuer``.
     """
     caller = current_caller()
     who: dict[str, object] = {"peer": None if caller.peer is None else caller.peer.spiffe_id}

@@ -1,4 +1,4 @@
-"""Errors of the rooms below, as gRPC callers get them (AIP-193)."""
+"""Translation of the errors of users, tokens and store into gRPC statuses (AIP-193)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from secure_server.users import errors as users
 F = TypeVar("F", bound=Callable[..., Any])
 
 WRITE_PATIENCE = 0.8
-"""Seconds that the writes of a call wait for the store's write lock: the caller of a store that is
-locked learns it within a second."""
+"""Seconds that all writes of a call together may wait for the store's write lock, so that a call to
+a locked store is answered within a second."""
 
 _LAST_WORD = 0.1
-"""Seconds before the caller's deadline in which it is told; less of a deadline that is near."""
+"""Seconds before the caller's deadline when waiting ends, for the error to reach the caller in
+time; a fifth of the time that is left where that is less."""
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     users.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -42,11 +43,13 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 class InvalidRequestError(users.InvalidArgumentError):
-    """A field of the request that only the gRPC face knows breaks its rule."""
+    """A field breaks a rule that only the gRPC services have, not the users' own rules."""
 
 
 class NotAllowedError(Exception):
-    """The own-record rule says no. One text, so that it tells nothing (AIP-211)."""
+    """The own-record rule refuses the call. The text is always the same, so that it does not tell
+    whether the resource exists (AIP-211).
+    """
 
     code = "NOT_ALLOWED"
 
@@ -55,19 +58,19 @@ class NotAllowedError(Exception):
 
 
 def status_of(error: users.UserError) -> grpc.StatusCode:
-    """Return the status that stands for an error of the users' room."""
+    """Return the gRPC status code for an error of ``secure_server.users``."""
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
 def abort(context: Any, error: Exception) -> NoReturn:
-    """End the call with the status, text and reason of an error of ours."""
+    """End the call with the status, text and reason of one of this server's errors."""
     match error:
         case users.UserError():
             code, text, reason = status_of(error), str(error), error.code
         case NotAllowedError():
             code, text, reason = grpc.StatusCode.PERMISSION_DENIED, str(error), error.code
         case SessionError():
-            # Which of the reasons it was would help a thief more than an owner.
+            # The exact reason would help a thief more than the owner of the token.
             code, reason = grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_REFUSED"
             text = "The refresh token was refused: log in again."
         case RevokedTooOftenError():
@@ -86,7 +89,7 @@ def abort(context: Any, error: Exception) -> NoReturn:
 
 
 def abort_stopping(context: Any) -> NoReturn:
-    """End a stream because the server goes away."""
+    """End a stream because the server is stopping."""
     code, text, why = answer_of(Answer.SERVER_ROTATING)
     context.set_trailing_metadata(why)
     context.abort(code, text)
@@ -105,7 +108,7 @@ _OURS = (
 
 @contextmanager
 def waiting(context: Any) -> Iterator[None]:
-    """Have writes give up while the caller can still be told."""
+    """Make writes of the block give up soon enough for the error to reach the caller in time."""
     remaining = context.time_remaining()
     if remaining is None:
         until = float("inf")
@@ -117,7 +120,7 @@ def waiting(context: Any) -> Iterator[None]:
 
 @contextmanager
 def answering(context: Any) -> Iterator[None]:
-    """Turn errors of the rooms below into the status of the call."""
+    """End the call with a status where the block raises one of this server's errors."""
     try:
         yield
     except _OURS as error:
@@ -125,7 +128,7 @@ def answering(context: Any) -> Iterator[None]:
 
 
 def answers(method: F) -> F:
-    """Do so around a method that returns one message."""
+    """Decorate a method that returns one message with ``answering`` and ``waiting``."""
 
     @wraps(method)
     def answered(self: Any, request: Any, context: Any) -> Any:

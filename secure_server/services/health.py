@@ -1,8 +1,8 @@
 """``grpc.health.v1.Health``: whether the services are served (gRPC's "Health Checking Protocol").
 
-Not the servicer of grpcio-health-checking: that one's ``Watch`` cannot do without the function that
-sends, which an interceptor around the handler may not hand on, and it sends while it holds the lock
-that every other call of it needs. This one holds none.
+Not the servicer of grpcio-health-checking, for two reasons: its ``Watch`` needs the function that
+sends, which an interceptor around the handler may not pass on, and it sends while it holds the lock
+that each of its other calls needs. This servicer holds no lock while it sends.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class _Watcher:
-    """One ``Watch`` call. What is sent is the present status, and nothing while it is the same."""
+    """One ``Watch`` call. Sends the current status once, and again each time it has changed."""
 
     def __init__(self, send: Send, status: Callable[[], int]) -> None:
         self._send = send
         self._status = status
         self._sent: int | None = None
-        self._sending = threading.Lock()  # only ever tried: who sends sees to later changes too
+        self._sending = threading.Lock()  # never waited for: its holder sends later changes too
 
     def tell(self) -> None:
-        """Send the status if it has changed. What sends does not wait: the guard queues it."""
+        """Send the status if it has changed. ``send`` does not block: the guard queues messages."""
         while (status := self._status()) != self._sent and self._sending.acquire(blocking=False):
             try:
                 self._send(pb.HealthCheckResponse(status=status))
@@ -45,7 +45,7 @@ class _Watcher:
 
 
 class Health(HealthServicer):  # type: ignore[misc] # the generated class has no types
-    """SERVING for these services and for the server as a whole, until ``enter_shutdown``."""
+    """Answers SERVING for these services and for the whole server, until ``enter_shutdown``."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._statuses = dict.fromkeys(("", *services), _SERVING)
@@ -63,20 +63,22 @@ class Health(HealthServicer):  # type: ignore[misc] # the generated class has no
         self._watch(request.service, context, send).tell()
         return None
 
-    # The guard hands over what sends, and does not keep a thread for the stream.
+    # The guard passes a ``send`` function, and keeps no thread for the stream.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def enter_shutdown(self) -> None:
-        """Say NOT_SERVING from now on, and tell those who watch."""
+        """Answer NOT_SERVING from now on, and send it to every watcher."""
         self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
         for watcher in tuple(self._watchers):
             try:
                 watcher.tell()
-            except Exception:  # noqa: BLE001 - one watcher must not keep the others from hearing it
-                logs.logger(__name__).exception("a watcher of the health could not be told")
+            except Exception:  # noqa: BLE001 - one failing watcher must not stop the others
+                logs.logger(__name__).exception(
+                    "a Health/Watch stream could not be sent its status"
+                )
 
     def _statuses_until_the_end(self, service: str, context: Any) -> Iterator[Any]:
-        """Behind an interceptor whose wrapper of handlers has no way to hand over what sends."""
+        """Yield the statuses, behind an interceptor whose handler wrapper passes no ``send``."""
         statuses: SimpleQueue[Any] = SimpleQueue()
         watcher = self._watch(service, context, statuses.put)
         if context.add_callback(lambda: statuses.put(None)):

@@ -1,4 +1,4 @@
-"""``Introspect``: what a token is, and a second answer when it is so no longer."""
+"""``Introspect``: whether a token is active, and a second answer when it stops being so."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from secure_server.store.errors import StoreUnavailableError
 from secure_server.tokens.revocations import Revocations
 
 MOST_WATCHED = 10_000
-"""Tokens a stream, a good kilobyte each."""
+"""Most tokens that one stream watches; each takes a little over a kilobyte."""
 
 _MOST_CORRELATION_BYTES = 64
 _READ_AHEAD = 16
-"""Requests; with more unanswered no more is read, and HTTP/2 holds the sender back."""
+"""Requests that are read before they are answered; with so many waiting no more is read, and
+HTTP/2 flow control stops the sender."""
 
 _LOOK_EVERY = 1.0
-"""Seconds at the most until the time of a watched token is looked at: clocks are set."""
+"""Most seconds between two looks at the expiry of watched tokens: the clock may be set."""
 
 
 class Introspection:
-    """Answers streams of questions. A stream has its thread, and one more that reads."""
+    """Answers ``Introspect`` streams. Each has two threads: one answers, one reads requests."""
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class Introspection:
     def answer(
         self, requests: Iterator[pb.IntrospectRequest], context: Any
     ) -> Iterator[pb.IntrospectResponse]:
-        """Give the answers to the requests, and second ones in between."""
+        """Yield an answer to each request, and second answers as watched tokens end."""
         inbox = _Inbox()
         watched = _Watched(self._revocations, self._clock)
         unsubscribe = self._revocations.subscribe(inbox.wake)
-        # The iterator of requests blocks, and this thread must be free for second answers.
+        # The iterator of requests blocks, and this thread must be free to send second answers.
         reader = threading.Thread(
             target=inbox.fill, args=(requests,), name="introspect-reader", daemon=True
         )
@@ -72,7 +73,7 @@ class Introspection:
             inbox.close()
 
     def _check_current(self) -> None:
-        """Raise ``StoreError`` where nobody can tell which tokens are good."""
+        """Raise ``StoreError`` where the feed of revocations has been unreadable for too long."""
         if not self._revocations.is_current:
             raise StoreUnavailableError("STALE", "The feed of revocations cannot be read.")
 
@@ -115,7 +116,7 @@ class Introspection:
 
 
 class _Inbox:
-    """What a stream waits for: the next request, the end of them, or to be woken."""
+    """Requests of one stream, from the thread that reads them to the thread that answers."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -132,13 +133,13 @@ class _Inbox:
             return self._is_complete and self._error is None and not self._waiting
 
     def fill(self, requests: Iterator[pb.IntrospectRequest]) -> None:
-        """Read all requests, not far ahead of those who take them."""
+        """Read all requests, at most ``_READ_AHEAD`` before ``take`` has returned them."""
         error: BaseException | None = None
         try:
             for request in requests:
                 if not self._put(request):
                     return
-        except BaseException as raised:  # noqa: BLE001 - it is raised where the stream is answered
+        except BaseException as raised:  # noqa: BLE001 - `take` raises it on the answering thread
             error = raised
         with self._condition:
             self._is_complete, self._error = True, error
@@ -152,21 +153,22 @@ class _Inbox:
             return not self._is_closed
 
     def wake(self) -> None:
-        """Let ``take`` return."""
+        """Make ``take`` return, from any thread."""
         with self._condition:
             self._is_awake = True
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Nobody takes any more."""
+        """Make the reading thread end: ``take`` is not called again."""
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
 
     def take(self, patience: float | None) -> pb.IntrospectRequest | None:
-        """The next request; None after ``patience`` seconds, when woken, and after the last.
+        """Return the next request; None after ``patience`` seconds, after ``wake`` and after the
+        last request.
 
-        Raises what reading them has raised.
+        Raises the error that reading the requests raised.
         """
         with self._condition:
             self._condition.wait_for(
@@ -183,7 +185,7 @@ class _Inbox:
 
 
 class _Watched:
-    """The tokens of one stream that were good, and what each was asked about by."""
+    """The tokens that one stream was told are active, each with its correlation ID."""
 
     def __init__(self, revocations: Revocations, clock: Callable[[], float]) -> None:
         self._revocations = revocations
@@ -191,35 +193,37 @@ class _Watched:
         self._generation = revocations.generation
         self._count = 0
         self._tokens: dict[int, tuple[str, Principal]] = {}
-        # When each ends by itself; the soonest first.
+        # A heap of expiry times, the soonest first.
         self._ends: list[tuple[float, int]] = []
 
     @property
     def patience(self) -> float | None:
-        """Seconds until one may end by itself; None where there is none."""
+        """Seconds until the next watched token may expire; None where none is watched."""
         if not self._ends:
             return None
         return min(max(0.0, self._ends[0][0] - self._clock()), _LOOK_EVERY)
 
     def add(self, correlation_id: str, token: Principal) -> bool:
-        """Watch one more; whether there was room."""
+        """Watch one more token; returns whether there was room."""
         if len(self._tokens) >= MOST_WATCHED:
             return False
         self._count += 1
         self._tokens[self._count] = (correlation_id, _slim(token))
-        # As long as it would be accepted, and another question answered by yes.
+        # With the leeway that the verifier grants: until then the token is accepted.
         heapq.heappush(self._ends, ((token.expires_at or 0) + LEEWAY, self._count))
         return True
 
     def pop_ended(self) -> Sequence[str]:
-        """The correlation IDs of those that have ended since; they are watched no longer."""
+        """Stop watching the tokens that have expired or were revoked, and return their correlation
+        IDs.
+        """
         ended = []
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             ended.append(self._tokens.pop(heapq.heappop(self._ends)[1])[0])
         generation = self._revocations.generation
         if generation != self._generation:
-            # Noted before they are asked about: what changes meanwhile is looked at again.
+            # Set before the tokens are checked: a change meanwhile causes another check.
             self._generation = generation
             is_revoked = self._revocations.is_revoked
             revoked = {n for n, (_, token) in self._tokens.items() if is_revoked(token)}
@@ -231,7 +235,7 @@ class _Watched:
 
 
 def _slim(token: Principal) -> Principal:
-    """What revocation goes by, and no more: there are thousands."""
+    """Return a copy with only what revocation needs: a stream may keep thousands."""
     return replace(
         token,
         roles=frozenset(),

@@ -1,4 +1,4 @@
-"""Between the values of the rooms below and the messages of the contract."""
+"""Conversion between the values of ``secure_server.users`` and protobuf messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 def user(account: Account) -> pb.User:
-    """Return what everybody may see of an account who may see it at all."""
+    """Return an account as a message; the same for every caller who may read it."""
     return pb.User(
         name=account.resource_name,
         uid=account.uid,
@@ -38,7 +38,7 @@ def user(account: Account) -> pb.User:
 
 
 def state(number: pb.User.State) -> AccountState:
-    """Return the state. Raises ``InvalidRequestError`` where it is not set or unknown."""
+    """Return the state. Raises ``InvalidRequestError`` where it is unset or unknown."""
     try:
         return _FROM_WIRE[number]
     except KeyError:

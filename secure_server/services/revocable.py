@@ -1,8 +1,8 @@
-"""What this server can revoke, of its own tokens and of other issuers'.
+"""Which tokens this server can revoke: its own, and those of other issuers.
 
-A revocation is kept under the issuer and the ID of the token, until the token has ended. Where one
-of these is not known, or where the credential does not end by it, an OK would be a false promise:
-then the answer is an error that says who can end it.
+A revocation is stored under the issuer and ID of the token until the token has expired. Where one
+of the three is unknown, or where revoking would not end the credential, OK would be a false
+promise: the answer is an error that says who can end it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from secure_server.auth.principal import Principal
 from secure_server.users.errors import FailedPreconditionError
 
 _NOT_YET = frozenset({"clock", "kid"})
-"""A token that is refused so may become good: it has not begun, or its key is not known yet. Our
-own keys are all known."""
+"""Codes of refusals after which a token may still become valid: its validity has not begun, or its
+key has not been fetched yet. The keys of this server's own tokens are always known."""
 
 
 class NotRevocableError(FailedPreconditionError):
-    """The credential cannot be ended by this server; the text says how it is."""
+    """The credential cannot be revoked by this server; the text says who can."""
 
     code = "NOT_REVOCABLE"
 
 
 class Revocable:
-    """Says of a caller, a token or an ID whether it can be revoked here, and until when.
+    """Decides whether a credential or a token ID can be revoked here, and until when.
 
     A class because the answer depends on which authenticators this server has.
     """
 
     def __init__(self, own: LocalIssuerAuthenticator, chain: Authenticators) -> None:
-        """``own`` recognises our own tokens, also where ``chain`` admits no caller by them."""
+        """``own`` verifies this server's own tokens, even where ``chain`` has no authenticator for
+        them.
+        """
         self._own = own
         self._chain = chain
 
     def end_of_caller(self, principal: Principal) -> float:
-        """When the token of a call ends by itself, in seconds since the epoch.
+        """Return when the token of a call expires, in seconds since the epoch.
 
-        Raises ``NotRevocableError`` also for a call with a credential that is no token, or with
-        none.
+        Raises ``NotRevocableError`` also for a call without a credential or with one that is not a
+        token.
         """
         if principal.is_anonymous:
             raise NotRevocableError("The call has no token: there is nothing to revoke.")
@@ -55,9 +57,9 @@ class Revocable:
         return self.end_of(principal)
 
     def end_of(self, principal: Principal) -> float:
-        """When a token ends by itself, in seconds since the epoch.
+        """Return when a token expires, in seconds since the epoch.
 
-        Raises ``NotRevocableError`` for one that has no end or no ID.
+        Raises ``NotRevocableError`` for one without an expiry or an ID.
         """
         if not principal.issuer or not principal.token_id:
             raise NotRevocableError(
@@ -71,10 +73,10 @@ class Revocable:
         return principal.expires_at
 
     def verified(self, text: str) -> Principal | None:
-        """Whom a bearer token vouches for; None where it is no live token.
+        """Return the principal of a bearer token; None where the text is no valid token.
 
-        Raises ``NotRevocableError`` for a token of an issuer that is not known here or a credential
-        that is no token, and ``AuthenticatorUnavailable`` where its issuer cannot be asked now.
+        Raises ``NotRevocableError`` for a token of an unknown issuer or a credential that is not a
+        token, and ``AuthenticatorUnavailable`` where its issuer cannot be reached now.
         """
         issuer = None
         try:
@@ -103,9 +105,10 @@ class Revocable:
         )
 
     def lifetime_of(self, issuer: str) -> float:
-        """The longest that a token of an issuer lives, in seconds: so long its ID is refused.
+        """Return the longest lifetime of an issuer's tokens, in seconds: a revoked ID is refused
+        for so long.
 
-        Raises ``NotRevocableError`` for an issuer of which that is not known here.
+        Raises ``NotRevocableError`` for an issuer whose longest lifetime is not known here.
         """
         member = self._own if issuer == self._own.issuer else self._chain.issued_by(issuer)
         if isinstance(member, LimitsLifetime):

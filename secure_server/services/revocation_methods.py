@@ -1,4 +1,4 @@
-"""The methods of ``TokenService`` that list and end what was issued."""
+"""The methods of ``TokenService`` that list sessions and revoke tokens, users and clients."""
 
 from __future__ import annotations
 
@@ -18,46 +18,52 @@ from secure_server.services.failures import InvalidRequestError, NotAllowedError
 from secure_server.services.messages import timestamp
 from secure_server.services.revocable import Revocable
 from secure_server.tokens.revocations import Revocations
-from secure_server.tokens.sessions import OpenSession, Sessions
+from secure_server.tokens.session import OpenSession
+from secure_server.tokens.session_endings import SessionEndings
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import ADMIN, Accounts
 from secure_server.users.errors import FailedPreconditionError, NotFoundError
 from secure_server.users.rules import is_user_name, parse_resource_name
 from secure_tls import SpiffeID, SpiffeIDError
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
-_MOST_TOKEN_ID = 512  # characters, as of every claim that is read
+_MOST_TOKEN_ID = 512  # characters, as in every claim
 _SESSION = re.compile(r"users/(-|[a-z0-9-]{1,63})/sessions/([0-9a-f-]{36})", re.ASCII)
-_ANYBODY = "-"
+_ANY_USER = "-"
 
 
 class SessionNotFoundError(NotFoundError):
-    """There is no such session, or none that the caller may know of."""
+    """There is no such session, or the caller may not know of it."""
 
     code = "SESSION_NOT_FOUND"
 
 
 class NoSessionError(FailedPreconditionError):
-    """The call's token belongs to no session of ours."""
+    """The call's token belongs to no session of this server."""
 
     code = "NO_SESSION"
 
 
 class RevocationMethods(TokenServiceServicer):
-    """Revoking. The policy has admitted the caller; here stands only the *own record* rule."""
+    """Revokes. The policy has admitted the caller; here only the *own record* rule is checked."""
 
     def __init__(
         self,
         *,
         accounts: Accounts,
         sessions: Sessions,
+        endings: SessionEndings,
         revocable: Revocable,
         revocations: Revocations,
         cursors: Cursors,
         issuer: str,
     ) -> None:
-        """``issuer`` is ours, whose ``users/NAME`` are our users."""
+        """``issuer`` is this server's own: its subjects ``users/NAME`` are the users of this
+        server.
+        """
         self._accounts = accounts
         self._sessions = sessions
+        self._endings = endings
         self._revocable = revocable
         self._revocations = revocations
         self._cursors = cursors
@@ -67,8 +73,7 @@ class RevocationMethods(TokenServiceServicer):
     def Logout(self, request: pb.LogoutRequest, context: Any) -> Empty:
         principal = current_principal()
         if principal.session_id and principal.issuer == self._issued_by:
-            self._sessions.end(principal.session_id)
-            self._revocations.refresh()
+            self._endings.end(principal.session_id)
         else:
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(principal.issuer, principal.token_id, ends)
@@ -93,7 +98,7 @@ class RevocationMethods(TokenServiceServicer):
         principal = current_principal()
         token = self._revocable.verified(request.token)
         if token is None:
-            return Empty()  # RFC 7009, section 2.2: what is no live token needs no revocation
+            return Empty()  # RFC 7009, section 2.2: an invalid token needs no revocation
         if token.identity != principal.identity and not _is_admin(principal):
             raise NotAllowedError
         ends = self._revocable.end_of(token)
@@ -102,7 +107,7 @@ class RevocationMethods(TokenServiceServicer):
         return Empty()
 
     def _end_session_of(self, session: OpenSession) -> Empty:
-        """End what a refresh token belongs to (RFC 7009, section 2.1)."""
+        """End the session that a refresh token belongs to (RFC 7009, section 2.1)."""
         principal = current_principal()
         owner = self._accounts.get_by_uid(session.user_uid).name
         if owner != self._user_name(principal) and not _is_admin(principal):
@@ -110,8 +115,7 @@ class RevocationMethods(TokenServiceServicer):
         return self._end(session.session_id, owner)
 
     def _end(self, session_id: str, owner: str) -> Empty:
-        self._sessions.end(session_id)
-        self._revocations.refresh()
+        self._endings.end(session_id)
         log_event("session revoked", user=owner, session=session_id)
         return Empty()
 
@@ -121,7 +125,7 @@ class RevocationMethods(TokenServiceServicer):
                 "token_id", f"`token_id` has 1 to {_MOST_TOKEN_ID} characters."
             )
         principal = current_principal()
-        # Whose token it is nobody knows but the token.
+        # An ID does not tell whose token it is, so a user may revoke only that of the call.
         if (principal.issuer, principal.token_id) == (issuer, token_id):
             ends = self._revocable.end_of_caller(principal)
             self._revocations.revoke_token(issuer, token_id, ends)
@@ -168,12 +172,12 @@ class RevocationMethods(TokenServiceServicer):
         user, session_id = match.groups()
         principal = current_principal()
         me, is_admin = self._user_name(principal), _is_admin(principal)
-        if user not in {_ANYBODY, me} and not is_admin:
+        if user not in {_ANY_USER, me} and not is_admin:
             raise NotAllowedError
         session = self._sessions.find(session_id)
         owner = None if session is None else self._accounts.get_by_uid(session.user_uid).name
-        # The same answer for another's session as for one that there is not.
-        if owner is None or user not in {_ANYBODY, owner} or not (is_admin or owner == me):
+        # A session of another user gets the same answer as one that does not exist.
+        if owner is None or user not in {_ANY_USER, owner} or not (is_admin or owner == me):
             raise SessionNotFoundError("There is no such session. List the sessions of the user.")
         return self._end(session_id, owner)
 
@@ -185,18 +189,16 @@ class RevocationMethods(TokenServiceServicer):
         me = self._user_name(principal)
         if me is None or not principal.session_id:
             raise NoSessionError("The call's token belongs to no session: log in first.")
-        ended = self._sessions.end_others(self._accounts.get(me).uid, principal.session_id)
-        self._revocations.refresh()
+        ended = self._endings.end_others(self._accounts.get(me).uid, principal.session_id)
         log_event("other sessions revoked", user=me, session=principal.session_id, ended=ended)
         return pb.RevokeOtherSessionsResponse(ended_sessions=ended)
 
     @answers
     def RevokeUser(self, request: pb.RevokeUserRequest, context: Any) -> pb.RevokeUserResponse:
         name = parse_resource_name(request.name)
-        ended = self._sessions.revoke_user(
+        ended = self._endings.revoke_user(
             self._uid_of(name), Identity(self._issued_by, f"users/{name}")
         )
-        self._revocations.refresh()
         log_event("user revoked", user=name, ended=ended)
         return pb.RevokeUserResponse(ended_sessions=ended)
 
@@ -206,27 +208,26 @@ class RevocationMethods(TokenServiceServicer):
     ) -> pb.RevokeClientResponse:
         principal = current_principal()
         if not _is_admin(principal):
-            raise NotAllowedError  # whatever a policy of one's own says
+            raise NotAllowedError  # even where the operator's policy admits the caller
         try:
             client_id = str(SpiffeID.parse(request.client_id))
         except SpiffeIDError as error:
             raise InvalidRequestError(
                 "client_id", f"`client_id` must be a SPIFFE ID. {error}"
             ) from None
-        ended = self._sessions.revoke_client(client_id)
-        self._revocations.refresh()
+        ended = self._endings.revoke_client(client_id)
         log_event("client revoked", client=client_id, ended=ended)
         return pb.RevokeClientResponse(ended_sessions=ended)
 
     def _uid_of(self, name: str) -> str:
-        """Raise ``NotAllowedError`` for another user, whether there is one or not."""
+        """Return a user's ``uid``. Raises ``NotAllowedError`` for other users, existing or not."""
         principal = current_principal()
         if not _is_admin(principal) and self._user_name(principal) != name:
             raise NotAllowedError
         return self._accounts.get(name).uid
 
     def _user_name(self, principal: Principal) -> str | None:
-        """Return which of our users the caller is: other issuers may have some of the same name."""
+        """Return the caller's user name; None where it is no user of this server."""
         prefix, _, name = principal.subject.partition("/")
         is_ours = principal.issuer == self._issued_by and prefix == "users" and is_user_name(name)
         return name if is_ours else None

@@ -1,4 +1,4 @@
-"""``secure_api.tokens.v1.TokenService``: translate, call, translate back."""
+"""The servicer of ``secure_api.tokens.v1.TokenService``."""
 
 from __future__ import annotations
 
@@ -20,24 +20,31 @@ from secure_server.services.introspection import Introspection
 from secure_server.services.messages import timestamp
 from secure_server.services.revocable import Revocable
 from secure_server.services.revocation_methods import RevocationMethods
+from secure_server.tokens.errors import MisusedError, SessionError, SessionRefusedError
 from secure_server.tokens.issuer import Issuer
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.revocations import Revocations
-from secure_server.tokens.sessions import Session, SessionError, SessionRefusedError, Sessions
-from secure_server.users import Account, Accounts, UserError
+from secure_server.tokens.session import Session
+from secure_server.tokens.session_endings import SessionEndings
+from secure_server.tokens.sessions import Sessions
+from secure_server.users import Account, Accounts, Logins, UserError
 from secure_server.users.errors import NotFoundError
 from secure_server.users.rules import is_user_name
 from secure_tls.peer import Peer
 
 
 class TokenService(RevocationMethods):
-    """Tokens. The policy has admitted the caller, for some methods without any token."""
+    """Issues and introspects tokens. The policy has admitted the caller, who for some methods needs
+    no token.
+    """
 
     def __init__(
         self,
         *,
         accounts: Accounts,
+        logins: Logins,
         sessions: Sessions,
+        endings: SessionEndings,
         issuer: Issuer,
         key_ring: Callable[[], KeyRing],
         verifier: LocalIssuerAuthenticator,
@@ -47,17 +54,19 @@ class TokenService(RevocationMethods):
         cursors: Cursors,
         clock: Callable[[], float],
     ) -> None:
-        """``verifier`` recognises the tokens of ``issuer``, ``authenticators`` the callers;
+        """``verifier`` verifies the tokens of ``issuer``, ``authenticators`` those of every issuer;
         ``workloads`` are by SPIFFE ID; ``clock`` gives seconds since the epoch.
         """
         super().__init__(
             accounts=accounts,
             sessions=sessions,
+            endings=endings,
             revocable=Revocable(verifier, authenticators),
             revocations=revocations,
             cursors=cursors,
             issuer=issuer.name,
         )
+        self._logins = logins
         self._issuer = issuer
         self._key_ring = key_ring
         self._workloads = workloads
@@ -74,11 +83,11 @@ class TokenService(RevocationMethods):
             )
 
         try:
-            account = self._accounts.log_in(
+            account = self._logins.log_in(
                 request.user_name, request.password, request.new_password, on_success=open_session
             )
         except UserError as error:
-            # Passwords get typed into the wrong field: what is no user name is not written down.
+            # Users type passwords into the wrong field: what is no user name is not logged.
             user = request.user_name if is_user_name(request.user_name) else None
             log_event("log-in refused", user=user, reason=error.code)
             raise
@@ -91,18 +100,18 @@ class TokenService(RevocationMethods):
         try:
             session = self._sessions.rotate(request.refresh_token, peer.spiffe_id or "")
         except SessionError as error:
-            self._revocations.refresh()  # misuse has ended the session
+            ended = error if isinstance(error, MisusedError) else None
             log_event(
                 "refresh refused",
                 reason=error.code,
-                session=getattr(error, "session_id", None),
-                user=getattr(error, "user_uid", None),
+                session=ended.session_id if ended else None,
+                user=ended.user_uid if ended else None,
             )
             raise
         try:
             account = self._accounts.get_by_uid(session.user_uid)
-        except NotFoundError:  # deleted since, and the session with it
-            raise SessionRefusedError("The user is gone.") from None
+        except NotFoundError:  # the user was deleted meanwhile, and the session with it
+            raise SessionRefusedError("The user was deleted.") from None
         log_event("session renewed", user=account.name, session=session.session_id)
         return self._tokens(account, session, peer)
 
@@ -187,5 +196,5 @@ class TokenService(RevocationMethods):
 def _peer() -> Peer:
     peer = current_caller().peer
     if peer is None:
-        raise NotAllowedError  # tokens are bound to certificates: without one there is none
+        raise NotAllowedError  # a token is bound to the certificate of its caller
     return peer

@@ -1,9 +1,9 @@
-"""``secure_api.users.v1.UserService``: translate, call, translate back."""
+"""The servicer of ``secure_api.users.v1.UserService``."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -27,13 +27,13 @@ from secure_server.services.failures import (
     waiting,
 )
 from secure_server.store.errors import StoreError
-from secure_server.users import ADMIN, Account, Accounts, ChangeKind, Changes, UserError
+from secure_server.users import ADMIN, Account, Accounts, ChangeKind, Changes, Logins, UserError
 from secure_server.users.rules import parse_resource_name
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 1000
 _MOST_FAILURES = 1000
 _BATCH = 256
-_LOOK_EVERY = 1.0  # seconds in which a watcher notices that its caller has gone
+_LOOK_EVERY = 1.0  # seconds until a watcher notices that its caller has hung up
 
 _OWN_FIELDS = frozenset({"email", "display_name"})
 _FIELDS = _OWN_FIELDS | {"roles", "state"}
@@ -46,25 +46,24 @@ _KINDS = {
 
 
 class UserService(UserServiceServicer):
-    """Accounts. The policy has admitted the caller; here stands only the *own record* rule."""
+    """Accounts. The policy has admitted the caller; here only the *own record* rule is checked."""
 
     def __init__(
         self,
         accounts: Accounts,
+        logins: Logins,
         changes: Changes,
         cursors: Cursors,
         *,
         issuer: str,
-        sessions_ended: Callable[[], None],
         stopping: threading.Event,
     ) -> None:
-        """``issuer`` is whose ``users/NAME`` is our user of that name; others may have users of the
-        same names. ``sessions_ended`` is called after what may have ended sessions, so that the
-        guard knows it before the caller does. ``stopping`` tells watchers that the server goes.
+        """``issuer`` is this server's own: its subject ``users/NAME`` is the user NAME, and that of
+        another issuer is not. ``stopping`` is set when the server stops, and ends ``WatchUsers``.
         """
         self._accounts = accounts
+        self._logins = logins
         self._issuer = issuer
-        self._sessions_ended = sessions_ended
         self._changes = changes
         self._cursors = cursors
         self._stopping = stopping
@@ -115,7 +114,6 @@ class UserService(UserServiceServicer):
             values["state"] = messages.state(request.user.state)
         changes = {field: values[field] for field in fields}
         account = self._accounts.update(name, changes, request.user.etag)
-        self._sessions_ended()
         log_event("user changed", user=name, fields=sorted(fields))
         return messages.user(account)
 
@@ -124,7 +122,6 @@ class UserService(UserServiceServicer):
         name = parse_resource_name(request.name)
         self._check_own_record(name)
         self._accounts.delete(name, request.etag)
-        self._sessions_ended()
         log_event("user deleted", user=name)
         return Empty()
 
@@ -137,14 +134,13 @@ class UserService(UserServiceServicer):
         name = parse_resource_name(request.name)
         principal = current_principal()
         if not self._is(principal, name):
-            raise NotAllowedError  # administrators included: a password is its owner's
-        ended = self._accounts.change_password(
+            raise NotAllowedError  # administrators too: only its owner changes a password
+        ended = self._logins.change_password(
             name,
             request.current_password,
             request.new_password,
             keep_session=principal.session_id,
         )
-        self._sessions_ended()
         log_event("password changed", user=name, ended=ended)
         return pb.ChangePasswordResponse(ended_sessions=ended)
 
@@ -179,7 +175,7 @@ class UserService(UserServiceServicer):
             number = self._changes.position()
             if request.resume_token:
                 number = int(self._cursors.open("resume_token", caller, request.resume_token))
-                self._changes.after(number, 1)  # is it still kept?
+                self._changes.after(number, 1)  # raises where the changes since then are deleted
         yield self._response(caller, pb.WatchUsersResponse.CHANGE_WATCHING, None, number)
         while context.is_active() and not self._stopping.is_set():
             with answering(context):
@@ -207,7 +203,7 @@ class UserService(UserServiceServicer):
         return principal.identity == Identity(self._issuer, f"users/{name}")
 
     def _check_own_record(self, name: str) -> None:
-        """Raise ``NotAllowedError`` for another's record, whether there is one or not."""
+        """Raise ``NotAllowedError`` for the record of another user, existing or not."""
         principal = current_principal()
         if not _is_admin(principal) and not self._is(principal, name):
             raise NotAllowedError
@@ -219,7 +215,7 @@ class UserService(UserServiceServicer):
                     f"user.{field}", f"`user.{field}` is for the server to set."
                 )
         principal = current_principal()
-        # A policy may let others create users; they make nobody more than they are themselves.
+        # A policy may let other callers create users, but none with more rights than their own.
         if ADMIN in request.user.roles and not _is_admin(principal):
             raise NotAllowedError
         account = self._accounts.create(

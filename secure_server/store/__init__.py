@@ -1,4 +1,4 @@
-"""What is remembered: tables, transactions, migrations and the notice of a commit."""
+"""The database: tables, transactions, migrations and notices of commits."""
 
 from secure_server.store.database import Database
 from secure_server.store.errors import StoreError, StoreUnavailableError, StoreUnusableError

@@ -1,4 +1,4 @@
-"""The database: transactions that are what they say, and a typed error when they fail."""
+"""The database: read and write transactions, with typed errors."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from secure_server.store.tailer import Tailer
 
 __all__ = ["Database"]
 
-_WAIT = "secure_server.busy_timeout"  # what a connection of the pool has, in seconds
+_WAIT = "secure_server.busy_timeout"  # key of a connection's current timeout, in seconds
 
 _MOST_WRITERS = 64
-"""Threads that wait for the write lock, or have it, at the most."""
+"""Most threads that wait for the write lock or hold it."""
 
 
 class Database:
     """One SQLite file, shared by threads and processes.
 
-    Open it after a fork, never before: SQLite's locks do not survive one. A commit that returned
-    is on the disk (``synchronous=FULL``) and stays there whatever is killed. Nothing waits longer
-    than ``busy_timeout`` for a lock or for a connection, and a write no longer than
-    ``patience.waiting_at_most`` allows; reads wait for no write.
+    Open it after a fork, never before: SQLite's locks do not survive one. A commit that has
+    returned is on the disk (``synchronous=FULL``), even if the process is killed. No call waits
+    longer than ``busy_timeout`` for a lock or a connection, and no write longer than
+    ``waiting_at_most`` allows. Reads do not wait for writes.
     """
 
     def __init__(self, engine: Engine, path: Path, *, busy_timeout: float) -> None:
-        """For ``open``; opens nothing itself."""
+        """Called by ``open``; opens no connection itself."""
         self._engine = engine
         self._path = path
         self._busy_timeout = busy_timeout
         self._file = _identity(path)
-        # SQLite has one writer at a time. Threads queue here, fairly, instead of polling its lock.
+        # SQLite has one writer at a time. Threads queue for this lock instead of polling SQLite's.
         self._writing = threading.Lock()
         self._waiting = threading.BoundedSemaphore(_MOST_WRITERS)
         self._looking = threading.Lock()
@@ -60,14 +60,14 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, busy_timeout: float = 5.0) -> Database:
-        """Open ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, brought up to date.
+        """Open ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, and migrate it.
 
         A missing file is created with mode 0600, in a folder created with mode 0700. Migrations
         run under the write lock: of several processes that open at once, one migrates and the
         others wait. ``busy_timeout`` is in seconds.
 
-        Raises ``StoreUnusableError`` for another kind of URL, a file that is no database of ours
-        or one that a newer version wrote, and ``StoreUnavailableError`` where it may work later.
+        Raises ``StoreUnusableError`` for another kind of URL, a file that is not a database of this
+        server or that a newer version wrote, and ``StoreUnavailableError`` where it may work later.
         """
         path = path_of(url)
         _create(path)
@@ -82,21 +82,22 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A read transaction: everything in it comes from one snapshot. Raises ``StoreError``."""
+        """Begin a read transaction: all its reads see one snapshot. Raises ``StoreError``."""
         self._check_open()
         with _pool_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """The write transaction: it holds the write lock (``BEGIN IMMEDIATE``) from its start.
+        """Begin a write transaction, which holds the write lock (``BEGIN IMMEDIATE``) to its end.
 
-        Leaving the block commits; an exception rolls back. What it read stays true until the
-        commit, so checks made inside need no second look. Do slow work before, not inside; do not
-        nest. Raises ``StoreError``.
+        Leaving the block commits; an exception rolls back. What it has read stays true until the
+        commit, so checks inside need no repetition. After the commit, and before the block is left,
+        the subscribers of ``tailer`` are told of it on this thread. Do slow work before the
+        transaction, not inside; do not nest. Raises ``StoreError``, and then nothing was committed.
         """
         self._check_open()
-        # Threads that wait are threads that no read gets.
+        # Waiting writers occupy threads of the server, which reads need too.
         if not self._waiting.acquire(blocking=False):
             raise _locked()
         begin, has_begun = time.monotonic(), False
@@ -111,7 +112,7 @@ class Database:
             self._waiting.release()
             if not has_begun:
                 waited(time.monotonic() - begin)
-        self.tailer.wake()
+        self.tailer.look()
 
     @contextmanager
     def _turn(self) -> Iterator[float]:
@@ -124,16 +125,16 @@ class Database:
             self._writing.release()
 
     def version(self) -> tuple[int, int]:
-        """A value that differs after every commit of any process; costs some microseconds.
+        """Return a value that differs after every commit of any process; takes some microseconds.
 
-        Only equality means something. Raises ``StoreError``.
+        Compare it for equality only. Raises ``StoreError``.
         """
         with self._looking:
             self._check_open()
             try:
                 if self._watch is None:
-                    # A connection of its own: `data_version` tells of the commits of *others*,
-                    # and this one never makes any. Its numbers mean nothing to the next one.
+                    # A connection of its own, which never commits: `data_version` counts the
+                    # commits of *other* connections. Another connection counts differently.
                     self._watch = _connect(self._path, self._busy_timeout)
                     self._watches += 1
                 row = self._watch.execute("PRAGMA data_version").fetchone()
@@ -146,7 +147,7 @@ class Database:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that was opened is still the one at its path."""
+        """Whether the path still leads to the file that was opened."""
         return self._file is not None and _identity(self._path) == self._file
 
     def close(self) -> None:
@@ -187,7 +188,7 @@ def path_of(url: str) -> Path:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    # Not opened: closing it again would drop SQLite's locks.
+    # By `stat`, without opening the file: closing it would drop SQLite's locks.
     try:
         status = path.stat()
     except OSError:
@@ -198,7 +199,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _create(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Exclusively: closing a file that SQLite has open in this process would drop its locks
+        # With O_EXCL: closing a file that SQLite has open in this process would drop its locks
         # (sqlite.org/howtocorrupt.html, section 2.2).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
@@ -222,14 +223,14 @@ def cannot_be_created() -> StoreUnavailableError:
 
 
 def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
-    # `isolation_level=None`: the driver begins nothing by itself.
+    # `isolation_level=None`: the driver begins no transaction by itself.
     return sqlite3.connect(
         path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
     )
 
 
 def _use_wal(path: Path, busy_timeout: float) -> None:
-    """Readers and the writer do not block each other. The file remembers the mode."""
+    """Turn on WAL, in which readers and the writer do not block each other; the file keeps it."""
     deadline = time.monotonic() + busy_timeout
     while True:
         connection: sqlite3.Connection | None = None
@@ -238,7 +239,7 @@ def _use_wal(path: Path, busy_timeout: float) -> None:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.Error as error:
             translated = from_sqlite(error)
-            # Two that switch at once: SQLite answers one with BUSY without waiting.
+            # Of two processes that switch at once, SQLite answers one with BUSY without waiting.
             if translated.code != "LOCKED" or time.monotonic() > deadline:
                 raise translated from error
             time.sleep(0.01)
@@ -261,13 +262,13 @@ def _engine(path: Path, busy_timeout: float) -> Engine:
         max_overflow=24,
         pool_timeout=busy_timeout,
         pool_use_lifo=True,
-        # Names and hashes do not belong into error texts and logs.
+        # Error texts and logs must not contain names and hashes.
         hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-        # SQLAlchemy's `begin` below is the only one; the driver's own would come too late.
+        # `_begin` below begins transactions; the driver's own BEGIN would come too late.
         connection.isolation_level = None
         connection.execute("PRAGMA synchronous = FULL").close()
         connection.execute("PRAGMA foreign_keys = ON").close()
@@ -283,7 +284,7 @@ def _engine(path: Path, busy_timeout: float) -> Engine:
 
     @event.listens_for(engine, "handle_error")
     def _translate(context: ExceptionContext) -> StoreError:
-        # SQLAlchemy raises what is returned here in place of its own error, which has the SQL.
+        # SQLAlchemy raises the returned error instead of its own, whose text has the SQL.
         return from_sqlite(context.original_exception)
 
     return engine

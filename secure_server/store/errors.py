@@ -1,4 +1,4 @@
-"""What can go wrong with the store."""
+"""Errors of the store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["StoreError", "StoreUnavailableError", "StoreUnusableError", "from_sq
 
 
 class StoreError(Exception):
-    """The database did not do what was asked; nothing of the transaction was kept.
+    """The database failed; nothing of the transaction was stored.
 
-    ``code`` is for machines. The text never holds SQL, parameters or stored values.
+    ``code`` is for machines. The text never contains SQL, parameters or stored values.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -19,11 +19,11 @@ class StoreError(Exception):
 
 
 class StoreUnavailableError(StoreError):
-    """It may work later: ``LOCKED``, ``FULL``, ``READ_ONLY``, ``FAILED`` or ``CLOSED``."""
+    """A later call may succeed: ``LOCKED``, ``FULL``, ``READ_ONLY``, ``FAILED`` or ``CLOSED``."""
 
 
 class StoreUnusableError(StoreError):
-    """Somebody must act first: ``UNSUPPORTED``, ``UNREADABLE``, ``NEWER`` or ``FOREIGN``."""
+    """An operator must act first: ``UNSUPPORTED``, ``UNREADABLE``, ``NEWER`` or ``FOREIGN``."""
 
 
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -32,7 +32,7 @@ _CLOSED_TO_US = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AU
 
 
 def from_sqlite(error: BaseException) -> StoreError:
-    """The typed error for an error of the driver, in words of our own."""
+    """Return the typed error for an error of the driver, without the driver's text."""
     # The low byte is the primary code, the rest says more (sqlite.org/rescode.html).
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in _LOCKED:
@@ -47,7 +47,7 @@ def from_sqlite(error: BaseException) -> StoreError:
         )
     if code in _UNREADABLE:
         return StoreUnusableError(
-            "UNREADABLE", "The file is no SQLite database or is damaged. Restore a backup."
+            "UNREADABLE", "The file is not a SQLite database, or it is damaged. Restore a backup."
         )
     if code in _CLOSED_TO_US:
         return StoreUnavailableError(

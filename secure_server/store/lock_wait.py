@@ -11,7 +11,7 @@ _FOREVER = float("inf")
 
 
 class _Patience:
-    """What a block, and the one around it, may still wait."""
+    """How long a block, and the one around it, may still wait."""
 
     __slots__ = ("left", "outer", "until")
 
@@ -26,11 +26,11 @@ _PATIENCE: ContextVar[_Patience | None] = ContextVar("secure_server_store_patien
 
 @contextmanager
 def waiting_at_most(seconds: float, *, until: float = _FOREVER) -> Iterator[None]:
-    """Have writes of the block wait no longer than that for the write lock, all together, and not
-    beyond ``until`` (``time.monotonic()``).
+    """Limit how long all writes of the block together wait for the write lock: ``seconds`` at the
+    most, and not beyond ``until`` (``time.monotonic()``).
 
-    Only waiting counts: a log-in whose password was long in a queue has not waited for the store. A
-    block inside another cannot wait for longer than that one.
+    Only waiting for the lock counts, not the time that a log-in waits for its password to be
+    hashed. An inner block cannot wait longer than the block around it.
     """
     outer = _PATIENCE.get()
     if outer is not None:
@@ -43,7 +43,9 @@ def waiting_at_most(seconds: float, *, until: float = _FOREVER) -> Iterator[None
 
 
 def waits_until(seconds: float) -> float:
-    """Until when (``time.monotonic()``) a write that begins now waits, ``seconds`` at the most."""
+    """Return until when (``time.monotonic()``) a write that begins now may wait, for ``seconds`` at
+    the most.
+    """
     now, patience = time.monotonic(), _PATIENCE.get()
     if patience is None:
         return now + seconds
@@ -51,7 +53,7 @@ def waits_until(seconds: float) -> float:
 
 
 def waited(seconds: float) -> None:
-    """Count what a write has waited."""
+    """Subtract the ``seconds`` that a write has waited from what the block may still wait."""
     patience = _PATIENCE.get()
     while patience is not None:
         patience.left -= seconds

@@ -1,4 +1,4 @@
-"""Bringing a database up to date, by Alembic's scripts."""
+"""Migrating a database with Alembic's scripts."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "SCRIPTS", "revision_of", "to_head"]
 
 HEAD = "0005"
-"""The newest revision. A test holds that the scripts end there."""
+"""The newest revision. A test checks that it is that of the last script."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
 _VERSION = table("alembic_version", column("version_num"))
 
-# Alembic keeps the running migration in a module-wide variable.
+# Alembic keeps the running migration in a module variable, so only one may run at a time.
 _migrating = threading.Lock()
 
 _Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
 def to_head(read: _Transaction, write: _Transaction) -> None:
-    """Apply what is missing, all of it or nothing, under the write lock.
+    """Apply the missing migrations, all or none of them, under the write lock.
 
-    Raises ``StoreUnusableError`` for a database that a newer version or somebody else wrote.
+    Raises ``StoreUnusableError`` for a database that a newer version or another program wrote.
     """
     with read() as connection:
         if revision_of(connection) == HEAD:
             return
     with _migrating, write() as connection:
-        # Somebody else may have migrated while we waited for the lock.
+        # Another process may have migrated while this one waited for the lock.
         if revision_of(connection) != HEAD:
             _upgrade(connection)
 
@@ -54,7 +54,7 @@ def revision_of(connection: Connection) -> str | None:
         return None
     if _VERSION.name not in tables:
         raise StoreUnusableError(
-            "FOREIGN", "The database belongs to something else. Check the database URL."
+            "FOREIGN", "The database belongs to another program. Check the database URL."
         )
     revision: str | None = connection.scalar(select(_VERSION.c.version_num))
     if revision is not None and revision != HEAD and revision not in _known():

@@ -1,4 +1,4 @@
-"""Secrets of the installation, shared by all its processes."""
+"""Secrets of the installation, which all its processes share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["secret_key"]
 def secret_key(
     database: Database, name: str, *, random_bytes: Callable[[int], bytes] = os.urandom
 ) -> bytes:
-    """The 32 random bytes kept under ``name``, made by whoever asks first.
+    """Return the 32 random bytes stored under ``name``; the first call generates them.
 
-    For keys that protect nothing once the database is stolen, such as the one that binds page
-    tokens to their caller. Raises ``StoreError``.
+    Use it for keys that are worthless without the database, such as the key that binds page tokens
+    to their caller. Raises ``StoreError``.
     """
     query = select(settings.c.value).where(settings.c.name == name)
     with database.read() as connection:

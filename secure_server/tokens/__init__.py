@@ -1,1 +1,1 @@
-"""What we vouch for: access tokens, sessions, revocations."""
+"""Access tokens, sessions and revocations of this server's own issuer."""

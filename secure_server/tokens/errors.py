@@ -1,4 +1,4 @@
-"""Why a session was not opened or not continued."""
+"""Errors of sessions and revocations."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ __all__ = [
 
 
 class SessionError(Exception):
-    """A session was not opened or not continued. To the caller all are UNAUTHENTICATED."""
+    """A session was not opened or not renewed. Callers get UNAUTHENTICATED for all of these."""
 
     code: ClassVar[str] = "SESSION_ERROR"
 
 
 class SessionRefusedError(SessionError):
-    """The user is gone or disabled."""
+    """The user was deleted or disabled."""
 
     code = "SESSION_REFUSED"
 
 
 class RefreshRefusedError(SessionError):
-    """The refresh token is unknown or expired, its session has ended, or others that began
-    at the same time were faster, more than once. The session is left as it is.
+    """The refresh token is unknown or expired, its session has ended, or two or more refreshes
+    that began at the same time were faster. The session is not ended.
     """
 
     code = "REFRESH_REFUSED"
 
 
 class MisusedError(SessionError):
-    """The session has been ended. ``session_id`` and ``user_uid`` are for the audit."""
+    """A refresh token was misused, so its session has been ended. ``session_id`` and ``user_uid``
+    are for the audit log.
+    """
 
     def __init__(self, message: str, *, session_id: str, user_uid: str) -> None:
         super().__init__(message)
@@ -45,7 +47,7 @@ class MisusedError(SessionError):
 
 
 class RefreshReusedError(MisusedError):
-    """The refresh token had been used: it is in two hands. The session has been ended."""
+    """The refresh token was used before: two parties have it. The session has been ended."""
 
     code = "REFRESH_TOKEN_REUSED"
 
@@ -57,8 +59,8 @@ class RefreshStolenError(MisusedError):
 
 
 class RevokedTooOftenError(Exception):
-    """A user's or a client's tokens have been revoked more often than once a second for so long
-    that what is issued to them next would be from too far in the future.
+    """The tokens of a user or a client have been revoked more than once a second for so long that
+    the ``iat`` of their next token would be too far in the future.
     """
 
     code = "REVOKED_TOO_OFTEN"

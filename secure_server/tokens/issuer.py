@@ -1,4 +1,4 @@
-"""What we vouch for: access tokens (RFC 9068) bound to a certificate (RFC 8705, section 3)."""
+"""Issuing access tokens (RFC 9068) bound to a certificate (RFC 8705, section 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secure_server.tokens.key_ring import KeyRing
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed token. ``expires_at`` is seconds since the epoch; the text stays out of reprs."""
+    """A signed token. ``expires_at`` is in seconds since the epoch; no repr shows ``text``."""
 
     text: str = field(repr=False)
     token_id: str
@@ -32,10 +32,11 @@ class Issuer:
         clock: Callable[[], float],
         issued_until: Callable[[Identity, str], float] = lambda _identity, _client_id: 0.0,
     ) -> None:
-        """Take the ``iss`` and ``aud`` of every token, and its lifetime in seconds.
+        """``name`` and ``audience`` are the ``iss`` and ``aud`` of every token, ``lifetime`` is in
+        seconds.
 
-        ``issued_until`` says of an identity and a client until when what they were issued is
-        revoked.
+        ``issued_until`` returns until when the tokens issued to an identity and a client are
+        revoked, in seconds since the epoch.
         """
         self.name = name
         self.audience = audience
@@ -55,13 +56,15 @@ class Issuer:
         session_id: str = "",
         issued_at: float | None = None,
     ) -> AccessToken:
-        """Issue a token that is good only over the certificate with this thumbprint.
+        """Issue a token that is valid only over the certificate with this thumbprint.
 
-        The ``subject`` is one of this issuer's. ``issued_at``, seconds since the epoch, is when
-        that was decided which the token rests on: a revocation since then is of this token too.
+        ``subject`` is one of this issuer's. ``issued_at``, in seconds since the epoch, is when the
+        session of the token was seen alive: a later revocation of the user or client ends this
+        token too. Without it the token is issued now.
         """
         if issued_at is None:
-            # One that is issued in the second of a revocation, but after it, begins with the next.
+            # `iat` is a whole second: a token issued in the second of a revocation, but after it,
+            # gets the next second, or it would be revoked too.
             until = self._issued_until(Identity(self.name, subject), client_id)
             issued_at = max(self._clock(), until + 1)
         issued_at = int(issued_at)

@@ -1,6 +1,6 @@
 """The file that holds the signing keys: PEM (RFC 7468), above each key a few lines about it.
 
-A file with one bare key is as good: that is what there was before keys were rotated.
+A file with one bare PEM key works too; versions before key rotation wrote such files.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _KEY = re.compile(
 _LINE = re.compile(r"^(Key-ID|Published|Signs-From): *(.*?)\s*$", re.MULTILINE)
 
 _SHORTEST_PASSPHRASE = 32
-"""Characters. A key is stretched by PBKDF2 with 2048 rounds alone, so that a word can be guessed;
-32 characters by chance cannot."""
+"""Characters. The passphrase is stretched by only 2048 rounds of PBKDF2, so a word could be
+guessed; 32 random characters cannot."""
 
 
 class KeyFile:
-    """Reads and changes the keys of one file; nobody ever sees a part of a change."""
+    """Reads and changes the keys of one file. Each change replaces the file in one step."""
 
     def __init__(self, path: Path, passphrase_file: Path | None = None) -> None:
         """With a passphrase file, keys are written encrypted (PKCS #8)."""
@@ -55,12 +55,12 @@ class KeyFile:
         return f"KeyFile({str(self.path)!r})"
 
     def version(self) -> object:
-        """Return what differs whenever the file or its passphrase does."""
+        """Return a value that differs after every change of the file or its passphrase."""
         paths = [self.path, self._passphrase_file]
         return signature(path for path in paths if path is not None)
 
     def open(self, now: float) -> KeyRing:
-        """Read the keys; on first use make the first one, which signs at once.
+        """Read the keys; where there is no file, generate the first key, which signs at once.
 
         Raises ``SigningKeyError``.
         """
@@ -88,7 +88,7 @@ class KeyFile:
         data, written = _read_private(
             self.path,
             "the signing key",
-            "; if somebody may have read it, delete it: the server makes another one",
+            "; if another user may have read it, delete it: the server generates a new one",
         )
         keys = list(self._parse(data, min(int(written), int(now))))
         if not keys:
@@ -99,10 +99,10 @@ class KeyFile:
         return KeyRing(keys, now)
 
     def change(self, step: Callable[[KeyRing], KeyRing | None], now: float) -> KeyRing:
-        """Have the keys replaced by what ``step`` makes of them, None for no change; return them.
+        """Replace the keys by those that ``step`` returns, None for no change; return the keys.
 
-        What is written holds no dead keys, and is encrypted whole or not at all. Whoever else
-        changes the file waits, in whatever process. Raises ``SigningKeyError``.
+        The file gets no expired keys, and all of its keys are encrypted or none. Other processes
+        and threads that change the file wait. Raises ``SigningKeyError``.
         """
         try:
             with locked(self.path.parent):
@@ -122,7 +122,7 @@ class KeyFile:
             raise SigningKeyError(f"{self.path} cannot be changed: {error.strerror}.") from None
 
     def _make(self, key: SigningKey) -> None:
-        """Write a key that is complete when its name appears; of two who try, the first wins."""
+        """Write the first key; the file appears complete, and of two writers the first wins."""
         data = self._encode(KeyRing([key], key.signs_from))
         try:
             make_folder(self.path.parent)
@@ -154,7 +154,7 @@ class KeyFile:
             signs_from = self._time(lines.get("Signs-From"), written)
             published = self._time(lines.get("Published"), signs_from)
             yield SigningKey(self._load(match[0]), published, signs_from)
-        # What was cut short must not pass for a ring without its newest key.
+        # A truncated file must not be read as one without its newest key.
         is_ours = b"Signs-From:" in data
         if _BEGIN.search(data, end) or (is_ours and data[end:].strip()):
             raise SigningKeyError(f"{self.path}: its last private key is cut short.")
@@ -181,7 +181,7 @@ class KeyFile:
         try:
             key = serialization.load_pem_private_key(pem, passphrase)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            # Without the cause: a parser's complaint could quote what it read.
+            # Without the cause: a parser's error could quote the key.
             what = (
                 f"the passphrase in {self._passphrase_file} does not open its signing key"
                 if is_encrypted
@@ -197,7 +197,7 @@ class KeyFile:
         return key
 
     def _passphrase(self) -> bytes | None:
-        """Read at each use: it is wanted rarely, and is not kept."""
+        """Read the passphrase at each use, which is rare, so that memory does not keep it."""
         if self._passphrase_file is None:
             return None
         data, _ = _read_private(self._passphrase_file, "the passphrase of the signing keys", "")
@@ -205,7 +205,7 @@ class KeyFile:
         if len(passphrase) < _SHORTEST_PASSPHRASE:
             raise SigningKeyError(
                 f"{self._passphrase_file}: the passphrase has less than {_SHORTEST_PASSPHRASE} "
-                "characters. Let chance make one: `openssl rand -base64 32`."
+                "characters. Generate a random one: `openssl rand -base64 32`."
             )
         return passphrase
 
@@ -226,10 +226,10 @@ def _time_text(seconds: int) -> str:
 
 
 def _read_private(path: Path, what: str, advice: str) -> tuple[bytes, float]:
-    """Return the bytes of a file that is nobody else's, and when they were written."""
+    """Return the bytes of a file that only its owner may read, and when they were written."""
     try:
         with path.open("rb") as file:
-            # The mode of what was opened, not of whatever has the name a moment later.
+            # The mode of the opened file, not of the file at the path a moment later.
             status = os.fstat(file.fileno())
             if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise SigningKeyError(

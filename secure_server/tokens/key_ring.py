@@ -14,27 +14,27 @@ from secure_server.auth.local_issuer import LEEWAY, MAX_TOKEN_LIFETIME
 from secure_server.tokens.signing_key import SigningKey, SigningKeyError
 
 VERIFIES_FOR = int(MAX_TOKEN_LIFETIME + LEEWAY)
-"""Seconds that a key verifies after it has signed for the last time: its last token is dead then,
-whatever the configuration said when it was issued."""
+"""Seconds that a key verifies after it has signed for the last time. Its last token has expired by
+then, whatever lifetime was configured when that token was issued."""
 
-_MOST_KEYS = 90  # our own verifiers take a set of at most 100
+_MOST_KEYS = 90  # verifiers of this project accept a set of at most 100
 
 
 class KeyState(StrEnum):
-    """What a key is there for."""
+    """Whether a key waits, signs or only verifies."""
 
     NEXT = "next"
     """Published, so that verifiers have it when it begins to sign."""
     SIGNING = "signing"
     VERIFYING = "verifying"
-    """It signs no more; its tokens are good until they end."""
+    """It no longer signs; its tokens are valid until they expire."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key in its state, since when and until when, in seconds since the epoch.
+    """A key and its state, ``since`` when and ``until`` when, in seconds since the epoch.
 
-    ``until`` is None where nobody has decided yet.
+    ``until`` is None while no next key has been made.
     """
 
     key: SigningKey
@@ -44,17 +44,17 @@ class Entry:
 
 
 class KeyRing:
-    """The keys as they are at one moment; replaced whole, never changed.
+    """The keys and their states at one moment; immutable, and replaced as a whole.
 
-    The newest that may sign signs. A key older than that verifies until its last token is dead,
-    and is then no part of the ring any more, wherever else it may still lie.
+    Of the keys whose ``signs_from`` has come the newest signs. Older keys verify until their last
+    token has expired; then they leave the ring, even where a file still has them.
     """
 
     def __init__(self, keys: Sequence[SigningKey], now: float) -> None:
-        """Take one key at least. ``now`` is seconds since the epoch."""
+        """``keys`` has at least one. ``now`` is in seconds since the epoch."""
         self._all = sorted(keys, key=lambda key: key.signs_from)
         self._now = now
-        # A clock that was set back leaves no key that may sign yet: then the oldest does.
+        # Where the clock was set back to before every `signs_from`, the oldest key signs.
         begun = [number for number, key in enumerate(self._all) if key.signs_from <= now]
         self._signing = begun[-1] if begun else 0
         self.entries = tuple(reversed(list(self._states())))
@@ -75,7 +75,7 @@ class KeyRing:
 
     @property
     def key_id(self) -> str:
-        """That of the key that signs."""
+        """The ``kid`` of the key that signs."""
         return self.signing.key_id
 
     @property
@@ -85,7 +85,7 @@ class KeyRing:
 
     @property
     def has_dead_keys(self) -> bool:
-        """Whether there were keys that verify nothing any more."""
+        """Whether this was built with keys that have left the ring."""
         return len(self.entries) < len(self._all)
 
     def sign(self, claims: dict[str, Any]) -> str:
@@ -93,11 +93,11 @@ class KeyRing:
         return self.signing.sign(claims)
 
     def public_jwks(self) -> list[dict[str, str]]:
-        """Return the public keys as JSON Web Keys (RFC 7517), for whoever verifies our tokens."""
+        """Return the public keys as JSON Web Keys (RFC 7517), for verifiers of the tokens."""
         return [dict(entry.key.public_jwk) for entry in self.entries]
 
     def at(self, now: float) -> KeyRing:
-        """Return the ring as it is at another moment, which is itself while nothing changes."""
+        """Return the ring at another moment: this one while no key changes its state."""
         if self._now <= now < self._good_until:
             return self
         return KeyRing(self._all, now)
@@ -105,8 +105,8 @@ class KeyRing:
     def rotated(self, now: float, publishing: int) -> KeyRing:
         """Return the ring with a new key that signs ``publishing`` seconds after ``now``.
 
-        A key that was to sign next gives way: it has signed nothing. Raises ``SigningKeyError``
-        where there are too many already.
+        It replaces a key that was to sign next, which has signed nothing yet. Raises
+        ``SigningKeyError`` where the ring has too many keys.
         """
         begin = int(now)
         entries = self.at(now).entries
@@ -118,7 +118,7 @@ class KeyRing:
         if len(kept) >= _MOST_KEYS:
             end = datetime.fromtimestamp(entries[-1].until or begin, UTC)
             raise SigningKeyError(
-                f"There are {len(kept)} keys whose tokens are still good, and verifiers take no "
+                f"There are {len(kept)} keys whose tokens are still valid, and verifiers accept no "
                 f"more. The oldest ends at {end:%H:%M:%S} UTC: rotate then."
             )
         return KeyRing([*reversed(kept), SigningKey.generate(begin, begin + publishing)], now)

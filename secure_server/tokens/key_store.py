@@ -1,4 +1,4 @@
-"""The signing keys of a running server, which change by the clock and with their file."""
+"""The signing keys of a running server, which change with time and with their file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _A_MOMENT = 0.5
 
 
 class KeyStore:
-    """Hands out the keys that hold now.
+    """Provides the keys that sign and verify now.
 
-    A class with a thread, because keys change by the clock. ``Reloads`` follows their file, which
-    others change: ``secure-server keys`` and the servers beside this one. A file that cannot be
-    read takes nothing away from what was good.
+    A class with a thread, because keys change with time. ``Reloads`` follows their file, which
+    ``secure-server keys`` and other servers change too. While the file cannot be read, the last
+    keys stay in use.
     """
 
     def __init__(
         self, file: KeyFile, *, lifetime: int, publishing: int, clock: Callable[[], float]
     ) -> None:
-        """Read the file; it is made on first use.
+        """Read the file, or create it with a first key.
 
         A key that has signed for ``lifetime`` seconds is replaced by one that is published for
-        ``publishing`` seconds first; 0 is never. ``clock`` gives seconds since the epoch. Raises
-        ``SigningKeyError``.
+        ``publishing`` seconds first; a ``lifetime`` of 0 means never. ``clock`` gives seconds since
+        the epoch. Raises ``SigningKeyError``.
         """
         self._file = file
         self._lifetime = lifetime
@@ -42,7 +42,7 @@ class KeyStore:
         self._clock = clock
         self._log = logs.logger(__name__)
         self._lock = threading.Lock()
-        self._withdrawn: Callable[[], object] = bool
+        self._withdrawn: Callable[[], object] = lambda: None
         self._retry_at = float("-inf")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,18 +58,17 @@ class KeyStore:
 
     @property
     def status(self) -> ReloadStatus:
-        """How the reloads of the file went."""
+        """The results of reloading the file."""
         return self._read.status
 
     def ring(self) -> KeyRing:
-        """Return the keys as they are now. No lock, no file."""
+        """Return the present keys. Takes no lock and reads no file."""
         return self._ring.at(self._clock())
 
     def find(self, key_id: str) -> VerificationKey | None:
         """Return the key that verifies tokens of this ``kid``.
 
-        One that is not known is looked for in the file: the server beside this one may sign with
-        it already.
+        An unknown key is looked for in the file: another server may already sign with it.
         """
         key = self.ring().keys.get(key_id)
         if key is None:
@@ -78,30 +77,30 @@ class KeyStore:
         return key
 
     def start(self, withdrawn: Callable[[], object]) -> None:
-        """Follow the clock in the background; ``withdrawn`` is called when a key has gone."""
+        """Follow the clock in the background; call ``withdrawn`` when a key has been removed."""
         self._withdrawn = withdrawn
         self._thread = threading.Thread(target=self._run, name="signing keys", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop. A process that holds the lock of the file is hardly waited for."""
+        """Stop. It waits half a second at the most for another process that has locked the file."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join(_A_MOMENT)
 
     def look(self) -> None:
-        """See whether the file has changed. Raises nothing."""
+        """Reload the file if it has changed. Raises nothing."""
         self._read.look()
 
     def tick(self) -> None:
-        """Go on with the clock, and make the change that is due. Raises nothing."""
+        """Update the keys' states by the clock, and make a change that is due. Raises nothing."""
         self._advance()
         now = self._clock()
         if now < self._retry_at:
             return
         try:
             if self._due(self._ring) is not None:
-                # Not under our own lock: another process may hold that of the file.
+                # Without `_lock`: another process may hold the lock of the file for long.
                 self._file.change(self._due, now)
                 self.look()
         except SigningKeyError as error:
@@ -112,8 +111,8 @@ class KeyStore:
         while not self._closing.wait(_LOOK_SECONDS):
             try:
                 self.tick()
-            except Exception:  # noqa: BLE001 - keys must be withdrawn whatever happens
-                # As text: some renderers of exceptions print what variables hold.
+            except Exception:  # noqa: BLE001 - the thread must continue to withdraw keys
+                # As text: some renderers of exceptions print the values of variables.
                 self._log.error("following the keys failed", traceback=traceback.format_exc())
 
     def _due(self, ring: KeyRing) -> KeyRing | None:
@@ -130,7 +129,7 @@ class KeyStore:
             if after is before:
                 return
             if before.keys.keys() - after.keys.keys():
-                # Whom these keys vouched for has to be looked at again.
+                # Callers whose tokens these keys signed must be authenticated again.
                 self._withdrawn()
             if _summary(before) != _summary(after):
                 self._log.info("signing keys changed", **_summary(after))

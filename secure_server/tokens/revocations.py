@@ -1,4 +1,4 @@
-"""What is not good any more although it has not expired."""
+"""The feed of revocations: what is revoked although it has not expired."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secure_server.tokens.revoked import UNNAMED, Entries, Revocation, Revocatio
 __all__ = ["LEEWAY_SECONDS", "Revocation", "RevocationKind", "Revocations", "Snapshot", "append"]
 
 MAX_STALENESS = 60.0
-"""Seconds for which the view is believed when the feed cannot be read."""
+"""Seconds for which the view counts as current while the feed cannot be read."""
 
 LEEWAY_SECONDS = 60.0
 """How much longer than the token a revocation is kept: clocks differ."""
@@ -27,8 +27,8 @@ LEEWAY_SECONDS = 60.0
 _PRUNE_SECONDS = 30.0
 
 _MOST_AHEAD = LEEWAY - 2
-"""Seconds by which what is issued next to a user or a client may be of the future: less than what
-the door lets pass."""
+"""Most seconds that the ``iat`` of the next token of a user or a client may be in the future: less
+than the leeway of the guard."""
 _FORGET = 1000  # lines at a time, so that the write lock is not held for long
 
 
@@ -41,23 +41,25 @@ def append(
     issued_until: float | None = None,
     except_session: str | None = None,
 ) -> None:
-    """Add to the feed, in a write transaction, what must be refused until ``expire_time``.
+    """Add a revocation to the feed, in a write transaction; it holds until ``expire_time``.
 
-    Adding the same token or session again does nothing, unless it must be refused for longer: an
-    issuer may give one ID to two tokens. A user or a client gets a new number, and a later
-    ``issued_until``: within one second, too, tokens may have been issued in between. Of a user,
-    ``except_session`` goes on. Tokens and sessions that have expired are forgotten on the way, a
-    thousand at a time; users and clients by ``Sweeper``.
+    Adding the same token or session again does nothing, unless the new one holds longer: an issuer
+    may give one ID to two tokens. Adding the same user or client again replaces the line by one
+    with a new number and a later ``issued_until``, even within one second: tokens may have been
+    issued in between. ``except_session`` is the one session of a user that is not revoked. Each
+    call deletes up to a thousand expired lines of tokens and sessions; ``Sweeper`` deletes those of
+    users and clients.
 
-    Raises ``ValueError`` for what has no issuer or no name: that would be refused of everybody, or
-    of nobody; and ``RevokedTooOftenError``.
+    Raises ``ValueError`` for a revocation without an issuer or a value, which would concern the
+    tokens of every issuer, or no token; and ``RevokedTooOftenError``.
     """
     issuer, kind, value = revocation
     if not issuer or not value:
         raise ValueError("A revocation needs an issuer and a value.")
     c = revocations.c
     forget(connection, now)
-    # A line without an issuer is ours, but for tokens: those may be anybody's, and stay.
+    # A line without an issuer is of this server, except that of a token: it may be any
+    # issuer's, so it stays.
     issuers = {issuer} if kind is RevocationKind.JTI else {issuer, UNNAMED}
     present = connection.execute(
         select(c.seq, c.expire_time, c.issued_until).where(
@@ -66,7 +68,8 @@ def append(
     ).all()
     if issued_until is not None:
         issued_until = max([issued_until, *(row.issued_until + 1 for row in present)])
-        # Tokens of the next log-in begin after that, and a door refuses those of the future.
+        # Tokens of the next log-in are issued after that, and the guard refuses those of the
+        # future.
         if issued_until > now + _MOST_AHEAD:
             raise RevokedTooOftenError(
                 "These tokens have been revoked many times within seconds. Wait "
@@ -91,7 +94,7 @@ def append(
 def append_sessions(
     connection: Connection, issuer: str, ids: Sequence[str], *, expire_time: float, now: float
 ) -> None:
-    """Add sessions of one issuer to the feed, as ``append`` does, in as many statements as one."""
+    """Add many sessions to the feed, as ``append`` adds one, in the same number of statements."""
     forget(connection, now)
     c = revocations.c
     mine = c.issuer.in_((issuer, UNNAMED)), c.kind == RevocationKind.SESSION.value, c.value.in_(ids)
@@ -112,7 +115,7 @@ def append_sessions(
 
 
 def forget(connection: Connection, now: float) -> None:
-    """Forget some tokens and sessions that have expired, in a write transaction."""
+    """Delete some lines of expired tokens and sessions, in a write transaction."""
     c = revocations.c
     dead = select(c.seq).where(c.expire_time <= now, c.issued_until.is_(None)).limit(_FORGET)
     connection.execute(delete(revocations).where(c.seq.in_(dead)))
@@ -121,9 +124,9 @@ def forget(connection: Connection, now: float) -> None:
 class Revocations:
     """The feed of revocations, in memory.
 
-    A class because the door asks at every call: the answer comes from an immutable snapshot, and
-    the feed is read only when somebody has committed. ``generation`` differs whenever the
-    snapshot does; read it before what is cached under it.
+    A class because the guard asks it at every call: the answer comes from an immutable snapshot,
+    and the feed is read only after commits to the database. ``generation`` differs whenever the
+    snapshot does; read it before you compute what you cache under it.
     """
 
     def __init__(
@@ -134,9 +137,9 @@ class Revocations:
         clock: Callable[[], float],
         max_staleness: float = MAX_STALENESS,
     ) -> None:
-        """``issuer`` is ours, of which lines of the feed are that name none.
+        """``issuer`` is this server's own; lines of the feed without an issuer belong to it.
 
-        ``clock`` gives seconds since the epoch. Nothing is read before ``start``/``refresh``.
+        ``clock`` gives seconds since the epoch. Nothing is read before ``start`` or ``refresh``.
         The view is current for ``max_staleness`` seconds after the feed was last read to its end.
         """
         self._database = database
@@ -154,28 +157,29 @@ class Revocations:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The present one."""
+        """The current snapshot."""
         return self._snapshot
 
     @property
     def generation(self) -> int:
-        """That of the present snapshot."""
+        """The number of the current snapshot."""
         return self._snapshot.generation
 
     def is_revoked(self, principal: Principal) -> bool:
-        """Whether the token is revoked, or its session, user or client, as far as is known here."""
+        """Whether the token, its session, user or client is revoked, by the current snapshot."""
         return self._snapshot.is_revoked(principal)
 
     def issued_until(self, identity: Identity, client_id: str) -> float:
-        """Of the tokens for these, all that were issued until then are revoked: seconds since the
-        epoch, and 0 where none are.
+        """Return until when the tokens issued to an identity and a client are revoked, in seconds
+        since the epoch; 0 where none are.
         """
         return self._snapshot.issued_until(identity, client_id)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call ``on_change`` after every change of the view; returns what ends that.
+        """Call ``on_change`` after every change of the snapshot; returns a function that ends the
+        subscription.
 
-        It runs on the thread that noticed the change and must not wait.
+        It runs on the thread that read the change, and must not block.
         """
 
         def tell() -> None:
@@ -192,19 +196,23 @@ class Revocations:
 
     @property
     def is_current(self) -> bool:
-        """Whether the feed was read to its end lately."""
+        """Whether the feed was read to its end within the last ``max_staleness`` seconds."""
         return time.monotonic() - self._read_at <= self._max_staleness
 
     def start(self) -> None:
-        """Load the feed, then follow it in the background. Raises ``StoreError``."""
-        self._pruned_at = self._clock()  # only what is live is loaded
+        """Load the feed, then follow it. Raises ``StoreError``.
+
+        What a transaction of this process revokes is known here when ``Database.write`` returns,
+        and what another process revokes a moment after its commit.
+        """
+        self._pruned_at = self._clock()  # `refresh` loads only what has not expired
         self.refresh()
         self._unsubscribe = self._database.tailer.subscribe(self._on_look)
-        # A million lines take seconds: what was committed meanwhile has the next numbers.
+        # A million lines take seconds to load: read what was committed meanwhile.
         self.refresh()
 
     def close(self) -> None:
-        """Stop following. What is known stays known."""
+        """Stop following the feed. The snapshot stays as it is."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -219,12 +227,12 @@ class Revocations:
     ) -> None:
         """Revoke one access token of an issuer (RFC 7009) by its ID.
 
-        ``expires_at`` is when it ends by itself; where that is None, it is taken to be issued now
-        and to live for ``lifetime`` seconds, the most that a token of this issuer may.
+        ``expires_at`` is when it expires, in seconds since the epoch. Where that is None, the token
+        is assumed to live for ``lifetime`` seconds from now, the longest lifetime of its issuer.
 
-        Known here when this returns, and to other processes a moment later. Nothing happens for
-        one that has ended, or again for the same. Raises ``StoreError``, and ``ValueError`` without
-        an issuer or an ID.
+        After ``start``, this process knows of it when this returns, and others a moment later. A
+        token that has expired or is already revoked is left as it is. Raises ``StoreError``, and
+        ``ValueError`` without an issuer or an ID.
         """
         now = self._clock()
         expire_time = (now + lifetime if expires_at is None else expires_at) + LEEWAY_SECONDS
@@ -233,12 +241,11 @@ class Revocations:
         with self._database.write() as connection:
             revocation = Revocation(issuer, RevocationKind.JTI, token_id)
             append(connection, revocation, expire_time=expire_time, now=now)
-        self.refresh()
 
     def refresh(self) -> None:
-        """Read what is new in the feed. Raises ``StoreError``; what is known then stays.
+        """Read the new lines of the feed. Raises ``StoreError``, and the snapshot stays.
 
-        Call it after a transaction of one's own that ended a session, to know at once.
+        After ``start`` this happens in every write transaction of this process before it returns.
         """
         with self._refreshing:
             now = self._clock()
@@ -253,15 +260,15 @@ class Revocations:
             )
             with self._database.read() as connection:
                 newest = connection.scalar(select(func.max(c.seq))) or 0
-                # Row by row: all at once, a million would need the memory twice.
+                # Row by row: a million at once would need twice the memory.
                 lines = connection.execute(query) if newest > self._seen else ()
                 news = Entries.of(lines, ours=self._issuer)
-            # Numbers are given under the write lock: below the newest there is no gap to come.
+            # Numbers are given under the write lock: no lower number is committed later.
             self._seen = max(self._seen, newest)
             snapshot = self._snapshot
             if news:
                 snapshot = snapshot.with_(news)
-            # Not at once: every new generation makes the door decide anew.
+            # Not every time: each new generation makes the guard decide about cached calls again.
             if abs(now - self._pruned_at) > _PRUNE_SECONDS:
                 self._pruned_at = now
                 snapshot = snapshot.live(now)

@@ -1,4 +1,4 @@
-"""Everything revoked at one moment, as the door looks it up."""
+"""Snapshots of everything that is revoked, in the form that the guard looks up."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ __all__ = [
 _T = TypeVar("_T")
 
 _LARGEST_DELTA = 1024
-"""Entries that are copied at every revocation; more are worked into the base, an eighth at a
-time, so that one revocation costs the same whether there are ten others or a million."""
+"""Entries of the delta, which is copied at every revocation. A larger delta (an eighth of the base
+where that is more) is merged into the base, so a revocation costs the same beside ten others as
+beside a million."""
 
 UNNAMED = ""
-"""The issuer of a line that names none: an older version wrote it."""
+"""The issuer of a line without one, which an older version wrote."""
 
 
 class RevocationKind(StrEnum):
-    """What was revoked: an access token (``jti``), a session, or what a user or a client holds."""
+    """What was revoked: an access token (``jti``), a session, or a user's or client's tokens."""
 
     JTI = "jti"
     SESSION = "session"
@@ -41,9 +42,9 @@ class RevocationKind(StrEnum):
 
 
 class Revocation(NamedTuple):
-    """What is revoked: a token, session, user or client, by the name that ``issuer`` gave it.
+    """A token, session, user or client that is revoked, by the ``value`` that ``issuer`` gave it.
 
-    Other issuers may use the same ``value``: it says nothing without the issuer.
+    Another issuer may use the same ``value`` for something else.
     """
 
     issuer: str
@@ -52,10 +53,11 @@ class Revocation(NamedTuple):
 
 
 class NotBefore(NamedTuple):
-    """Of a user or a client everything that was issued until then; forgotten at ``expire_time``.
+    """Revokes what was issued to a user or a client up to ``issued_until``, and is deleted at
+    ``expire_time``. Both are in seconds since the epoch.
 
-    The tokens of one session may be excepted. A newer cut may replace an older one: a session that
-    it excepts was alive, so it began after the older one.
+    The tokens of ``except_session`` are not revoked. A newer cut replaces an older one, even where
+    it excepts a session: that session was alive, so it began after the older cut.
     """
 
     issued_until: float
@@ -70,8 +72,8 @@ Entry = tuple[str, str, str, float, float | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class RevokedOfIssuer:
-    """Some of what is revoked of one issuer's; never changed. Tokens and sessions go with their
-    expiry.
+    """Revocations of one issuer; immutable. ``tokens`` and ``sessions`` have their expiry, in
+    seconds since the epoch.
     """
 
     tokens: Mapping[str, float] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class RevokedOfIssuer:
         return len(self.tokens) + len(self.sessions) + len(self.users) + len(self.clients)
 
     def is_revoked(self, principal: Principal) -> bool:
-        """Whether these speak of a principal of this issuer."""
+        """Whether a principal of this issuer is revoked by these."""
         if principal.token_id in self.tokens or principal.session_id in self.sessions:
             return True
         if not self.users and not self.clients:
@@ -99,12 +101,12 @@ class RevokedOfIssuer:
         )
 
     def issued_until(self, subject: str, client_id: str) -> float:
-        """Tokens of theirs that were issued until then are revoked; 0 where none are."""
+        """Return until when tokens issued to these are revoked; 0 where none are."""
         user, client = self.users.get(subject), self.clients.get(client_id)
         return max(user.issued_until if user else 0, client.issued_until if client else 0)
 
     def with_(self, newer: RevokedOfIssuer) -> RevokedOfIssuer:
-        """Both; where they speak of the same user or client, the newer cut holds."""
+        """Return both together; of two cuts of the same user or client, the newer one."""
         return RevokedOfIssuer(
             _both(self.tokens, newer.tokens),
             _both(self.sessions, newer.sessions),
@@ -113,7 +115,7 @@ class RevokedOfIssuer:
         )
 
     def live(self, now: float) -> RevokedOfIssuer:
-        """Those that have not expired."""
+        """Return those that have not expired."""
         return RevokedOfIssuer(
             {value: ends for value, ends in self.tokens.items() if ends > now},
             {value: ends for value, ends in self.sessions.items() if ends > now},
@@ -123,7 +125,7 @@ class RevokedOfIssuer:
 
 
 def _both(older: Mapping[str, _T], newer: Mapping[str, _T]) -> Mapping[str, _T]:
-    # They never change: where one is empty, the other need not be copied.
+    # Both are immutable: where one is empty, the other need not be copied.
     return {**older, **newer} if older and newer else older or newer
 
 
@@ -132,17 +134,17 @@ _NOTHING = RevokedOfIssuer()
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Some of what is revoked, by issuer; never changed.
+    """Revocations by issuer; immutable.
 
-    Under ``UNNAMED`` stand tokens that an older version revoked: of whichever issuer they are.
+    Tokens under ``UNNAMED`` were revoked by an older version: they are refused of every issuer.
     """
 
     by_issuer: Mapping[str, RevokedOfIssuer] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Iterable[Entry], *, ours: str) -> Entries:
-        """The entries by issuer and kind. ``ours`` is our own issuer, of which sessions, users and
-        clients were at all times, also where a line does not say so.
+        """Group entries by issuer and kind. ``ours`` is this server's own issuer: sessions, users
+        and clients of lines without an issuer belong to it.
         """
         tokens: dict[str, dict[str, float]] = {}
         sessions: dict[str, dict[str, float]] = {}
@@ -173,35 +175,35 @@ class Entries:
         return sum(map(len, self.by_issuer.values()))
 
     def is_revoked(self, principal: Principal) -> bool:
-        """Whether these speak of the principal: by what its own issuer says, and no other."""
+        """Whether the principal is revoked by these; revocations of other issuers do not count."""
         if self.by_issuer.get(principal.issuer, _NOTHING).is_revoked(principal):
             return True
         return principal.token_id in self.by_issuer.get(UNNAMED, _NOTHING).tokens
 
     def issued_until(self, identity: Identity, client_id: str) -> float:
-        """Tokens of theirs that were issued until then are revoked; 0 where none are."""
+        """Return until when tokens issued to these are revoked; 0 where none are."""
         theirs = self.by_issuer.get(identity.issuer, _NOTHING)
         return theirs.issued_until(identity.subject, client_id)
 
     def with_(self, newer: Entries) -> Entries:
-        """Both."""
+        """Return both together."""
         both = dict(self.by_issuer)
         for issuer, more in newer.by_issuer.items():
             both[issuer] = both.get(issuer, _NOTHING).with_(more)
         return Entries(both)
 
     def live(self, now: float) -> Entries:
-        """Those that have not expired."""
+        """Return those that have not expired."""
         live = {issuer: revoked.live(now) for issuer, revoked in self.by_issuer.items()}
         return Entries({issuer: revoked for issuer, revoked in live.items() if revoked})
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything revoked at one moment; replaced whole, never changed.
+    """Everything that is revoked at one moment; immutable, and replaced as a whole.
 
-    A large base and a small delta, so that to add one to a million copies a thousand at the most.
-    Each entry lives only as long as a token could.
+    It has a large base and a small delta, so that adding one revocation to a million copies only
+    the delta. An entry is kept only as long as a token that it concerns may live.
     """
 
     generation: int = 0
@@ -212,28 +214,28 @@ class Snapshot:
         return len(self.base) + len(self.delta)
 
     is_current = True
-    """As far as it goes: ``Revocations`` knows when it was made."""
+    """A snapshot by itself never goes stale; ``Revocations`` knows when it was read."""
 
     def is_revoked(self, principal: Principal) -> bool:
-        """Whether the token is revoked, or its session, user or client. Look-ups, no lock."""
+        """Whether the token, its session, user or client is revoked. Takes no lock."""
         return self.base.is_revoked(principal) or self.delta.is_revoked(principal)
 
     def issued_until(self, identity: Identity, client_id: str) -> float:
-        """Of the tokens for these, all that were issued until then are revoked."""
+        """Return until when tokens issued to these are revoked; 0 where none are."""
         return max(
             self.base.issued_until(identity, client_id),
             self.delta.issued_until(identity, client_id),
         )
 
     def with_(self, newer: Entries) -> Snapshot:
-        """The next one, with more."""
+        """Return the next snapshot, with more entries."""
         base, delta = self.base, self.delta.with_(newer)
         if len(delta) > max(_LARGEST_DELTA, len(base) // 8):
             base, delta = base.with_(delta), Entries()
         return Snapshot(self.generation + 1, base, delta)
 
     def live(self, now: float) -> Snapshot:
-        """The next one, without what has expired; this one, where nothing has."""
+        """Return the next snapshot, without expired entries; this one where none has expired."""
         base, delta = self.base.live(now), self.delta.live(now)
         if len(base) + len(delta) == len(self):
             return self

@@ -1,38 +1,22 @@
-"""Sessions: families of refresh tokens, each good once (RFC 9700, section 4.14.2)."""
+"""Sessions: families of refresh tokens, each valid once (RFC 9700, section 4.14.2)."""
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    case,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, select, tuple_, update
 
-from secure_server.auth.identity import Identity
 from secure_server.store.database import Database
-from secure_server.store.schema import revocations, sessions, users
+from secure_server.store.schema import sessions, users
+from secure_server.tokens.cuts import cut_until, is_cut
 from secure_server.tokens.errors import (
     RefreshRefusedError,
     RefreshReusedError,
     RefreshStolenError,
-    SessionError,
     SessionRefusedError,
 )
 from secure_server.tokens.refresh_tokens import (
@@ -45,102 +29,55 @@ from secure_server.tokens.refresh_tokens import (
     refused,
     successor,
 )
-from secure_server.tokens.revocations import LEEWAY_SECONDS, append, append_sessions
-from secure_server.tokens.revoked import UNNAMED, Revocation, RevocationKind
-from secure_server.tokens.sweeping import BATCH
+from secure_server.tokens.session import OpenSession, Session
+from secure_server.tokens.session_endings import SessionEndings
 
-__all__ = [
-    "REPEAT_SECONDS",
-    "OpenSession",
-    "RefreshRefusedError",
-    "RefreshReusedError",
-    "RefreshStolenError",
-    "Session",
-    "SessionError",
-    "SessionRefusedError",
-    "Sessions",
-]
-
-_SUBJECT = "users/"  # and the name: the claim ``sub``
+__all__ = ["REPEAT_SECONDS", "Sessions"]
 
 REPEAT_SECONDS = 30.0
-"""For which a refresh may be repeated whose answer was lost: three deadlines of our client."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A live session with its only good refresh token.
-
-    ``session_id`` is a random UUID. ``refresh_token`` is 43 characters of base64url; it ends at
-    ``refresh_expires_at``, seconds since the epoch, unless it is used before. It was alive at
-    ``issued_at``: access tokens say that they are of that time, so that a revocation which came
-    since then is about them.
-    """
-
-    session_id: str
-    user_uid: str
-    refresh_token: str = field(repr=False)
-    refresh_expires_at: float
-    issued_at: float = field(compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSession:
-    """What may be told of a live session. Times are seconds since the epoch."""
-
-    session_id: str
-    user_uid: str
-    spiffe_id: str
-    create_time: float
-    last_use_time: float
-    expire_time: float
+"""Seconds in which a refresh whose answer was lost may be repeated: three deadlines of
+``secure_client``."""
 
 
 class Sessions:
-    """Opens, continues, lists and ends sessions.
+    """Opens, renews and lists sessions.
 
-    Tokens are stored as SHA-256 only: 160 fresh random bits need no slow hash. Ending a session
-    tells the feed of revocations in the same transaction, so that its access tokens die too. Where
-    more sessions end than one short transaction can delete, a cut in the feed ends them, and
-    ``Sweeper`` deletes them afterwards. Every method raises ``StoreError`` where the database
-    fails.
+    Tokens are stored as SHA-256 only: 160 fresh random bits need no slow hash. Every method raises
+    ``StoreError`` where the database fails.
     """
 
     def __init__(
         self,
         database: Database,
+        endings: SessionEndings,
         *,
         issuer: str,
         clock: Callable[[], float],
-        access_token_lifetime: float,
         idle_lifetime: float,
         absolute_lifetime: float,
-        sweep: Callable[[], None] = lambda: None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """``issuer`` is ours, of whose tokens these are the sessions. Lifetimes are in seconds.
+        """``issuer`` is this server's own, to whose tokens the sessions belong. Lifetimes are in
+        seconds.
 
         A session ends ``idle_lifetime`` after its last refresh and ``absolute_lifetime`` after
-        the log-in. ``access_token_lifetime`` is the longest that an access token may live: so long
-        a session that has expired is kept, for its tokens to be revoked, and so long a revocation.
-        ``sweep`` is called where ended sessions are left to be deleted (``Sweeper.wake``).
+        the log-in. ``endings`` ends the session of a refresh token that was misused.
         """
         self._database = database
+        self._endings = endings
         self._issuer = issuer
         self._clock = clock
-        self._access_token_lifetime = access_token_lifetime
         self._idle_lifetime = idle_lifetime
         self._absolute_lifetime = absolute_lifetime
-        self._sweep = sweep
         self._random_bytes = random_bytes
 
     def open(
         self, user_uid: str, spiffe_id: str, *, connection: Connection | None = None
     ) -> Session:
-        """A new session of an active user, bound to the SPIFFE ID of its client certificate.
+        """Open a session of an active user, bound to the SPIFFE ID of its client certificate.
 
-        Within the write transaction of ``connection`` where given: that of the log-in, so that
-        the session cannot outlive what the log-in was based on. Raises ``SessionRefusedError``.
+        Give the ``connection`` of the log-in's write transaction, so that no session is opened
+        where the password or the user changes meanwhile. Raises ``SessionRefusedError``.
         """
         if not spiffe_id:
             raise SessionRefusedError("A session needs a client certificate with a SPIFFE ID.")
@@ -154,12 +91,10 @@ class Sessions:
             active = select(users.c.name).where(users.c.uid == user_uid, users.c.state == "active")
             name = transaction.scalar(active)
             if name is None:
-                raise SessionRefusedError("The user is gone or disabled.")
-            # In the second of a cut, but after it: it begins with the next, as its tokens do.
-            begins = max(now, self._cut_until(transaction, name, spiffe_id) + 1)
-            dead = sessions.c.expire_time <= now - self._access_token_lifetime - LEEWAY_SECONDS
-            ids = select(sessions.c.session_id).where(dead).limit(BATCH)
-            transaction.execute(delete(sessions).where(sessions.c.session_id.in_(ids)))
+                raise SessionRefusedError("The user was deleted or disabled.")
+            # A session opened in the second of a cut begins in the next second, as its tokens do.
+            begins = max(now, cut_until(transaction, self._issuer, name, spiffe_id) + 1)
+            self._endings.forget_expired(transaction)
             transaction.execute(
                 insert(sessions).values(
                     session_id=session_id,
@@ -175,13 +110,13 @@ class Sessions:
         return Session(session_id, user_uid, encode(token), expire_time, begins)
 
     def rotate(self, refresh_token: str, spiffe_id: str) -> Session:
-        """Trade a refresh token for the next one, in one atomic statement.
+        """Exchange a refresh token for the next one, in one atomic statement.
 
-        A token that was used before, or that comes from another SPIFFE ID, shows that a copy is
-        in the wrong hands, and nobody can tell which: the session ends and its owner logs in
-        again. But the last token used, if used again within ``REPEAT_SECONDS``, gives the same
-        next one: the answer was lost, or two refreshed at once. Who saw a token good that has
-        grandchildren by now is merely refused.
+        A token that was used before, or that comes from another SPIFFE ID, has been copied. The
+        server cannot tell the thief from the owner, so it ends the session and the owner logs in
+        again. There are two exceptions. The last used token, used again within ``REPEAT_SECONDS``,
+        gives the same next token: the answer was lost, or two clients refreshed at once. A token
+        that was valid when this call began, and has since been exchanged twice, is only refused.
 
         Raises ``RefreshRefusedError``, ``RefreshReusedError`` and ``RefreshStolenError``.
         """
@@ -190,7 +125,7 @@ class Sessions:
         with self._database.read() as connection:
             before = self._find(connection, family)
         if before is None:
-            # Also what spares the write lock those who only guess.
+            # This look also keeps callers who guess tokens from taking the write lock.
             raise refused()
         was_good = before.token_hash == hashed(token)
         salt = self._random_bytes(SALT_BYTES)
@@ -216,8 +151,8 @@ class Sessions:
                 )
             if was_good and not stolen:
                 raise refused()
-            self._end(connection, present.session_id, now)
-        # Only here, after the commit: an error inside would have undone the end.
+            self._endings.end_within(connection, present.session_id)
+        # Raised after the commit: inside the transaction it would roll back the end of the session.
         error, why = (
             (RefreshStolenError, "came from another SPIFFE ID")
             if stolen
@@ -230,12 +165,12 @@ class Sessions:
         )
 
     def find(self, session_id: str) -> OpenSession | None:
-        """One that has not been ended; it may have expired, as long as its tokens have not."""
+        """Return a session that was not ended; it may have expired while its tokens have not."""
         found = self._list(sessions.c.session_id == session_id, limit=1)
         return found[0] if found else None
 
     def of_refresh_token(self, text: str) -> OpenSession | None:
-        """The session that a refresh token belongs to, this one or one before it; else None."""
+        """Return the session of a refresh token, current or used; None where there is none."""
         try:
             family = decode(text)[:FAMILY_BYTES]
         except RefreshRefusedError:
@@ -246,73 +181,14 @@ class Sessions:
     def of_user(
         self, user_uid: str, *, after: tuple[float, str] = (0.0, ""), limit: int
     ) -> Sequence[OpenSession]:
-        """Up to ``limit`` live sessions of a user, sorted by the time of the log-in.
+        """Return up to ``limit`` live sessions of a user, sorted by the time of the log-in.
 
-        They come ``after`` another's ``create_time`` and ``session_id``.
+        ``after`` is the ``create_time`` and ``session_id`` of the last session of the page before.
         """
         order = tuple_(sessions.c.create_time, sessions.c.session_id)
         alive = sessions.c.expire_time > self._clock()
         mine = sessions.c.user_uid == user_uid
         return self._list(mine, alive, order > tuple_(*after), limit=limit)
-
-    def end(self, session_id: str) -> bool:
-        """End one session; whether it was alive. Its access tokens are revoked either way."""
-        with self._database.write() as connection:
-            return self._end(connection, session_id, self._clock())
-
-    def end_all(
-        self, connection: Connection, user_uid: str, except_session: str | None = None
-    ) -> int:
-        """End a user's sessions within a write transaction; returns how many were alive.
-
-        Where they are many, some are left to be deleted: ``sweep`` was called, or call this again
-        in another transaction.
-        """
-        c = sessions.c
-        which = [c.user_uid == user_uid]
-        if except_session is not None:
-            which.append(c.session_id != except_session)
-        if not self._are_many(connection, which):
-            return self._end_some(connection, which)
-        alive = self._alive(connection, which)
-        name = connection.scalar(select(users.c.name).where(users.c.uid == user_uid)) or ""
-        begun = c.create_time >= self._cut_until(connection, name, "") + 1
-        if connection.execute(select(c.session_id).where(*which, begun).limit(1)).first():
-            cut = Revocation(self._issuer, RevocationKind.USER, _SUBJECT + name)
-            self._cut(connection, cut, except_session)
-        self._end_later(connection, which)
-        self._end_some(connection, which)
-        self._sweep()
-        return alive
-
-    def end_others(self, user_uid: str, session_id: str) -> int:
-        """End all of a user's sessions but one; returns how many were alive."""
-        with self._database.write() as connection:
-            return self.end_all(connection, user_uid, session_id)
-
-    def revoke_user(self, user_uid: str, user: Identity) -> int:
-        """Revoke every token of a user (``iss`` and ``sub``) that was issued until now, whether of
-        a session or not; returns how many live sessions were ended.
-        """
-        cut = Revocation(user.issuer, RevocationKind.USER, user.subject)
-        return self._revoke(cut, sessions.c.user_uid == user_uid)
-
-    def revoke_client(self, spiffe_id: str) -> int:
-        """Revoke every token of ours that a client (``client_id``) was issued until now, and end
-        the sessions that are bound to it; returns how many of these were alive.
-        """
-        cut = Revocation(self._issuer, RevocationKind.CLIENT, spiffe_id)
-        return self._revoke(cut, sessions.c.spiffe_id == spiffe_id)
-
-    def _revoke(self, cut: Revocation, which: ColumnElement[bool]) -> int:
-        with self._database.write() as connection:
-            self._cut(connection, cut)
-            if not self._are_many(connection, [which]):
-                return self._end_some(connection, [which])
-            alive = self._alive(connection, [which])
-            self._end_later(connection, [which])
-        self._sweep()
-        return alive
 
     def _list(self, *which: ColumnElement[bool], limit: int) -> Sequence[OpenSession]:
         c = sessions.c
@@ -325,57 +201,12 @@ class Sessions:
                 func.coalesce(c.last_use_time, c.create_time),
                 c.expire_time,
             )
-            .where(*which, ~self._is_cut())
+            .where(*which, ~is_cut(self._issuer))
             .order_by(c.create_time, c.session_id)
             .limit(limit)
         )
         with self._database.read() as connection:
             return [OpenSession(*row) for row in connection.execute(query)]
-
-    def _cut(
-        self, connection: Connection, revocation: Revocation, except_session: str | None = None
-    ) -> None:
-        now = self._clock()
-        append(
-            connection,
-            revocation,
-            expire_time=self._forgotten_at(now),
-            now=now,
-            # The claim `iat` is a whole second. ``Issuer`` begins with the next one.
-            issued_until=math.floor(now),
-            except_session=except_session,
-        )
-
-    def _end_some(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
-        """End up to ``BATCH`` sessions, in as many statements as one takes; how many were alive."""
-        now = self._clock()
-        c = sessions.c
-        query = select(c.session_id, c.expire_time).where(*which).limit(BATCH)
-        found = connection.execute(query).all()
-        ids = [row.session_id for row in found]
-        if ids:
-            append_sessions(
-                connection, self._issuer, ids, expire_time=self._forgotten_at(now), now=now
-            )
-            connection.execute(delete(sessions).where(c.session_id.in_(ids)))
-        return sum(row.expire_time > now for row in found)
-
-    def _end_later(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> None:
-        """End by their IDs those which a cut does not reach: after a cut of their user, a session
-        begins in the seconds to come, and one of their client now is about less; and the reverse.
-        """
-        later = sessions.c.create_time >= math.floor(self._clock()) + 1
-        while self._end_some(connection, [*which, later]):
-            pass
-
-    def _are_many(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> bool:
-        beyond = select(sessions.c.session_id).where(*which).offset(BATCH).limit(1)
-        return connection.execute(beyond).first() is not None
-
-    def _alive(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
-        alive = sessions.c.expire_time > self._clock()
-        query = select(func.count()).select_from(sessions).where(*which, alive)
-        return connection.scalar(query) or 0
 
     def _swap(
         self, connection: Connection, old: bytes, salt: bytes, spiffe_id: str, now: float
@@ -389,7 +220,7 @@ class Sessions:
                 c.token_hash == hashed(old),
                 c.spiffe_id == spiffe_id,
                 c.expire_time > now,
-                ~self._is_cut(),
+                ~is_cut(self._issuer),
             )
             .values(
                 token_hash=hashed(successor(old, salt)),
@@ -400,55 +231,16 @@ class Sessions:
             .returning(c.session_id, c.user_uid, c.expire_time, c.create_time)
         ).one_or_none()
 
-    def _end(self, connection: Connection, session_id: str, now: float) -> bool:
-        revocation = Revocation(self._issuer, RevocationKind.SESSION, session_id)
-        append(connection, revocation, expire_time=self._forgotten_at(now), now=now)
-        gone = delete(sessions).where(sessions.c.session_id == session_id)
-        return connection.execute(gone).rowcount == 1
-
     def _find(self, connection: Connection, family: bytes) -> Row[Any] | None:
         mine = sessions.c.family_hash == hashed(family)
-        return connection.execute(select(sessions).where(mine, ~self._is_cut())).one_or_none()
-
-    def _is_cut(self) -> ColumnElement[bool]:
-        """Whether a session was ended by a cut, and is still to be deleted."""
-        c, cut = sessions.c, revocations.c
-        # Said, because the exists() between this and the sessions hides them from SQLAlchemy.
-        owner = select(users.c.name).where(users.c.uid == c.user_uid).correlate(sessions)
-        common = (
-            cut.issuer.in_((self._issuer, UNNAMED)),
-            cut.issued_until + 1 > c.create_time,
-        )
-        of_client = exists().where(
-            cut.kind == RevocationKind.CLIENT.value, cut.value == c.spiffe_id, *common
-        )
-        of_user = exists().where(
-            cut.kind == RevocationKind.USER.value,
-            cut.value == literal(_SUBJECT) + owner.scalar_subquery(),
-            func.coalesce(cut.except_session, "") != c.session_id,
-            *common,
-        )
-        return of_client | of_user
-
-    def _cut_until(self, connection: Connection, name: str, spiffe_id: str) -> float:
-        """Until when sessions of a user, and of a client, were ended by cuts; -1 for never."""
-        cut = revocations.c
-        user = (cut.kind == RevocationKind.USER.value) & (cut.value == _SUBJECT + name)
-        client = (cut.kind == RevocationKind.CLIENT.value) & (cut.value == spiffe_id)
-        ours = cut.issuer.in_((self._issuer, UNNAMED))
-        query = select(func.max(cut.issued_until)).where(ours, user | client)
-        until = connection.scalar(query)
-        return -1.0 if until is None else until
-
-    def _forgotten_at(self, now: float) -> float:
-        return now + self._access_token_lifetime + LEEWAY_SECONDS
+        return connection.execute(select(sessions).where(mine, ~is_cut(self._issuer))).one_or_none()
 
     def _within(self, connection: Connection | None) -> AbstractContextManager[Connection]:
         return self._database.write() if connection is None else nullcontext(connection)
 
 
 def _repeated(present: Row[Any], token: bytes, now: float) -> bytes | None:
-    """Return the good token, if ``token`` is the one before it and was used just now."""
+    """Return the valid token if ``token`` is the one before it and was used just now; else None."""
     if present.salt is None or now >= present.last_use_time + REPEAT_SECONDS:
         return None
     good = successor(token, present.salt)

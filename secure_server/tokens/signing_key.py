@@ -24,9 +24,9 @@ class SigningKeyError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SigningKey:
-    """A key on the curve P-256, and from when on it is published and signs.
+    """A P-256 key with the times from which it is published and signs.
 
-    Both are whole seconds since the epoch: a file keeps them so.
+    Both are whole seconds since the epoch, as the key file stores them.
     """
 
     private_key: ec.EllipticCurvePrivateKey = field(repr=False)
@@ -45,7 +45,7 @@ class SigningKey:
 
     @classmethod
     def generate(cls, published: int, signs_from: int) -> Self:
-        """Make a new one."""
+        """Generate a new key."""
         return cls(ec.generate_private_key(ec.SECP256R1()), published, signs_from)
 
     @property

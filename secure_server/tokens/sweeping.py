@@ -1,4 +1,4 @@
-"""Deleting the sessions that a cut has ended, a few at a time."""
+"""Deleting the sessions that cuts have ended, a batch at a time."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Row, delete, select
 
 from secure_server import logs
 from secure_server.store.database import Database
 from secure_server.store.errors import StoreError
 from secure_server.store.lock_wait import waiting_at_most
-from secure_server.store.schema import revocations, sessions, users
-from secure_server.tokens.revoked import UNNAMED, RevocationKind
+from secure_server.store.schema import revocations, sessions
+from secure_server.tokens.cuts import ended_by
+from secure_server.tokens.revoked import UNNAMED
 
 BATCH = 500
-"""Sessions that one transaction ends at the most: some milliseconds of the write lock."""
+"""Most sessions that one transaction ends: some milliseconds of the write lock."""
 
 _PRUNE_SECONDS = 600.0
 _RETRY_SECONDS = 1.0
-_PATIENCE = 1.0  # seconds for the write lock: ``close`` waits for us
+_PATIENCE = 1.0  # seconds to wait for the write lock: `close` waits for this thread
 _c = revocations.c
 
 
 class Sweeper:
-    """Deletes what cuts have ended, on a thread of its own.
+    """Deletes the sessions that cuts have ended, on a thread of its own.
 
-    A class because it goes on where another process has stopped: it begins with every line of the
-    feed that is a cut, and no such line is forgotten before its sessions are gone. The sessions are
-    dead before that: ``Sessions`` asks the feed.
+    It continues where another process has stopped: it reads every cut in the feed, and a cut is
+    deleted only after its sessions. Until they are deleted, ``Sessions`` finds by the feed that
+    they have ended.
     """
 
     def __init__(self, database: Database, *, issuer: str, clock: Callable[[], float]) -> None:
-        """``issuer`` is ours, of whose tokens these are the sessions."""
+        """``issuer`` is this server's own, to whose tokens the sessions belong."""
         self._database = database
         self._issuers = (issuer, UNNAMED)
         self._clock = clock
@@ -45,23 +45,23 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="sessions-swept", daemon=True)
 
     def start(self) -> None:
-        """Begin, with what a process before this one left."""
+        """Start the thread; it begins with the sessions that an earlier process left."""
         self._awake.set()
         self._thread.start()
 
     def wake(self) -> None:
-        """Look for cuts, that of the transaction that is running in this process included."""
+        """Look for cuts. May be called within the transaction that writes one: it is found too."""
         self._awake.set()
 
     def close(self) -> None:
-        """Stop after the transaction that is running; the next process does the rest."""
+        """Stop after the transaction that is running; the next process deletes the rest."""
         self._over.set()
         self._awake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def sweep(self) -> int:
-        """Delete everything that cuts have ended; returns how many. Raises ``StoreError``."""
+        """Delete all sessions that cuts have ended; returns how many. Raises ``StoreError``."""
         self._forget_cuts()
         with self._database.read() as connection:
             new = select(_c.seq, _c.kind, _c.value, _c.issued_until, _c.except_session).where(
@@ -80,21 +80,22 @@ class Sweeper:
     def _sweep_some(self, cut: Row[*tuple[Any, ...]]) -> int:
         if self._over.is_set():
             return 0
-        query = select(sessions.c.session_id).where(*_ended_by(cut)).limit(BATCH)
+        query = select(sessions.c.session_id).where(*ended_by(cut)).limit(BATCH)
         with self._database.read() as connection:
             ids = connection.execute(query).scalars().all()
         begin = time.monotonic()
         if ids:
             with waiting_at_most(_PATIENCE), self._database.write() as connection:
                 connection.execute(delete(sessions).where(sessions.c.session_id.in_(ids)))
-            # Others' turn, those of other processes too, which poll for the lock.
+            # Let other writers in, also those of other processes, which poll for the lock.
             self._over.wait(2 * (time.monotonic() - begin))
         return len(ids)
 
     def _forget_cuts(self) -> None:
-        """Forget cuts whose sessions are gone and whose tokens have ended.
+        """Delete cuts whose sessions are deleted and whose tokens have expired.
 
-        The transaction comes after that which is running: whoever wakes us may be in the middle.
+        It waits for the write lock, so the transaction that called ``wake`` has committed when
+        ``sweep`` then reads the feed.
         """
         dead = (
             select(_c.seq)
@@ -121,13 +122,3 @@ class Sweeper:
                 if swept:
                     logs.logger(__name__).info("ended sessions were deleted", sessions=swept)
                 wait = _PRUNE_SECONDS
-
-
-def _ended_by(cut: Row[*tuple[Any, ...]]) -> list[ColumnElement[bool]]:
-    c = sessions.c
-    ended = [c.create_time < cut.issued_until + 1]
-    if cut.kind == RevocationKind.CLIENT:
-        return [*ended, c.spiffe_id == cut.value]
-    name = cut.value.removeprefix("users/")
-    owner = select(users.c.uid).where(users.c.name == name).scalar_subquery()
-    return [*ended, c.user_uid == owner, c.session_id != func.coalesce(cut.except_session, "")]

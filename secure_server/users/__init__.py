@@ -1,9 +1,10 @@
-"""Accounts: the rules for users and passwords."""
+"""Users: their accounts, log-ins and passwords, and the feed of changes."""
 
 from secure_server.users.account import ADMIN, Account, AccountState
 from secure_server.users.accounts import Accounts
 from secure_server.users.changes import Change, ChangeKind, Changes
 from secure_server.users.errors import UserError
+from secure_server.users.logins import Logins
 from secure_server.users.passwords import Passwords
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Changes",
+    "Logins",
     "Passwords",
     "UserError",
 ]

@@ -1,4 +1,4 @@
-"""One account, as everybody may see it who may see it at all."""
+"""One account, the same for every caller who may read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["ADMIN", "Account", "AccountState"]
 
 ADMIN = "admin"
-"""The role of those who administer users."""
+"""The role that administers users."""
 
 
 class AccountState(StrEnum):
@@ -22,7 +22,7 @@ class AccountState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The facts of one user: an immutable value, without secrets.
+    """One user as an immutable value, without secrets.
 
     ``uid`` is a UUID that no other user ever has (AIP-148); ``name`` the user name, without
     ``users/``. ``roles`` is sorted and without repetitions. Times are seconds since the epoch.
@@ -45,16 +45,16 @@ class Account:
 
     @property
     def is_active_admin(self) -> bool:
-        """Whether this is one of those of whom there must be one."""
+        """Whether this is an active administrator, of whom there must always be one."""
         return ADMIN in self.roles and self.state is AccountState.ACTIVE
 
     def to_json(self) -> dict[str, Any]:
-        """For the store."""
+        """Return a value that the store keeps as JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Account:
-        """What ``to_json`` gave."""
+        """Return the account from what ``to_json`` returned."""
         return cls(
             **{**stored, "roles": tuple(stored["roles"]), "state": AccountState(stored["state"])}
         )

@@ -1,4 +1,4 @@
-"""New values of accounts: what the clock and chance put into them."""
+"""Creating and changing account values, with times, UIDs and etags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INITIAL_PASSWORD_SECONDS = 7 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class AccountFactory:
-    """Makes accounts, and their next versions. ``clock`` gives seconds since the epoch."""
+    """Creates accounts and their next versions. ``clock`` gives seconds since the epoch."""
 
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]
@@ -32,7 +32,7 @@ class AccountFactory:
         roles: tuple[str, ...],
         state: AccountState,
     ) -> Account:
-        """A new one, with a uid of its own (AIP-148)."""
+        """Return a new account with a new ``uid`` (AIP-148)."""
         now = self.clock()
         return Account(
             uid=str(uuid.UUID(bytes=self.random_bytes(16), version=4)),
@@ -47,11 +47,11 @@ class AccountFactory:
         )
 
     def touched(self, account: Account) -> Account:
-        """The same, changed now: with the next etag (AIP-154)."""
+        """Return the account with a new ``update_time`` and etag (AIP-154)."""
         return replace(account, update_time=self.clock(), etag=self._etag())
 
     def record(self, account: Account, initial_password_hash: str | None) -> Record:
-        """The account with a password that works once, or with none."""
+        """Return a record of the account with an initial password, or with none."""
         if initial_password_hash is None:
             return Record(account, None, None)
         expires_at = account.update_time + INITIAL_PASSWORD_SECONDS

@@ -1,4 +1,4 @@
-"""Accounts: made, changed, deleted, and opened by a password."""
+"""Accounts: created, changed and deleted."""
 
 from __future__ import annotations
 
@@ -18,33 +18,23 @@ from secure_server.users.errors import (
     AbortedError,
     AlreadyBootstrappedError,
     AlreadyExistsError,
-    BadCredentialsError,
     InvalidArgumentError,
     LastAdministratorError,
-    NotFoundError,
-    PasswordChangeRequiredError,
-    PermissionDeniedError,
 )
-from secure_server.users.password_rules import (
-    check_new_password,
-    check_replacement,
-    encode_password,
-)
+from secure_server.users.password_rules import check_new_password
 from secure_server.users.passwords import Passwords
-from secure_server.users.records import Record
 
 __all__ = ["INITIAL_PASSWORD_SECONDS", "Accounts", "EndSessions"]
 
 EndSessions = Callable[[Connection, str, str | None], int]
-"""Ends the sessions of a user's uid, except one, in the given transaction; says how many."""
+"""Ends the sessions of a user, by ``uid``, except one, in a transaction; returns how many."""
 
 
 class Accounts:
-    """The rules for users over the store.
+    """Creates, reads, changes and deletes users by the rules of ``user_service.proto``.
 
-    Passwords are hashed before a transaction, never inside: what the hash was computed for is
-    checked again where it is written. Every method raises ``StoreError`` where the database
-    fails; names are user names, without ``users/``.
+    Passwords are hashed before a transaction, never inside. Every method raises ``StoreError``
+    where the database fails; names are user names, without ``users/``.
     """
 
     def __init__(
@@ -58,8 +48,8 @@ class Accounts:
     ) -> None:
         """``clock`` gives seconds since the epoch.
 
-        ``end_sessions`` is called in the transaction that disables or deletes a user, changes its
-        roles or its password.
+        ``end_sessions`` is called in the transaction that disables or deletes a user or changes its
+        roles.
         """
         self._database = database
         self._passwords = passwords
@@ -81,9 +71,9 @@ class Accounts:
     ) -> Account:
         """Create a user (AIP-133).
 
-        ``password`` is an initial one: good for one log-in, which replaces it, within 7 days.
-        The same ``request_id`` of the same ``caller`` with the same body gives for a day the
-        answer that was given first (AIP-155).
+        ``password`` is an initial one: it works for one log-in within 7 days, which replaces it.
+        For a day, the same ``request_id`` of the same ``caller`` with the same body returns the
+        first answer again (AIP-155).
 
         Raises ``InvalidArgumentError`` (also another body under the same ``request_id``),
         ``AlreadyExistsError`` and ``OverloadedError``.
@@ -126,30 +116,32 @@ class Accounts:
         return self._repeat(earlier, digest, password)
 
     def adopt_requests(self, issuer: str) -> None:
-        """Say whose callers' requests those are that name no issuer: an older version kept them."""
+        """Give requests that an older version stored without an issuer to the callers of
+        ``issuer``.
+        """
         with self._database.write() as connection:
             requests.adopt(connection, issuer)
 
     def get(self, name: str) -> Account:
-        """Raises ``NotFoundError``."""
+        """Return the user of that name. Raises ``NotFoundError``."""
         with self._database.read() as connection:
-            return _known(records.find(connection, name)).account
+            return records.known(records.find(connection, name)).account
 
     def get_by_uid(self, uid: str) -> Account:
-        """Raises ``NotFoundError``."""
+        """Return the user of that ``uid``. Raises ``NotFoundError``."""
         with self._database.read() as connection:
-            return _known(records.find_by_uid(connection, uid)).account
+            return records.known(records.find_by_uid(connection, uid)).account
 
     def list(self, after_name: str, limit: int) -> Sequence[Account]:
-        """Up to ``limit`` users whose names come after ``after_name``, sorted by name."""
+        """Return up to ``limit`` users whose names come after ``after_name``, sorted by name."""
         with self._database.read() as connection:
             return records.page(connection, after_name, limit)
 
     def update(self, name: str, changes: Mapping[str, object], etag: str = "") -> Account:
         """Change ``email``, ``display_name``, ``roles`` or ``state`` (AIP-134).
 
-        Disabling the user or changing its roles ends its sessions. Where nothing differs nothing
-        happens, and the etag stays.
+        Disabling the user or changing its roles ends its sessions. A change to the present values
+        stores nothing and keeps the etag.
 
         Raises ``NotFoundError``, ``InvalidArgumentError``, ``AbortedError`` (stale etag) and
         ``LastAdministratorError``.
@@ -179,102 +171,20 @@ class Accounts:
                 if account.is_active_admin:
                     _check_not_last_admin(connection, account)
                 self._end_sessions(connection, account.uid, None)
-                # All are ended. Where they are many, they are deleted in several transactions.
+                # All sessions are ended now, but many are deleted in several transactions.
                 if not records.has_sessions(connection, account.uid):
                     records.remove(connection, account, self._clock())
                     return
 
-    def change_password(
-        self, name: str, current: str, new: str, *, keep_session: str | None = None
-    ) -> int:
-        """Replace a password by its owner; returns how many other sessions were ended.
-
-        Raises ``InvalidArgumentError`` (the new one breaks a rule), ``PermissionDeniedError`` (the
-        current one is wrong; an initial one is for ``log_in`` only) and ``OverloadedError``.
-        """
-        check_replacement(
-            current,
-            new,
-            user_name=name,
-            old_field="current_password",
-            new_field="new_password",
-        )
-        record = self._find(name)
-        stored = None if record is None or record.has_initial_password else _usable(record)
-        verified = self._passwords.verify(stored, current)
-        if record is None or stored is None or not verified:
-            raise _wrong_password()
-        password_hash = self._passwords.hash(new)
-        with self._database.write() as connection:
-            if not self._replace_password(connection, record.account.uid, stored, password_hash):
-                raise _wrong_password()
-            return self._end_sessions(connection, record.account.uid, keep_session)
-
-    def log_in(
-        self,
-        user_name: str,
-        password: str,
-        new_password: str = "",
-        *,
-        on_success: Callable[[Connection, Account], None] | None = None,
-    ) -> Account:
-        """The user whose password this is.
-
-        ``new_password`` is for initial passwords only, which it replaces; of several log-ins at
-        once with one initial password a single one succeeds. ``on_success`` runs in the
-        transaction that confirms the password: what it stores, such as a session, cannot outlive
-        a change of the password or of the user's state that happens meanwhile.
-
-        Raises ``BadCredentialsError``, the same after the same work for an unknown user, a wrong
-        password, a disabled user and an expired initial password; ``PasswordChangeRequiredError``
-        (a right initial password alone), ``InvalidArgumentError`` and ``OverloadedError``.
-        """
-        encode_password(password)
-        if new_password:
-            # These rules look at the request alone, so to answer first gives nothing away.
-            check_replacement(
-                password,
-                new_password,
-                user_name=user_name,
-                old_field="password",
-                new_field="new_password",
-            )
-        record = self._find(user_name)
-        stored = _usable(record, now=self._clock())
-        verified = self._passwords.verify(stored, password)
-        if record is None or stored is None or not verified:
-            raise BadCredentialsError
-        if record.has_initial_password:
-            return self._first_log_in(record, stored, new_password, on_success)
-        if new_password:
-            raise InvalidArgumentError(
-                "new_password",
-                "`new_password` is for initial passwords only. Log in without it, then change the "
-                "password.",
-            )
-        rehashed = self._passwords.hash(password) if self._passwords.needs_rehash(stored) else None
-        if on_success is None and rehashed is None:
-            return record.account
-        uid = record.account.uid
-        with self._database.write() as connection:
-            # The same hash again where it is a good one: this still asks whether it is in force.
-            if records.swap_password(connection, uid, old=stored, new=rehashed or stored):
-                account = _known(records.find_by_uid(connection, uid)).account
-                if on_success is not None:
-                    on_success(connection, account)
-                return account
-        # Somebody was faster: a new password, or only a log-in that rehashed the same one.
-        return self.log_in(user_name, password, on_success=on_success)
-
     def bootstrap(self, user_id: str, secret: str) -> Account:
         """Create the first administrator, whose initial password is ``secret``.
 
-        Calling it again for the same user replaces the secret as long as it is unused and there
-        is no other administrator: whoever lost it needs no new database, and nobody can have
-        logged in. Expired secrets can be replaced in the same way.
+        Calling it again for the same user replaces the secret while it is unused and there is no
+        other administrator. So an operator who lost the secret needs no new database, and no user
+        can have logged in with it. Expired secrets can be replaced in the same way.
 
-        Raises ``AlreadyBootstrappedError``, ``AlreadyExistsError`` (the name belongs to somebody
-        who is no administrator) and ``InvalidArgumentError``.
+        Raises ``AlreadyBootstrappedError``, ``AlreadyExistsError`` (a user of that name is no
+        administrator) and ``InvalidArgumentError``.
         """
         name = rules.check_user_name(user_id)
         check_new_password(secret, user_name=name, field="secret")
@@ -297,50 +207,12 @@ class Accounts:
                 or not present.has_initial_password
             ):
                 raise AlreadyBootstrappedError(
-                    "There is an administrator already. Ask for an account there."
+                    "There is an administrator already. Ask the administrator for an account."
                 )
             after = self._mint.touched(present.account)
             records.set_initial_password(connection, self._mint.record(after, password_hash))
             records.change(connection, after)
             return after
-
-    def _first_log_in(
-        self,
-        record: Record,
-        stored: str,
-        new_password: str,
-        on_success: Callable[[Connection, Account], None] | None,
-    ) -> Account:
-        if not new_password:
-            raise PasswordChangeRequiredError(
-                "The password works for one log-in only. Send `new_password` with it."
-            )
-        password_hash = self._passwords.hash(new_password)
-        uid = record.account.uid
-        with self._database.write() as connection:
-            account = self._replace_password(connection, uid, stored, password_hash)
-            if account is None:
-                raise BadCredentialsError
-            self._end_sessions(connection, uid, None)
-            if on_success is not None:
-                on_success(connection, account)
-            return account
-
-    def _replace_password(
-        self, connection: Connection, uid: str, old: str, new: str
-    ) -> Account | None:
-        """The account afterwards; None where the old hash is not in force any more."""
-        if not records.swap_password(connection, uid, old=old, new=new):
-            return None
-        account = self._mint.touched(_known(records.find_by_uid(connection, uid)).account)
-        records.change(connection, account)
-        return account
-
-    def _find(self, user_name: str) -> Record | None:
-        if not rules.is_user_name(user_name):
-            return None
-        with self._database.read() as connection:
-            return records.find(connection, user_name)
 
     def _earlier(
         self, connection: Connection, caller: Identity, request_id: str
@@ -355,27 +227,13 @@ class Accounts:
             same = self._passwords.verify(earlier.password_hash, password)
         if not same:
             raise InvalidArgumentError(
-                "request_id", "`request_id` was used for another request. Make a new UUID."
+                "request_id", "`request_id` was used for another request. Generate a new UUID."
             )
         return earlier.result
 
 
-def _usable(record: Record | None, *, now: float = 0.0) -> str | None:
-    """The hash that may open the account now."""
-    if record is None or record.account.state is not AccountState.ACTIVE:
-        return None
-    expires_at = record.password_expires_at
-    return None if expires_at is not None and expires_at <= now else record.password_hash
-
-
-def _known(record: Record | None) -> Record:
-    if record is None:
-        raise NotFoundError("There is no such user.")
-    return record
-
-
 def _current(connection: Connection, name: str, etag: str) -> Account:
-    account = _known(records.find(connection, name)).account
+    account = records.known(records.find(connection, name)).account
     if etag and etag != account.etag:
         raise AbortedError("`etag` is stale: the user was changed. Get it and try again.")
     return account
@@ -384,13 +242,9 @@ def _current(connection: Connection, name: str, etag: str) -> Account:
 def _check_not_last_admin(connection: Connection, account: Account) -> None:
     if not records.has_other_active_admin(connection, account.uid):
         raise LastAdministratorError(
-            "This is the last active administrator. Make another user one first."
+            "This is the last active administrator. Give another user the role `admin` first."
         )
 
 
 def _taken(name: str) -> AlreadyExistsError:
     return AlreadyExistsError(f"The user name {name!r} is taken. Choose another `user_id`.")
-
-
-def _wrong_password() -> PermissionDeniedError:
-    return PermissionDeniedError("`current_password` is wrong.")

@@ -1,4 +1,4 @@
-"""The feed of what happened to users."""
+"""The feed of changes of users."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from secure_server.users.errors import OutOfRangeError
 __all__ = ["KEPT_SECONDS", "Change", "ChangeKind", "Changes"]
 
 KEPT_SECONDS = 7 * 24 * 3600.0
-"""How long changes are kept at least."""
+"""Seconds for which changes are kept at least."""
 
 _RECENT = 1024
-"""Changes that are kept in memory too, half a kilobyte each."""
+"""Changes that are also kept in memory, half a kilobyte each."""
 
 
 class ChangeKind(StrEnum):
-    """What happened."""
+    """What happened to the user."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -36,7 +36,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. ``account`` is the user as it left it, or as it last was before its deletion."""
+    """One change. ``account`` is the user after the change, or before its deletion."""
 
     number: int
     kind: ChangeKind
@@ -44,10 +44,10 @@ class Change:
 
 
 class Changes:
-    """Reads the feed, and waits for more of it.
+    """Reads the feed, and waits for new changes.
 
-    A class because all who wait share one look-out, which reads each change once for all of them:
-    ``start`` it once per process. Numbers rise with the commits and are never given twice.
+    A class because all waiting streams share one reader, which reads each change once: ``start`` it
+    once per process. Numbers rise in the order of the commits and are never given twice.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
@@ -55,20 +55,20 @@ class Changes:
         self._clock = clock
         self._news = threading.Condition()
         self._newest = 0
-        # All changes from its first to the newest; replaced whole.
+        # The newest changes, without a gap; replaced as a whole.
         self._recent: tuple[Change, ...] = ()
         self._closed = False
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
-        """Begin to notice changes. Raises ``StoreError``."""
+        """Begin to follow the feed. Raises ``StoreError``."""
         self._on_look(changed=True)
         self._unsubscribe = self._database.tailer.subscribe(
             lambda changed: self._on_look(changed=changed)
         )
 
     def close(self) -> None:
-        """Stop, and let everybody who waits go on."""
+        """Stop following, and make every ``wait`` return."""
         if self._unsubscribe is not None:
             self._unsubscribe()
         with self._news:
@@ -76,15 +76,15 @@ class Changes:
             self._news.notify_all()
 
     def position(self) -> int:
-        """The number of the newest change; 0 before the first. Raises ``StoreError``."""
+        """Return the number of the newest change; 0 before the first. Raises ``StoreError``."""
         with self._database.read() as connection:
             return _newest(connection)
 
     def after(self, number: int, limit: int) -> list[Change]:
-        """Up to ``limit`` changes that follow ``number``, oldest first.
+        """Return up to ``limit`` changes that follow ``number``, oldest first.
 
-        Raises ``OutOfRangeError`` where one of them is not kept any more or ``number`` is beyond
-        the newest, and ``StoreError``.
+        Raises ``OutOfRangeError`` where one of them has been pruned or ``number`` is beyond the
+        newest, and ``StoreError``.
         """
         c = user_changes.c
         query = select(c.number, c.kind, c.account).where(c.number > number).order_by(c.number)
@@ -98,9 +98,9 @@ class Changes:
         return _read(rows)
 
     def wait(self, number: int, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds; whether there is a change after ``number``.
+        """Wait up to ``timeout`` seconds; returns whether there is a change after ``number``.
 
-        It may have been made by any process. After ``close`` the answer comes at once.
+        Changes of every process count. After ``close`` it returns at once.
         """
         with self._news:
             self._news.wait_for(lambda: self._closed or self._newest > number, timeout)
@@ -109,8 +109,8 @@ class Changes:
     def follow(self, number: int, limit: int, timeout: float) -> Sequence[Change]:
         """Wait up to ``timeout`` seconds for changes after ``number``, and return up to ``limit``.
 
-        For the many who are up to date: what they wait for is not read once for each of them.
-        Raises what ``after`` raises.
+        Callers that are up to date get the changes from memory, without a read of the database
+        for each caller. Raises what ``after`` raises.
         """
         if not self.wait(number, timeout):
             return ()
@@ -121,10 +121,10 @@ class Changes:
         return recent[begin : begin + limit]
 
     def prune(self) -> int:
-        """Forget changes older than a week; returns how many. Raises ``StoreError``.
+        """Delete changes older than a week; returns how many. Raises ``StoreError``.
 
-        Only from the oldest on, so that what is kept has no gap even where the clock was set
-        back. The newest stays for ever: it says where the feed stands.
+        It stops at the first change that is not older, so the rest has no gap even where the clock
+        was set back. The newest change always stays: its number is the position of the feed.
         """
         c = user_changes.c
         with self._database.write() as connection:
@@ -148,7 +148,7 @@ class Changes:
             return
         new = _read(reversed(rows))
         with self._news:
-            # No gap: where there may be others before the new ones, these are as many as are kept.
+            # Without a gap: older changes are unread only where `new` fills all places.
             self._recent = (*self._recent, *new)[-_RECENT:]
             self._newest = new[-1].number
             self._news.notify_all()

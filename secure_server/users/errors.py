@@ -1,7 +1,7 @@
-"""Everything that the rules for users refuse.
+"""Errors of the rules for users and passwords.
 
 ``code`` is for machines and written like the ``reason`` of AIP-193. Texts are for the caller: they
-say what to do, and hold neither passwords nor what the caller may not know.
+say what to do, and contain neither passwords nor what the caller may not know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class UserError(Exception):
-    """A rule for users or passwords was not kept."""
+    """A request breaks a rule for users or passwords."""
 
     code: ClassVar[str] = "USER_ERROR"
 
@@ -44,7 +44,7 @@ class AlreadyExistsError(UserError):
 
 
 class InvalidArgumentError(UserError):
-    """A field breaks its rule. ``field`` names it as the contract does."""
+    """A field breaks its rule. ``field`` is its name in ``user_service.proto``."""
 
     code = "INVALID_FIELD"
 
@@ -54,19 +54,19 @@ class InvalidArgumentError(UserError):
 
 
 class AbortedError(UserError):
-    """The etag is stale: somebody else changed the user first (AIP-154)."""
+    """The etag is stale: another caller has changed the user meanwhile (AIP-154)."""
 
     code = "STALE_ETAG"
 
 
 class FailedPreconditionError(UserError):
-    """What was asked may not happen in the present state."""
+    """The request is not possible in the present state."""
 
     code = "FAILED_PRECONDITION"
 
 
 class LastAdministratorError(FailedPreconditionError):
-    """The change would leave nobody who administers."""
+    """The change would leave no active administrator."""
 
     code = "LAST_ADMINISTRATOR"
 
@@ -78,7 +78,7 @@ class AlreadyBootstrappedError(FailedPreconditionError):
 
 
 class PasswordChangeRequiredError(FailedPreconditionError):
-    """The password is right but an initial one: it must be replaced by this log-in."""
+    """The password is right but initial: this log-in must replace it."""
 
     code = "PASSWORD_CHANGE_REQUIRED"
 
@@ -90,7 +90,7 @@ class PermissionDeniedError(UserError):
 
 
 class BadCredentialsError(UserError):
-    """The log-in failed. Why is told to nobody, so there is one text for every reason."""
+    """The log-in failed. The text is the same for every reason, so that it reveals none."""
 
     code = "CREDENTIALS_REFUSED"
 
@@ -99,12 +99,12 @@ class BadCredentialsError(UserError):
 
 
 class OverloadedError(UserError):
-    """Too many passwords wait to be hashed."""
+    """Too many passwords are waiting to be hashed."""
 
     code = "OVERLOADED"
 
 
 class OutOfRangeError(UserError):
-    """The changes after this number are not kept any more, or it was never given."""
+    """The changes after this number have been pruned, or the number was never given."""
 
     code = "CHANGES_NOT_KEPT"

@@ -1,4 +1,4 @@
-"""What a password may be (NIST SP 800-63B-4, section 3.1.1.2). Pure, and cheap beside hashing."""
+"""Rules for passwords (NIST SP 800-63B-4, section 3.1.1.2), without I/O."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MAXIMUM_BYTES = 1024
 
 
 def encode_password(password: str, *, field: str = "password") -> bytes:
-    """The bytes that are hashed: NFC, then UTF-8. Nothing is cut off, no character is special.
+    """Return the bytes that are hashed: NFC, then UTF-8. Nothing is cut off or treated specially.
 
-    NFC so that two keyboards that compose accents differently type the same password. Raises
+    NFC makes two keyboards that compose accents differently type the same password. Raises
     ``InvalidArgumentError`` beyond 1,024 bytes, before any other work.
     """
-    # No character takes less than a byte: this bounds the encoding and the normalisation too.
+    # Each character takes a byte or more, so this also bounds the work of normalising.
     if len(password) > MAXIMUM_BYTES:
         raise _too_long(field)
     try:
@@ -38,7 +38,7 @@ def encode_password(password: str, *, field: str = "password") -> bytes:
     return encoded
 
 
-_TELLING = 4  # characters from which on a user name in a password is no accident
+_TELLING = 4  # characters; a user name this long is in a password by no accident
 
 
 def check_new_password(password: str, *, user_name: str, field: str = "password") -> None:
@@ -46,26 +46,26 @@ def check_new_password(password: str, *, user_name: str, field: str = "password"
     if len(encode_password(password, field=field)) < MINIMUM_BYTES:
         raise InvalidArgumentError(field, f"`{field}` is too short. Use at least 8 bytes of UTF-8.")
     folded = unicodedata.normalize("NFC", password).casefold()
-    # A name of one or two letters is in nearly every good password: what would be left of this one
-    # without its user's name must be long enough.
+    # Many good passwords contain a user name of one or two letters. They are refused only where
+    # too little is left without the name.
     rest = folded.replace(user_name.casefold(), "")
     if rest != folded and (len(user_name) >= _TELLING or len(rest.encode()) < MINIMUM_BYTES):
-        raise InvalidArgumentError(field, f"`{field}` has the user name in it. Use another one.")
+        raise InvalidArgumentError(field, f"`{field}` contains the user name. Use another one.")
     if folded in _common_passwords():
         raise InvalidArgumentError(
-            field, f"`{field}` is one of those that everybody tries first. Use another one."
+            field, f"`{field}` is one of the passwords that attackers try first. Use another one."
         )
 
 
 def check_replacement(
     old: str, new: str, *, user_name: str, old_field: str, new_field: str
 ) -> None:
-    """``check_new_password`` for a password that takes the place of another and must differ."""
+    """Do what ``check_new_password`` does, and refuse a new password that equals the old one."""
     old_bytes = encode_password(old, field=old_field)
     check_new_password(new, user_name=user_name, field=new_field)
     if encode_password(new, field=new_field) == old_bytes:
         raise InvalidArgumentError(
-            new_field, f"`{new_field}` is the password of today. Use another one."
+            new_field, f"`{new_field}` is the current password. Use another one."
         )
 
 

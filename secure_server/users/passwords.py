@@ -1,4 +1,4 @@
-"""Password hashes: Argon2id (RFC 9106), in a pool of bounded size."""
+"""Password hashes: Argon2id (RFC 9106), in a bounded pool of threads."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _PHC: Final = re.compile(
 _SALT_BYTES = 16
 _HASH_BYTES = 32
 
-# What a stored hash may ask for at most. Whoever can write one must not be able to stop the
-# server with it; a hash of any published recommendation for servers stays below.
+# The most work that a stored hash may demand. An attacker who can write a hash into the store must
+# not be able to stop the server with it; every published recommendation for servers demands less.
 _MOST_MEMORY_KIB = 256 * 1024
 _MOST_WORK_KIB = 1024 * 1024  # memory times passes
 _MOST_LANES = 16
@@ -48,11 +48,11 @@ _WEAK = _Cost(64, 1, 1)
 
 
 class Passwords:
-    """Makes and checks password hashes, a few at a time.
+    """Computes and verifies password hashes, a few at a time.
 
-    A class because of the pool: each hash takes 46 MiB and about a tenth of a second of a core,
-    so ``workers`` bounds the memory and ``waiting`` the delay. One more than that is refused at
-    once (``OverloadedError``). Hashes are PHC strings.
+    A class because of the pool: each hash takes 46 MiB and about a tenth of a second of a core, so
+    ``workers`` bounds the memory and ``waiting`` the delay. A call beyond these bounds is refused
+    at once (``OverloadedError``). Hashes are PHC strings.
     """
 
     def __init__(
@@ -66,10 +66,9 @@ class Passwords:
     ) -> None:
         """Up to ``workers`` hashes are computed at once and ``waiting`` more wait for their turn.
 
-        ``cpus`` are the cores that hashing may use. Where this process is pinned to one core,
-        hand in the set from before it was pinned: only the caller knows it, and the kernel would
-        also let us take cores that an operator has withheld. None leaves the threads where the
-        process is.
+        ``cpus`` are the cores that hashing may use. Where this process is pinned to one core, give
+        the set from before it was pinned: only the caller knows it, and the kernel would also grant
+        cores that an operator has withheld. With None the threads use the cores of the process.
         """
         self._cost = _WEAK if weak_hashes_for_tests else _OWASP
         self._random_bytes = random_bytes
@@ -78,7 +77,7 @@ class Passwords:
         self._pool = ThreadPoolExecutor(workers, "passwords", initializer=self._settle)
 
     def hash(self, password: str) -> str:
-        """The PHC string to store, with a salt of its own.
+        """Return the PHC string to store, with a random salt.
 
         Raises ``InvalidArgumentError`` (too long) and ``OverloadedError``.
         """
@@ -87,22 +86,22 @@ class Passwords:
         return self._run(lambda: hasher.derive_phc_encoded(encoded))
 
     def verify(self, stored: str | None, password: str) -> bool:
-        """Whether this is the password of that hash.
+        """Whether ``stored`` is a hash of this password.
 
-        None, for a user who does not exist or may not log in, takes the same work and gives
-        False. So does a hash that is no Argon2id or whose parameters are absurd: it is not
-        computed. Raises ``InvalidArgumentError`` (too long) and ``OverloadedError``.
+        With None, for a user who does not exist or may not log in, it does the same work and
+        returns False. So it does for a hash that is not Argon2id or demands too much work, which is
+        not computed. Raises ``InvalidArgumentError`` (too long) and ``OverloadedError``.
         """
         encoded = encode_password(password)
         usable = stored if stored is not None and _is_sane(stored) else None
         return self._run(lambda: self._check(usable, encoded))
 
     def needs_rehash(self, stored: str) -> bool:
-        """Whether this hash was made with other parameters than those of today."""
+        """Whether this hash has other parameters than new hashes get."""
         return not stored.startswith(self._prefix())
 
     def close(self) -> None:
-        """Finish what was begun and end the threads."""
+        """Finish the hashes that were begun, and end the threads."""
         self._pool.shutdown()
 
     def _run(self, work: Callable[[], T]) -> T:
@@ -123,11 +122,11 @@ class Passwords:
             Argon2id.verify_phc_encoded(encoded, against)
         except InvalidKey:
             return False
-        # The decoy matches nothing (2^-256), but even then it would open nothing.
+        # The decoy matches no password (2^-256), and even a match would not log in.
         return stored is not None
 
     def _decoy(self) -> str:
-        """A hash of no password, which costs as much to check as a real one."""
+        """Return a hash that matches no password and costs as much to verify as a real one."""
         return f"{self._prefix()}{'A' * 22}${'A' * 43}"
 
     def _prefix(self) -> str:
@@ -144,7 +143,7 @@ class Passwords:
         )
 
     def _settle(self) -> None:
-        # 0 is the calling thread, not the process. Where it fails hashing is slower, not wrong.
+        # 0 is the calling thread, not the process. A failure makes hashing slower, not wrong.
         if self._cpus and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, self._cpus)

@@ -1,4 +1,4 @@
-"""Accounts in the store. Whatever changes one here also tells the feed of changes."""
+"""Accounts in the store. Functions that change one also write to the feed of changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, u
 from secure_server.store.schema import sessions, user_changes, users
 from secure_server.users.account import ADMIN, Account, AccountState
 from secure_server.users.changes import ChangeKind
+from secure_server.users.errors import NotFoundError
 
 __all__ = [
     "Record",
@@ -19,6 +20,7 @@ __all__ = [
     "find",
     "find_by_uid",
     "has_other_active_admin",
+    "known",
     "page",
     "remove",
     "set_initial_password",
@@ -28,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An account with what only this room sees.
+    """An account with its password hash, for use within ``secure_server.users`` only.
 
     ``password_expires_at`` is set while the password is an initial one; seconds since the epoch.
     """
@@ -50,13 +52,20 @@ def find_by_uid(connection: Connection, uid: str) -> Record | None:
     return _one(connection, users.c.uid == uid)
 
 
+def known(record: Record | None) -> Record:
+    """The record itself. Raises ``NotFoundError`` where there is none."""
+    if record is None:
+        raise NotFoundError("There is no such user.")
+    return record
+
+
 def page(connection: Connection, after_name: str, limit: int) -> list[Account]:
     query = select(users).where(users.c.name > after_name).order_by(users.c.name).limit(limit)
     return [_record(row).account for row in connection.execute(query)]
 
 
 def count_admins(connection: Connection) -> int:
-    """How many have the role, active or not. Stops counting at two."""
+    """Return how many users have the role, active or not; 2 stands for two or more."""
     query = select(users.c.uid).where(users.c.is_admin).limit(2)
     return len(connection.execute(query).all())
 
@@ -101,7 +110,7 @@ def set_initial_password(connection: Connection, record: Record) -> None:
 def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bool:
     """Replace the hash if the user is active and it is still the one that was verified.
 
-    The new one is no initial password. The caller tells the feed, or knows why not.
+    The new password is not an initial one. The feed of changes is left to the caller.
     """
     result = connection.execute(
         update(users)
@@ -116,7 +125,7 @@ def swap_password(connection: Connection, uid: str, *, old: str, new: str) -> bo
 
 
 def has_sessions(connection: Connection, uid: str) -> bool:
-    """Whether there are sessions of the user, ended ones that are not deleted yet included."""
+    """Whether the user has sessions, including ended ones that are not deleted yet."""
     mine = select(sessions.c.session_id).where(sessions.c.user_uid == uid).limit(1)
     return connection.execute(mine).first() is not None
 

@@ -1,4 +1,4 @@
-"""Requests that are safe to send again (AIP-155)."""
+"""Requests that a client may send again with the same ID (AIP-155)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ KEPT_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a request was and what it gave.
+    """A request and its result.
 
-    The digest does not cover the password: a fast hash of it, keyed or not, could be tried out by
-    whoever has the database. Its Argon2id hash, which stands in the database anyway, can answer
-    whether a repetition brings the same one.
+    The digest does not cover the password: a thief of the database could try passwords against a
+    fast hash, keyed or not. Whether a repetition has the same password is checked with its Argon2id
+    hash, which the database has anyway.
     """
 
     digest: bytes
@@ -33,14 +33,14 @@ class Remembered:
 
 
 def digest(*parts: str | bool | Sequence[str]) -> bytes:
-    """SHA-256 over the parts of a body; equal for equal bodies only."""
+    """Return the SHA-256 of the parts of a body, which is equal for equal bodies only."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 def find(
     connection: Connection, caller: Identity, request_id: str, *, now: float
 ) -> Remembered | None:
-    """What the same caller has sent under this ID before."""
+    """Return the earlier request of the same caller under this ID; None without one."""
     row = connection.execute(
         select(requests).where(
             requests.c.issuer == caller.issuer,
@@ -57,7 +57,7 @@ def find(
 def remember(
     connection: Connection, caller: Identity, request_id: str, request: Remembered, *, now: float
 ) -> None:
-    """Keep it for a day, and forget those that were kept for one."""
+    """Store a request for a day, and delete those that are a day old."""
     connection.execute(delete(requests).where(requests.c.create_time <= now - KEPT_SECONDS))
     connection.execute(
         insert(requests).values(
@@ -73,9 +73,10 @@ def remember(
 
 
 def adopt(connection: Connection, issuer: str) -> None:
-    """Take the requests of which no issuer was written down, before 0004, to be of ours: they were
-    nearly all, and another issuer's caller does not get the answer of ours.
+    """Give requests without an issuer, stored before migration 0004, to the callers of ``issuer``.
+
+    Nearly all were sent by them, and no caller of another issuer gets their answers.
     """
     unnamed = update(requests).where(requests.c.issuer == "").values(issuer=issuer)
-    # One that ours has sent again since, to a newer process, has its answer already.
+    # A request that its caller has sent again since, to a newer process, has a row with the issuer.
     connection.execute(unnamed.prefix_with("OR IGNORE", dialect="sqlite"))

@@ -1,4 +1,4 @@
-"""What a user's fields may be: the promises of ``user_service.proto``, one function each.
+"""The rules of ``user_service.proto`` for the fields of a user, one function each.
 
 Every function returns the value as it is stored, or raises ``InvalidArgumentError`` with the
 field's name.
@@ -36,7 +36,7 @@ _ROLES = 32
 
 
 def is_user_name(text: str) -> bool:
-    """Whether this can be a user name. There is one spelling of each: bytes are compared."""
+    """Whether this can be a user name. Names are compared byte by byte."""
     return _USER_NAME.fullmatch(text) is not None
 
 
@@ -44,14 +44,14 @@ def check_user_name(text: str, *, field: str = "user_id") -> str:
     if not is_user_name(text):
         raise InvalidArgumentError(
             field,
-            f"`{field}` is no user name. Use 1 to 63 of the characters a-z, 0-9 and '-', "
+            f"`{field}` is not a user name. Use 1 to 63 of the characters a-z, 0-9 and '-', "
             "starting with a letter and not ending with '-'.",
         )
     return text
 
 
 def parse_resource_name(name: str, *, field: str = "name") -> str:
-    """The user name in ``users/{user}`` (AIP-122)."""
+    """Return the user name in ``users/{user}`` (AIP-122)."""
     prefix, _, user = name.partition("/")
     if prefix != "users" or not is_user_name(user):
         raise InvalidArgumentError(field, f"`{field}` must be `users/` and a user name.")
@@ -59,7 +59,7 @@ def parse_resource_name(name: str, *, field: str = "name") -> str:
 
 
 def check_email(text: str) -> str:
-    """Empty, or something with a local part and a domain. Whether it exists is not asked."""
+    """Accept an empty text, or one with a local part and a domain; it need not exist."""
     if not text:
         return text
     local, _, domain = text.rpartition("@")
@@ -85,7 +85,7 @@ def check_display_name(text: str) -> str:
 
 
 def check_roles(roles: Collection[str]) -> tuple[str, ...]:
-    """Sorted and without repetitions."""
+    """Return the roles sorted and without repetitions."""
     wanted = set(roles)
     if len(wanted) > _ROLES:
         raise InvalidArgumentError("roles", "`roles` has at most 32 roles.")
@@ -104,7 +104,7 @@ def check_state(state: str) -> AccountState:
 
 
 def check_request_id(text: str) -> str:
-    """Empty, or a UUID (AIP-155, RFC 9562) in lower case."""
+    """Return an empty text, or a UUID (AIP-155, RFC 9562) in lower case."""
     lowered = text.lower()
     if text and not _UUID.fullmatch(lowered):
         raise InvalidArgumentError(
@@ -114,7 +114,7 @@ def check_request_id(text: str) -> str:
 
 
 def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
-    """The fields that may be changed, each by its rule; for any other the field is the mask."""
+    """Return the checked changes; an unknown field is an error of the field ``update_mask``."""
     checked = {}
     for field, value in changes.items():
         if field not in _CHANGEABLE:
@@ -136,5 +136,5 @@ _CHANGEABLE: Final[Mapping[str, Callable[[Any], object]]] = {
 
 
 def _is_forbidden(character: str) -> bool:
-    # Control characters; and surrogates, which no UTF-8 has.
+    # Control characters, and surrogates, which UTF-8 cannot encode.
     return unicodedata.category(character) in {"Cc", "Cs"}

@@ -1,6 +1,6 @@
-"""The door (group G): what it refuses and what it never does, on each of the four kinds.
+"""The guard (group G): what it refuses and what it never does, for each of the four kinds of RPC.
 
-Each line holds on both of grpcio's stacks, and on asyncio for each style of servicer.
+Each test runs on both of grpcio's stacks, and on asyncio for each style of servicer.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_a_bad_credential_is_refused_even_where_the_anonymous_would_be_served(
 
 
 def test_G1_wholly_empty_metadata_is_refused_whatever_policy_says(door: Door) -> None:
-    """gRPC hands over none at all after an overrun limit; such a call is nobody's."""
+    """After an overrun limit gRPC passes no metadata at all; such a call is anonymous."""
     transport = {
         "transport_security_type": [b"ssl"],
         "ssl_tls_version": [b"TLSv1.3"],
@@ -119,7 +119,7 @@ def test_G3_anything_but_one_space_is_refused(door: Door, form: str) -> None:
     token = door.token()
     answered = ask(door.channel(), "unary_unary", form.format(token))
     if form.endswith(" ") and token in form.format(token):
-        # HTTP/2 peers may strip trailing white space before anybody sees it.
+        # HTTP/2 peers may strip trailing white space before the server sees it.
         assert answered.code in {UA, grpc.StatusCode.OK}
         return
     assert_refused(door, answered, UA)
@@ -173,7 +173,7 @@ def test_G6_another_spelling_of_a_path_runs_no_handler(
 def test_G7_a_silent_caller_is_refused_at_once_and_nothing_is_parsed(
     door: Door, kind: str, authenticated: bool
 ) -> None:
-    """Every method is called as a stream: so even a unary caller can keep silent."""
+    """Every method is called as a stream, so that even a unary caller can send no message."""
     authorization = f"Bearer {door.token(roles=['guest'])}" if authenticated else None
     with silence() as requests:
         answered = ask(
@@ -276,7 +276,7 @@ def test_an_authenticator_that_cannot_tell_now_is_unavailable(tmp_path: Path, st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_G13_no_identity_leaks_into_the_next_call(tmp_path: Path, style: str, kind: str) -> None:
-    """Many callers on few threads, the anonymous among them: each handler sees its own caller."""
+    """Many callers, some anonymous, on few threads: each handler sees its own caller."""
     with open_door(tmp_path, style=style) as door:
         seen: list[tuple[bytes, str]] = []
         # All eight meet between the guard and the look: on threads and in tasks that change hands.

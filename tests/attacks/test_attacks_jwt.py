@@ -208,7 +208,7 @@ def authenticator(forge: Forge, clock: Callable[[], float]) -> JWTAuthenticator:
 
 
 def code_at(house: House, forge: Forge, now: float, **claims: Any) -> str:
-    """Return the audit code at a moment; ``ok`` where the token is good."""
+    """Return the audit code at a moment; ``ok`` where the token is valid."""
     from secure_tls.peer import parse_peer
 
     peer = parse_peer(house.admin.issued.certificate_pem)

@@ -1,6 +1,6 @@
 """Operations: what reaches the log, and how a server ends.
 
-The server is its own process here, because it must survive, or end, as a whole.
+The server is a process of its own, because the tests are about its survival and its end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def context(running: Running) -> ssl.SSLContext:
 
 
 def provoke(running: Running, hostile: str) -> None:
-    """Be refused three times: for a user name, for a method, for what a token claims."""
+    """Get three refusals: for a user name, for a method, for a claim of a token."""
     key_file = running.installation.root / "state" / "signing-key.pem"
     settings = TokensSection()
     forge = Forge(
@@ -124,7 +124,7 @@ class Events:
 def test_O4_at_SIGTERM_calls_in_flight_finish_streams_are_told_and_the_process_ends_in_time(
     tmp_path: Path,
 ) -> None:
-    """Grace is 5 seconds; a quiet stream that is told late is told after a third of it."""
+    """The grace is 5 seconds; a quiet stream ends after a third of it."""
     never, now = threading.Event(), threading.Event()
 
     def silent() -> Iterator[bytes]:
@@ -226,10 +226,10 @@ def test_O4_a_second_SIGTERM_ends_at_once(tmp_path: Path) -> None:
         assert running.server.process.poll() is not None
 
 
-def test_O1_verified_tokens_go_on_until_the_feed_is_too_old_and_then_nobody_is_let_in(
+def test_O1_verified_tokens_go_on_until_the_feed_is_too_old_and_then_every_token_is_refused(
     tmp_path: Path,
 ) -> None:
-    """Who brings no token is not concerned, and when the store is back everybody is served."""
+    """Calls without a token are served throughout, and all calls when the store is back."""
     settings = "max_feed_staleness = 1.0\n"
     with running_house(tmp_path, store=settings) as house:
         token = bearer(house.first_log_in().access_token)

@@ -1,4 +1,4 @@
-"""Operations: a configuration that cannot be what was meant refuses to start, and says where."""
+"""Operations: a server with a mistaken configuration refuses to start, and names the place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = "[server]\ngrace = 5\n\n[tls]\n# a comment\n"
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
-    """``serve`` takes the signals over before it reads anything."""
+    """``serve`` installs its signal handlers before it reads the configuration."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in kept.items():
@@ -25,7 +25,7 @@ def signal_handlers() -> Iterator[None]:
 
 
 class Command:
-    """Runs ``secure-server serve`` in this process, which never gets beyond the configuration."""
+    """Runs ``secure-server serve`` in this process; it fails at the configuration."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
@@ -35,7 +35,7 @@ class Command:
         self.file = file
 
     def refuses(self, text: str | bytes | None) -> str:
-        """Return what it says, all of it. Anything but a refusal fails the test."""
+        """Return its whole output; fails the test where it does not refuse to start."""
         if text is not None:
             self.file.write_bytes(text.encode() if isinstance(text, str) else text)
         self._monkeypatch.setattr(
@@ -196,7 +196,7 @@ def test_O6_the_environment_is_as_strict_as_the_file(
 def test_O6_a_policy_that_cannot_be_meant_refuses_to_start(
     tmp_path: Path, policy: str | None, says: str
 ) -> None:
-    """By the real command; the rest of the configuration is good."""
+    """Runs the real command; the rest of the configuration is valid."""
     from support.running import Installation
 
     settings = '[policy]\nfile = "policy.json"\n'

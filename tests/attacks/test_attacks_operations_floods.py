@@ -76,7 +76,7 @@ def empty_continuation_flood(client: RawClient) -> None:
 
 
 def settings_flood(client: RawClient) -> None:
-    """CVE-2019-9515: each wants an acknowledgement, which nobody reads."""
+    """CVE-2019-9515: each needs an acknowledgement, which the attacker does not read."""
     one = frame(SETTINGS, 0, 0, struct.pack(">HI", 0x4, 65535))
     for _ in range(50):
         client.send(one * 100)
@@ -129,7 +129,7 @@ def resident_bytes(pid: int) -> int:
 def test_O5_a_flood_of_frames_is_survived_and_others_are_served(
     running: Running, flood: Callable[[RawClient], None]
 ) -> None:
-    """While it comes, and while its connection stays open."""
+    """Others are served during the flood, and while its connection stays open."""
     pid = running.server.process.pid
     before = resident_bytes(pid)
     sent, enough = threading.Event(), threading.Event()
@@ -159,7 +159,7 @@ def test_O5_a_flood_of_frames_is_survived_and_others_are_served(
 def test_G17_one_connection_full_of_silent_unary_calls_leaves_the_door_to_others(
     running: Running,
 ) -> None:
-    """As many as it may have at once, none of which sends its message, to a method open to all."""
+    """As many calls as allowed at once, without a message, of a method that is open to all."""
     other = running.installation.client("demo")
     with raw_client(running.address, context(running)) as client:
         settings = client.wait_for(RemoteSettingsChanged).changed_settings

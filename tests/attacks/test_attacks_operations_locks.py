@@ -1,4 +1,4 @@
-"""Operations: another process holds the store's write lock, and holds it."""
+"""Operations: another process holds the store's write lock for long."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_writer_is_told_within_a_second_that_the_store_is_locked(
 
 
 def test_the_callers_deadline_counts_too(running: Running, caller: Caller) -> None:
-    """It is told before its deadline is over, and the server has stopped to wait."""
+    """The server stops waiting and answers before the caller's deadline."""
     caller.create("before")
     told = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
     codes = []
@@ -190,7 +190,7 @@ def test_of_a_client_with_20000_sessions_all_end_while_others_write(
 
 
 def test_a_server_that_is_killed_after_the_cut_has_ended_all_sessions(tmp_path: Path) -> None:
-    """The next one refuses their tokens, and deletes them."""
+    """The next server refuses their tokens and deletes the sessions."""
     with running_server(tmp_path) as running:
         gateway = running.installation.client("gateway")
         caller = Caller(running)

@@ -1,4 +1,4 @@
-"""What is too large is refused before anybody parses it, and costs the others nothing."""
+"""What is too large is refused before the server parses it, and costs other callers nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST_STEPS = {
 
 @pytest.fixture
 def others_are_served(house: House, admin_token: str) -> Iterator[None]:
-    """Over a connection that was there before, and over a new one."""
+    """Calls succeed over an old connection and over a new one."""
     before = house.channel(house.admin)
     assert call(before, metadata=bearer(admin_token)).served
     yield
@@ -60,7 +60,7 @@ def test_G16_many_small_entries_count_as_much_as_a_large_one(
 def test_G16_oversize_metadata_sent_before_the_settings_are_acknowledged_is_refused(
     house: House, others_are_served: None, log: list[dict[str, Any]], size: int
 ) -> None:
-    """gRPC's own limit does not hold yet; the guard's does."""
+    """gRPC's own limit does not apply yet; the guard's does."""
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
     entries = [(f"x-{number}", "x" * min(size, 50_000)) for number in range(max(1, size // 50_000))]
     with raw_client(house.address, context) as client:
@@ -141,7 +141,7 @@ def test_G16_a_gzip_bomb_is_refused_and_no_handler_sees_it(
 
 
 def test_compressed_messages_of_a_decent_size_are_served(house: House, admin_token: str) -> None:
-    """So it is the size that the bomb is refused for."""
+    """So the bomb is refused for its size, not for its compression."""
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
     with raw_client(house.address, context) as client:
         stream = client.begin(
@@ -160,7 +160,7 @@ def test_G16_an_anonymous_callers_oversize_message_is_not_even_read(
 
 
 def watch_handler(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[str]:
-    """Note when the handler of this kind is at work."""
+    """Record when the handler of this kind runs."""
     seen: list[str] = []
     owner, name = FIRST_STEPS[kind]
     original = getattr(owner, name)
@@ -177,7 +177,7 @@ def watch_handler(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[str]:
 def test_a_message_of_a_decent_size_reaches_the_handler(
     house: House, admin_token: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """So that the tests above can tell."""
+    """So the tests above would notice a handler that runs."""
     seen = watch_handler(monkeypatch, kind)
     assert call(house.channel(house.admin), kind, bearer(admin_token)).served
     assert seen == [FIRST_STEPS[kind][1]]

@@ -1,4 +1,4 @@
-"""Operations: sockets that say nothing, more of them than the server may have descriptors."""
+"""Operations: silent sockets, more than the server may have descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 300
 def test_M10_silent_sockets_take_neither_the_pages_nor_a_core_nor_the_log(
     tmp_path: Path, port: str
 ) -> None:
-    """While they are open the pages answer, and afterwards a call that reads and writes works."""
+    """The pages answer while they are open, and a call that reads and writes works afterwards."""
     with running_server(tmp_path, settings=HTTP, before=f"ulimit -n {LIMIT}") as running:
         target = running.address if port == "gRPC" else http_address(running.server)
         # The first call of all opens the store's files: after them, or while there is no room.
@@ -36,7 +36,7 @@ def test_M10_silent_sockets_take_neither_the_pages_nor_a_core_nor_the_log(
 
 
 def test_M10_under_silent_sockets_the_store_can_open_its_files(tmp_path: Path) -> None:
-    """Calls over a connection from before, so many at once that the store needs more of its own."""
+    """Calls over an older connection, so many that the store opens more connections."""
     with (
         running_server(tmp_path, before=f"ulimit -n {LIMIT}") as running,
         running.admin.channel(running.address) as channel,

@@ -36,8 +36,8 @@ AT_ONCE = 1.0  # seconds; nothing waits for a database that is known to be gone
 def test_O1_without_its_database_what_needs_it_is_unavailable_at_once_and_nothing_is_open(
     tmp_path: Path,
 ) -> None:
-    """Who was verified goes on until the feed is too old; then calls and streams are refused alike,
-    and `Introspect` vouches for nobody.
+    """Verified callers are served until the feed is too old. Then calls and streams are refused,
+    and `Introspect` calls no token active.
     """
     with (
         running_house(tmp_path, store="max_feed_staleness = 2.0\n") as house,
@@ -59,7 +59,7 @@ def test_O1_without_its_database_what_needs_it_is_unavailable_at_once_and_nothin
         guard.core._revocations._database.close()
         too_old_at = guard.core._revocations._read_at + 2.0
 
-        name = fresh("nobody")
+        name = fresh("missing")
         needing: dict[str, Callable[[], Any]] = {
             "Login": admin.log_in,
             "Refresh": lambda: admin.refresh(session),
@@ -98,7 +98,7 @@ def test_O1_without_its_database_what_needs_it_is_unavailable_at_once_and_nothin
 
 
 def test_O8_what_was_answered_as_revoked_is_revoked_after_kill_9(tmp_path: Path) -> None:
-    """By token, session, user and client; from the first call of the next server on."""
+    """A token, session, user and client are refused from the next server's first call on."""
     gone = "spiffe://example.org/client/gone"
     with running_server(tmp_path) as running:
         metadata, of_session = bearer(running.admin_token()), running.admin_token()

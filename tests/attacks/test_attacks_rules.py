@@ -1,4 +1,4 @@
-"""Health, reflection and channelz pass the same door (group G): by rule only."""
+"""Health, reflection and channelz are behind the guard too (group G): a rule must allow them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANNELZ = "/grpc.channelz.v1.Channelz/GetServers"
 
 
 def raw(house: House, kind: str, method: str, request: Any, token: str = "") -> Any:
-    """Call with an empty message of our own kind: only the status matters here."""
+    """Call with an empty message of the service's own type: only the status matters here."""
     metadata = bearer(token) if token else ()
     invoke = getattr(house.channel(house.admin), kind)(method, None, None)
     body = request.SerializeToString()

@@ -1,4 +1,4 @@
-"""Group U: sessions, refresh tokens, and what is dead at the very next call."""
+"""Group U: sessions, refresh tokens, and what is refused at the very next call."""
 
 import base64
 import sqlite3
@@ -37,7 +37,7 @@ def user(house: House, admin_token: str, monkeypatch: pytest.MonkeyPatch) -> Per
 def test_U13_a_refresh_token_used_twice_ends_the_whole_family(
     user: Person, log: list[dict[str, object]]
 ) -> None:
-    """Its access tokens too, at the next call; the user's other sessions go on. Audited."""
+    """Its access tokens are refused at the next call, other sessions stay alive; it is audited."""
     other = user.log_in()
     second = user.refresh(user.tokens)
     third = user.refresh(second)
@@ -59,7 +59,7 @@ def test_U13_a_refresh_token_used_twice_ends_the_whole_family(
 def test_U15_of_two_refreshes_at_once_both_get_the_next_token_of_one_live_family(
     user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have seen the token good before either is served: no theft, so no revocation."""
+    """Both saw the valid token before either was answered: no theft, so no revocation."""
     both_have_looked, looks = threading.Barrier(2, timeout=30), []
     real = sessions_module.Sessions._find
 
@@ -79,7 +79,7 @@ def test_U15_of_two_refreshes_at_once_both_get_the_next_token_of_one_live_family
 
 
 def test_U15_many_refreshes_at_once_lead_to_one_live_refresh_token(user: Person) -> None:
-    """However they interleave: never two live refresh tokens of one family."""
+    """In every order: a family never has two valid refresh tokens."""
     outcomes = at_once([lambda: user.refresh(user.tokens)] * 8)
     assert len({one.refresh_token for one in outcomes}) == 1
     assert user.refresh(outcomes[0]).access_token
@@ -102,8 +102,8 @@ def _log_in_for_weeks(house: House) -> Person:
 def test_U14_a_refresh_whose_answer_was_lost_is_repeated_and_its_grandparent_revokes(
     tmp_path: Path,
 ) -> None:
-    """For 30 seconds. Later the predecessor is as good as stolen, and so it is at once in the
-    hands of another SPIFFE ID.
+    """For 30 seconds. After that the used token counts as stolen; from another SPIFFE ID it does at
+    once.
     """
     clock = Clock()
     with running_house(tmp_path, clock=clock) as house:
@@ -136,7 +136,7 @@ def test_U14_a_refresh_whose_answer_was_lost_is_repeated_and_its_grandparent_rev
 
 
 def test_U16_a_session_ends_when_it_is_idle(tmp_path: Path) -> None:
-    """7 days after the last refresh, as shipped; each refresh counts anew."""
+    """By default 7 days after the last refresh; each refresh begins the 7 days again."""
     clock = Clock()
     with running_house(tmp_path, clock=clock) as house:
         person = _log_in_for_weeks(house)
@@ -154,7 +154,7 @@ def test_U16_a_session_ends_when_it_is_idle(tmp_path: Path) -> None:
 
 
 def test_U16_a_session_ends_however_busy(tmp_path: Path) -> None:
-    """30 days after the log-in, as shipped, and the caller is told so beforehand."""
+    """By default 30 days after the log-in, and the caller knows the time beforehand."""
     clock = Clock()
     with running_house(tmp_path, clock=clock) as house:
         person = _log_in_for_weeks(house)
@@ -169,7 +169,7 @@ def test_U16_a_session_ends_however_busy(tmp_path: Path) -> None:
 
 
 def test_U17_a_stolen_database_has_nothing_to_log_in_with(house: House, user: Person) -> None:
-    """No password, no token, no part of one; and what is stored is not good as a token."""
+    """No password, no token, no part of one; and no stored value works as a token."""
     other = user.refresh(user.log_in())
     path = house.root / "store.db"
     # By another process: closing the file in this one would drop SQLite's locks on it.
@@ -242,7 +242,7 @@ def test_a_session_survives_the_renewal_of_its_certificate(house: House, user: P
 def test_a_refresh_token_in_the_hands_of_another_spiffe_id_ends_its_session(
     house: House, user: Person, log: list[dict[str, object]]
 ) -> None:
-    """The thief gets nothing, and nobody can say who of the two it is: both are out."""
+    """The thief gets nothing. The server cannot tell the two apart, so both are logged out."""
     other = user.log_in()
     name = fresh("thief")
     thief = Person(house, name, house.client(name))
@@ -257,7 +257,7 @@ def test_a_refresh_token_in_the_hands_of_another_spiffe_id_ends_its_session(
 def test_a_refresh_of_a_user_who_has_just_been_deleted_is_refused_like_any_other(
     house: House, admin_token: str, user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even where the deletion comes between the refresh and the look at the account."""
+    """Even where the user is deleted between the refresh and the read of the account."""
     admin = administrator(house, admin_token)
     real = sessions_module.Sessions.rotate
 

@@ -1,4 +1,4 @@
-"""Group M: several issuers before one service. None speaks for another's principals."""
+"""Group M: several issuers and one service. No issuer has power over another's principals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def oidc(name: str) -> str:
 
 @dataclass
 class Tenants:
-    """A server that trusts two issuers beside its own, an introspecting one, keys, certificates."""
+    """A server that trusts two more issuers, an introspected one, API keys and certificates."""
 
     house: House
     a: Issuer
@@ -68,7 +68,7 @@ class Tenants:
         return self.api_key.split("_")[1]
 
     def token(self, issuer: Issuer, subject: str = "users/admin", **claims: Any) -> str:
-        """A token of an administrator over there, unless it has other ``groups``."""
+        """A token of an administrator of that issuer, unless ``groups`` say otherwise."""
         return issuer.token(None, subject=subject, **{"groups": ["admins"]} | claims)
 
     def opaque(self, **members: Any) -> str:
@@ -79,7 +79,7 @@ class Tenants:
         return token
 
     def person(self, name: str) -> Person:
-        """Somebody with a certificate and no token."""
+        """A caller with a certificate and no token."""
         return Person(self.house, name, self.house.client(name))
 
     def row(self, issuer: str, token_id: str) -> float | None:
@@ -133,7 +133,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
 
 @pytest.fixture
 def mallory(tenants: Tenants) -> Person:
-    """Whom issuer A vouches for, with whatever claims A likes."""
+    """A caller with a token of issuer A, whose claims A may choose."""
     return tenants.person(fresh("mallory"))
 
 
@@ -161,10 +161,10 @@ def log_out(person: Person, token: str) -> None:
     person.do("Logout", pb.LogoutRequest(), token)
 
 
-def test_M1_a_log_out_ends_the_issuers_own_token_and_nobody_elses(
+def test_M1_a_log_out_ends_the_issuers_own_token_and_no_other(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """Whose ID it may bear: our administrator's, a workload's, a session's, B's, an API key's."""
+    """Even where it has the ID of another's token or session, of B's token, or of an API key."""
     admin, workload = tenants.admin, tenants.person("workload")
     ours = admin.me().token
     session = admin.do("ListSessions", pb.ListSessionsRequest(parent=ours.subject)).sessions[0].name
@@ -207,7 +207,7 @@ def test_M1_a_log_out_ends_the_issuers_own_token_and_nobody_elses(
 
 
 def test_M1_to_revoke_an_id_means_that_of_one_issuer(tenants: Tenants, mallory: Person) -> None:
-    """Ours where none is named. Administrators may name another; so may whose token it is."""
+    """Without an issuer it is this server's. Administrators and the owner may name another."""
     jti = str(uuid.uuid4())
     client_id = tenants.admin.me().token.client_id
     ours = tenants.house.forge.token(tenants.admin.client.thumbprint, jti=jti, client_id=client_id)
@@ -220,7 +220,7 @@ def test_M1_to_revoke_an_id_means_that_of_one_issuer(tenants: Tenants, mallory: 
     revoke = pb.RevokeTokenRequest(token_id=jti)
     plain = tenants.token(tenants.a, "users/plain", groups=[])
     same_id = tenants.token(tenants.a, "users/plain", groups=[], jti=jti)
-    for issuer in ("", A, B, "https://nobody.example.org"):
+    for issuer in ("", A, B, "https://unknown.example.org"):
         request = pb.RevokeTokenRequest(token_id=jti, issuer=issuer)
         for token in (plain, same_id) if issuer != A else (plain,):
             assert mallory.refused("RevokeToken", request, token).told == NOT_ALLOWED
@@ -243,7 +243,7 @@ def test_M1_to_revoke_an_id_means_that_of_one_issuer(tenants: Tenants, mallory: 
 def test_M1_a_token_of_ours_that_is_watched_is_not_another_issuers(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """Nor is another issuer's token active: introspection is about ours (RFC 7662)."""
+    """Another issuer's token is not active: introspection is about this server's (RFC 7662)."""
     workload = tenants.person("workload")
     token = workload.do("IssueToken", pb.IssueTokenRequest(), "").access_token
     attack = tenants.token(tenants.a, jti=workload.me(token).token.token_id)
@@ -307,7 +307,7 @@ def test_M2_page_and_resume_tokens_of_one_issuers_principal_are_not_its_namesake
 def test_M2_a_request_id_of_one_issuers_principal_is_not_its_namesakes(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """Who repeats it gets neither the answer nor a hint: it is a request like any other."""
+    """A caller of another issuer who repeats it gets no hint: it is a new request."""
     namesake = tenants.token(tenants.a, tenants.admin.me().token.subject)
     name = fresh("again")
     request = users_pb.CreateUserRequest(user_id=name, request_id=str(uuid.uuid4()))
@@ -328,7 +328,7 @@ def test_M2_a_request_id_of_one_issuers_principal_is_not_its_namesakes(
 def test_M2_an_etag_of_a_user_is_of_no_use_to_another_issuers_namesake(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """To the last byte of the trailers, whether it is stale or not."""
+    """The answer is the same to the last byte of the trailers, stale etag or not."""
     alice = newcomer(tenants.house, tenants.admin.tokens.access_token, called="alice")
     namesake = tenants.token(tenants.a, alice.resource, groups=[])
     before = alice.get()
@@ -345,7 +345,7 @@ def test_M2_an_etag_of_a_user_is_of_no_use_to_another_issuers_namesake(
 def test_M14_a_log_out_by_what_does_not_end_by_it_is_refused_with_a_reason(
     tenants: Tenants,
 ) -> None:
-    """And ends nothing, of the caller's or of anybody's."""
+    """And ends no token, of the caller or of another."""
     person, other = tenants.person(fresh("bare")), tenants.person(fresh("other"))
     endless = tenants.opaque(exp=None, jti="endless")
     nameless = tenants.opaque(exp=None)
@@ -368,7 +368,7 @@ def test_M14_a_log_out_by_what_does_not_end_by_it_is_refused_with_a_reason(
 def test_M14_what_can_be_revoked_is_and_stays_so_until_it_has_ended(
     tenants: Tenants, mallory: Person, how: str
 ) -> None:
-    """Of an issuer whose tokens are signed, and of one that is asked."""
+    """For an issuer of signed tokens, and for one that is introspected."""
     exp = int(time.time()) + 3000
     jti = str(uuid.uuid4())
     signed = tenants.token(tenants.a, "users/m", groups=[], jti=jti, exp=exp)
@@ -397,7 +397,7 @@ def test_M14_what_can_be_revoked_is_and_stays_so_until_it_has_ended(
 def test_M14_to_revoke_what_cannot_be_revoked_here_is_refused_with_a_reason(
     tenants: Tenants, mallory: Person
 ) -> None:
-    """Never answered by an OK that promises nothing."""
+    """OK would promise something that does not happen."""
     elsewhere = Issuer("https://elsewhere.example.org", "secure-grpc")
     cases = (
         pb.RevokeTokenRequest(token=elsewhere.token(None)),
@@ -427,7 +427,7 @@ def test_M14_to_revoke_what_cannot_be_revoked_here_is_refused_with_a_reason(
 def test_M14_what_is_no_live_token_of_an_issuer_needs_no_revocation(
     tenants: Tenants,
 ) -> None:
-    """RFC 7009, section 2.2. But where the issuer cannot be asked, nobody knows."""
+    """RFC 7009, section 2.2. But an issuer that cannot be reached cannot say."""
     now = int(time.time())
     for text in (
         tenants.token(tenants.a, iat=now - 700, exp=now - 100),
@@ -540,7 +540,7 @@ def test_M1_M2_a_server_takes_over_what_the_version_before_it_had_revoked_and_re
 
 
 def test_M1_what_was_revoked_stays_so_after_a_restart(tmp_path: Path) -> None:
-    """By the same issuer, and by no other."""
+    """Tokens of the same issuer stay revoked, and no others."""
     jti = str(uuid.uuid4())
     with running_tenants(tmp_path) as tenants:
         a, b = (tenants.token(issuer, jti=jti) for issuer in (tenants.a, tenants.b))

@@ -1,7 +1,7 @@
 """Transport: who gets through TLS, and whom the guard refuses that TLS has let through.
 
-The method called is one that the shipped policy opens to everybody: who is refused here is refused
-for the connection alone.
+The method called is one that the shipped policy opens to every client: who is refused here is
+refused for the connection alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def assert_refused_by_the_guard(outcome: Outcome, log: Log, reason: str) -> None
 
 
 def test_a_leaf_of_the_house_is_served(house: House, log: Log) -> None:
-    """The other side of every test below."""
+    """The counterpart of every test below: a valid certificate works."""
     assert ask(house.channel(house.admin)).served
     assert reasons(log) == []
 
@@ -195,7 +195,7 @@ def partner(house: House) -> Client:
 def test_T12_another_trust_domain_than_the_configured_is_unauthenticated(
     house: House, log: Log
 ) -> None:
-    """Even with a good token bound to that certificate, though our own authority signed it."""
+    """Even with a valid token bound to that certificate, which a trusted authority signed."""
     client = partner(house)
     metadata = bearer(house.forge.token(client.thumbprint))
     outcome = call(house.channel(client), metadata=metadata)
@@ -326,7 +326,7 @@ FORGED = [
 def test_T23_metadata_that_claims_an_identity_changes_no_answer(
     house: House, admin_token: str, log: Log, forged: tuple[str, str]
 ) -> None:
-    """Neither what a caller is told of themselves, nor what is refused, nor what audit says."""
+    """It changes neither WhoAmI, nor a refusal, nor the audit log."""
     channel, other = house.channel(house.admin), house.channel(house.client("other"))
     stolen = bearer(admin_token)
     without = [call(channel, metadata=stolen), call(other, metadata=stolen), call(other)]

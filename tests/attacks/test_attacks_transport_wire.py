@@ -1,4 +1,4 @@
-"""Transport, below what a proper gRPC client does: old TLS, sockets that say nothing, open keys."""
+"""Transport, by means no gRPC client uses: old TLS, silent sockets, readable key files."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _sends_no_settings_after_the_preface(house: House) -> socket.socket:
 def test_T24_sockets_that_finish_no_handshake_or_no_preface_are_closed_while_others_are_served(
     house: House,
 ) -> None:
-    """In ten seconds, all kinds of silence at once."""
+    """Within ten seconds, for all kinds of silence at once."""
     assert HANDSHAKE_TIMEOUT == 10.0
     begin = time.monotonic()
     silent = {
@@ -158,7 +158,7 @@ def house_channel(house: House) -> grpc.Channel:
 
 
 def _closed_after(connection: socket.socket, begin: float) -> float:
-    """Read until the server hangs up; what it says before (its own SETTINGS) does not matter."""
+    """Read until the server closes; what it sends before (its own SETTINGS) does not matter."""
     connection.settimeout(HANDSHAKE_TIMEOUT + 5)
     try:
         while connection.recv(65536):

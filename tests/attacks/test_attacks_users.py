@@ -1,4 +1,4 @@
-"""Group U over real connections: who logs in, with what, and what nobody learns from a refusal."""
+"""Group U over real connections: who logs in, with what, and what a refusal does not reveal."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ def admin(house: House, admin_token: str) -> Person:
 
 @pytest.fixture(scope="module")
 def alice(house: House, admin_token: str) -> Person:
-    """A plain user; tests leave her password, her state and her session alone."""
+    """A plain user; no test changes her password, state or session."""
     return newcomer(house, admin_token, called="alice")
 
 
@@ -80,7 +80,7 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> Hashes:
 def test_U1_U2_a_failed_log_in_has_one_answer_whatever_the_reason(
     admin: Person, alice: Person
 ) -> None:
-    """Down to the trailers; a disabled user with the right password is one of the reasons."""
+    """The same answer to the trailers, also for a disabled user with the right password."""
     disabled, no_password = fresh("off"), fresh("mute")
     admin.create(disabled, OTHER, state=users_pb.User.STATE_DISABLED)
     admin.create(no_password)
@@ -89,7 +89,7 @@ def test_U1_U2_a_failed_log_in_has_one_answer_whatever_the_reason(
         for attempt in [
             (alice.name, "not her password"),
             (alice.name, ""),
-            (fresh("nobody"), PASSWORD),
+            (fresh("missing"), PASSWORD),
             (disabled, OTHER),
             (disabled, "wrong password"),
             (disabled, OTHER, "yet another password"),
@@ -106,16 +106,16 @@ def test_U1_U2_a_failed_log_in_has_one_answer_whatever_the_reason(
 
 def test_U1_an_unknown_user_takes_as_long_as_a_wrong_password(alice: Person) -> None:
     """Medians of interleaved samples; without the decoy hash the ratio would be above 10."""
-    nobody = fresh("nobody")
+    missing = fresh("missing")
 
     def ratio() -> float:
-        samples: dict[str, list[float]] = {alice.name: [], nobody: []}
+        samples: dict[str, list[float]] = {alice.name: [], missing: []}
         for _ in range(15):
             for user, times in samples.items():
                 started = time.perf_counter()
                 refused(log_in, alice, user, "wrong password")
                 times.append(time.perf_counter() - started)
-        return median(samples[nobody]) / median(samples[alice.name])
+        return median(samples[missing]) / median(samples[alice.name])
 
     assert any(0.7 < ratio() < 1.4 for _ in range(2))
 
@@ -134,7 +134,7 @@ def test_U6_a_megabyte_of_password_is_invalid_and_nothing_is_hashed(
     }[method]
     assert refused(refusal).told == ("INVALID_ARGUMENT", "INVALID_FIELD", field)
     assert hashes.computed == 0
-    refused(log_in, alice, fresh("nobody"), "short")
+    refused(log_in, alice, fresh("missing"), "short")
     assert hashes.computed == 1, "the spy sees what is computed"
 
 
@@ -187,7 +187,7 @@ def test_U8_no_method_takes_a_common_password_or_the_user_name(
 def test_U12_without_the_current_password_nothing_changes(
     house: House, admin_token: str, admin: Person
 ) -> None:
-    """Neither its owner nor an administrator gets around it."""
+    """Neither its owner nor an administrator can change it otherwise."""
     user = newcomer(house, admin_token)
     other = user.log_in()
     for current in ("", "wrong password", PASSWORD[:-1]):
@@ -220,7 +220,7 @@ def test_U12_a_new_password_ends_all_other_sessions_at_once(
 
 
 def test_U26_a_user_name_has_one_spelling(admin: Person, alice: Person) -> None:
-    """Variants in case, space and script are nobody: not created, not found, not logged in."""
+    """Variants in case, space and script are no users: not created, not found, not logged in."""
     name = alice.name
     for variant in (
         name.upper(),

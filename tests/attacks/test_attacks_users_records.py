@@ -1,4 +1,4 @@
-"""Group U: another's record, masks, etags, repeated requests and made-up cursors."""
+"""Group U: records of other users, masks, etags, repeated requests and forged cursors."""
 
 import base64
 import threading
@@ -68,7 +68,7 @@ def test_U20_another_users_record_answers_the_same_whether_it_exists_or_not(
     """PERMISSION_DENIED for both, to the last byte of the trailers (AIP-211)."""
     refusals = {
         alice.refused(method, request_for(name))
-        for name in (bob.name, "users/admin", f"users/{fresh('nobody')}")
+        for name in (bob.name, "users/admin", f"users/{fresh('missing')}")
     }
     assert len(refusals) == 1, refusals
     code, reason, field = refusals.pop().told

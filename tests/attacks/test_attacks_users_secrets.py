@@ -32,7 +32,8 @@ from secure_server.guard import AuditEvent, Core
 from secure_server.guard.caller import Caller
 from secure_server.logs import set_up_logging
 from secure_server.tokens.issuer import AccessToken, Issuer
-from secure_server.tokens.sessions import Session, Sessions
+from secure_server.tokens.session import Session
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import records
 from support.forge import REMOVE
 from support.house import DEADLINE, PASSWORD, House, bearer, running_house
@@ -43,7 +44,7 @@ METADATA = tuple[tuple[str, str | bytes], ...]
 def test_G18_every_refusal_of_a_credential_is_the_same_to_the_last_byte(
     house: House, admin_token: str, log: list[dict[str, object]]
 ) -> None:
-    """The reasons are in audit only, where they do differ."""
+    """Only the audit log has the reasons, which differ."""
     user = newcomer(house, admin_token)
     mine, forge, now = user.client.thumbprint, house.forge, int(time.time())
     user.do("Logout", tokens_pb.LogoutRequest())
@@ -106,7 +107,7 @@ def logging_as(form: str) -> Iterator[io.StringIO]:
 def test_O3_no_line_break_or_control_character_of_a_caller_reaches_the_log(
     house: House, form: str, evil: str
 ) -> None:
-    """Not by a user name, not by a claim, whether verified or not."""
+    """Neither a user name nor a claim, verified or not, brings one into the log."""
     user = Person(house, "evil", house.client("evil"))
     with logging_as(form) as stderr:
         request = tokens_pb.LoginRequest(user_name=evil, password="x")
@@ -121,7 +122,7 @@ def test_O3_no_line_break_or_control_character_of_a_caller_reaches_the_log(
 
 
 class Story:
-    """Everything that somebody could read: responses to others, errors, logs; and the secrets."""
+    """Everything that others could read: responses, errors, logs; and the secrets."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -280,7 +281,7 @@ def _add_what_the_server_keeps(house: House, story: Story) -> None:
 def test_U29_what_the_server_hands_around_has_no_secret_in_its_repr(
     house: House, admin_token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor in an error of its own: reprs end up in tracebacks and in debuggers' logs."""
+    """Nor has an error: reprs appear in tracebacks and in debuggers' logs."""
     built: list[object] = []
     monkeypatch.setattr(Sessions, "open", _spy(built, Sessions.open))
     monkeypatch.setattr(Sessions, "rotate", _spy(built, Sessions.rotate))

@@ -1,4 +1,4 @@
-"""A servicer of one's own behind ``Guard.from_config``, on either stack; its policy is a file."""
+"""A servicer behind ``Guard.from_config``, on either stack, with a policy file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _CALLS_AT_ONCE = 16
 
 
 def policy(*loggers: Mapping[str, Any], condition: str = "ON_DENY_AND_ALLOW", **keys: Any) -> str:
-    """A policy that lets alice call ``Get``, denies ``Never`` to everybody, and tells loggers."""
+    """A policy that allows alice to call ``Get``, denies ``Never`` to every caller, and has
+    loggers.
+    """
     document = {
         "name": "probe",
         "deny_rules": [{"name": "never", "request": {"paths": ["/probe.Probe/Never"]}}],
@@ -48,19 +50,19 @@ def file_logger(path: Path, **settings: Any) -> dict[str, Any]:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """What a file logger has written."""
+    """The records in the file of a file logger."""
     text = path.read_text(encoding="ascii") if path.exists() else ""
     return [json.loads(line)["grpc_audit_log"] for line in text.splitlines()]
 
 
 class _Any(grpc.GenericRpcHandler):
-    """Serves every unary method, but those of ``nobody.Serves``."""
+    """Serves every unary method, but those of ``missing.Service``."""
 
     def __init__(self, behavior: Callable[..., Any]) -> None:
         self._handler = grpc.unary_unary_rpc_method_handler(behavior)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        is_served = not handler_call_details.method.startswith("/nobody.Serves/")
+        is_served = not handler_call_details.method.startswith("/missing.Service/")
         return self._handler if is_served else None
 
 
@@ -156,7 +158,7 @@ class AuditedDoor:
         token: str | None = "good",
         headers: tuple[tuple[str, str], ...] = (),
     ) -> str:
-        """Call, with a good token unless another is given or None; return the status."""
+        """Call with a valid token, with the given one, or with none for None; return the status."""
         if token == "good":
             token = self.issuer.token(self.client(client), subject=client)
         if token is not None:
@@ -200,9 +202,9 @@ def audited(
 
 
 class Pipe:
-    """A pipe in the place of standard output, that nobody reads but the test.
+    """A pipe in the place of standard output, which only the test reads.
 
-    Made in the test and not by a fixture, for pytest gives each phase an output of its own.
+    The test makes it, not a fixture, because pytest gives each phase its own output.
     """
 
     def __enter__(self) -> Self:
@@ -215,10 +217,10 @@ class Pipe:
     def __exit__(self, *_: object) -> None:
         os.dup2(self._before, 1)
         os.close(self._before)
-        os.close(self._reader)  # whoever still writes gets an error and goes on
+        os.close(self._reader)  # a logger that still writes gets an error and continues
 
     def read(self, lines: int) -> list[str]:
-        """Wait for so many lines."""
+        """Wait for so many lines and return them."""
         text = b""
         while text.count(b"\n") < lines:
             assert select.select([self._reader], [], [], 10)[0], text
@@ -226,11 +228,11 @@ class Pipe:
         return text.decode("ascii").splitlines()
 
     def shrink(self) -> None:
-        """Hold as little as a pipe can."""
+        """Make the pipe hold as little as a pipe can."""
         fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, 4096)
 
     def rest(self) -> list[str]:
-        """Return what is in it, and what those who wait have to say."""
+        """Return the rest of the pipe, including what blocked writers still write."""
         text = b""
         while select.select([self._reader], [], [], 0.5)[0]:
             text += os.read(self._reader, 65536)

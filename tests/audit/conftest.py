@@ -1,4 +1,4 @@
-"""What tests of audit share."""
+"""Fixtures of the audit tests."""
 
 from __future__ import annotations
 

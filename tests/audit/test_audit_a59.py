@@ -1,4 +1,4 @@
-"""gRFC A59: which decisions are told, to whom, and what exactly is written."""
+"""gRFC A59: which decisions reach which logger, and the exact line."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_beyond_A59_a_file_has_the_true_reason_and_who_called(tmp_path: Path, st
 
 @pytest.mark.parametrize("case", AUDITED, ids=[case["id"] for case in AUDITED])
 def test_the_vectors_events_are_written(tmp_path: Path, case: dict[str, Any], stack: str) -> None:
-    """By a file logger, for a client of the vector's trust domain."""
+    """A file logger writes them, for a client of the vector's trust domain."""
     log = tmp_path / "audit.log"
     text = json.dumps(case["policy"])
     assert '{"name": "test_logger"}' in text

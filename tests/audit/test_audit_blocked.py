@@ -1,4 +1,4 @@
-"""O2: a logger that stands still holds up no call and no other logger."""
+"""O2: a logger that blocks delays no call and no other logger."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def small_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secure_server.audit.loggers.MOST", _MOST)
 
 
-def test_O2_nobody_reads_standard_output_and_calls_go_on(
+def test_O2_calls_go_on_while_no_process_reads_standard_output(
     tmp_path: Path, stack: str, log: list[dict[str, Any]]
 ) -> None:
-    """The pipe holds a dozen lines; the file beside it gets every one."""
+    """The pipe holds a dozen lines; the file logger beside it writes every one."""
     file = tmp_path / "audit.log"
     with Pipe() as pipe:
         pipe.shrink()
@@ -65,7 +65,7 @@ def test_what_is_in_the_queue_is_written_before_the_guard_is_closed(
 
 
 class Sink:
-    """Takes items; may be told to raise."""
+    """A sink that keeps items, and raises where a test says so."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []

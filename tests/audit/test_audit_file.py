@@ -53,8 +53,8 @@ def test_it_is_rotated_before_it_grows_too_large_and_the_oldest_goes(tmp_path: P
     assert all(each.stat().st_mode & 0o777 == 0o600 for each in backups[:2])
 
 
-def test_it_is_begun_anew_where_somebody_else_moves_it(tmp_path: Path) -> None:
-    """As logrotate does, without a signal."""
+def test_a_new_file_is_created_where_another_process_moves_it(tmp_path: Path) -> None:
+    """logrotate renames it, and sends no signal."""
     path, moved = tmp_path / "audit.log", tmp_path / "audit.log-20260101"
     logger = FileLogger(FileSettings(path=path))
     logger.write([event(0)])

@@ -1,4 +1,4 @@
-"""Which loggers a policy may name, and what is said where it is wrong."""
+"""Which loggers a policy may name, and the errors of mistakes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_unknown_logger_that_is_optional_is_left_out_and_the_log_says_so(
         ({"pth": "a"}, '"path" is missing', ".config"),
         ({"path": "a", "max_byte": 1}, 'Did you mean "max_bytes"?', ".config.max_byte"),
         ({"path": "a", "max_bytes": 1}, "greater than or equal to 65536", ".config.max_bytes"),
-        ({"path": "a", "backups": True}, "is not for true or false", ".config.backups"),
+        ({"path": "a", "backups": True}, "must be a number, not true or false", ".config.backups"),
         ({"path": ""}, "is not the path of a file", ".config.path"),
         ({"path": 7}, '"path" is wrong', ".config.path"),
         (None, '"path" is missing', ""),
@@ -81,7 +81,7 @@ def test_an_unknown_logger_that_is_optional_is_left_out_and_the_log_says_so(
 def test_a_mistake_in_a_config_is_an_error_with_its_place(
     tmp_path: Path, config: dict[str, Any] | None, said: str, path: str, is_optional: bool
 ) -> None:
-    """Of an optional logger as well, as in grpc-go: what is optional is that there is such one."""
+    """Also for an optional logger, as in grpc-go: only its presence is optional."""
     logger: dict[str, Any] = {"name": "file_logger", "is_optional": is_optional}
     if config is not None:
         logger["config"] = config
@@ -155,7 +155,7 @@ NONE = object()
 
 @pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package that somebody else has installed."""
+    """An installed package of another project."""
     site = tmp_path / "site"
     package = site / "list_logger-1.0.dist-info"
     package.mkdir(parents=True)

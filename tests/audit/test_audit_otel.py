@@ -21,7 +21,7 @@ from support.door import wait_until
 
 
 class Collector:
-    """Takes log records; ``status`` may be made another than 200."""
+    """A collector that keeps log records and answers with ``status``."""
 
     def __init__(self) -> None:
         self.requests: list[ExportLogsServiceRequest] = []

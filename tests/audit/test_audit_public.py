@@ -1,4 +1,4 @@
-"""What a logger of one's own needs, pinned."""
+"""The public names that a logger plug-in needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policy file while calls run: taken up when it is good, kept from harm when it is not."""
+"""Reloading the policy file during calls: a valid one is used, an invalid one changes nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from support.door import wait_until
 from support.house import call, running_house
 
 PD = "PERMISSION_DENIED"
-ANYBODY = policy(
-    allow_rules=[{"name": "anybody", "source": {"principals": ["spiffe://example.org/*"]}}]
+ALL_CLIENTS = policy(
+    allow_rules=[{"name": "all clients", "source": {"principals": ["spiffe://example.org/*"]}}]
 )
 RELOADED = "reloaded"
 FAILURES = 'secure_grpc_reload_failures_total{source="policy"}'
@@ -63,7 +63,9 @@ def test_a_good_one_decides_from_then_on(
     """Callers who are known, and whose decisions are remembered, among the callers."""
     narrow = policy()
     with audited(tmp_path, stack, narrow) as door:
-        for number, (text, bob) in enumerate([(ANYBODY, "OK"), (narrow, PD), (ANYBODY, "OK")]):
+        for number, (text, bob) in enumerate(
+            [(ALL_CLIENTS, "OK"), (narrow, PD), (ALL_CLIENTS, "OK")]
+        ):
             before = "OK" if bob == PD else PD
             assert door.call(client="bob") == before
             loaded_at = door.guard.reloads.statuses["policy"].succeeded_at
@@ -112,7 +114,7 @@ def test_a_bad_one_keeps_the_last_good_and_is_said_and_counted_once(
         place = "" if line is None else f":{line}:" if column is None else f":{line}:{column}:"
         assert said["reason"].startswith(f"{door.policy_file}{place}")
         assert followed.failure == said["reason"]
-        door.policy_file.write_text(ANYBODY)
+        door.policy_file.write_text(ALL_CLIENTS)
         wait_until(lambda: door.call(client="bob") == "OK")
         wait_until(lambda: followed.failure == "")
         assert followed.failures == 1
@@ -139,10 +141,10 @@ def test_a_writer_who_is_at_it_just_now_is_no_failure(
     path = tmp_path / "policy.json"
     path.write_text(policy())
     followed = PolicyFile(path)
-    for end in (10, 100, len(ANYBODY)):
-        path.write_text(ANYBODY[:end])
+    for end in (10, 100, len(ALL_CLIENTS)):
+        path.write_text(ALL_CLIENTS[:end])
         followed.look()
-        assert bool(followed.status.reason) is (end < len(ANYBODY))
+        assert bool(followed.status.reason) is (end < len(ALL_CLIENTS))
     followed.close()
     assert followed.status.failures == 0
     assert events(log, REFUSED) == []
@@ -178,7 +180,7 @@ def test_one_whose_logger_cannot_be_opened_is_not_taken_up_until_it_can(
 ) -> None:
     old, new = tmp_path / "old.log", tmp_path / "folder" / "new.log"
     with audited(tmp_path, stack, policy(file_logger(old))) as door:
-        wider = json.loads(ANYBODY)
+        wider = json.loads(ALL_CLIENTS)
         wider["audit_logging_options"] = json.loads(policy(file_logger(old), file_logger(new)))[
             "audit_logging_options"
         ]
@@ -205,7 +207,7 @@ def test_G14_a_method_that_no_rule_is_about_is_warned_of_once(
             assert door.call("/probe.Probe/Other", token=None) == "UNAUTHENTICATED"
             assert door.call(METHOD, client="bob") == PD, "a rule is about it"
             assert door.call("/probe.Probe/Never") == PD, "a rule denies it"
-            assert door.call("/nobody.Serves/It") == PD, "nobody could have meant it"
+            assert door.call("/missing.Service/It") == PD, "no service has this method"
     warned = [line for line in log if line["event"].startswith("no rule of the policy is about")]
     assert [line["method"] for line in warned] == ["/probe.Probe/Forgotten", "/probe.Probe/Other"]
     assert {line["log_level"] for line in warned} == {"warning"}
@@ -267,14 +269,16 @@ def test_G14_the_server_keeps_its_policy_when_a_new_one_forgets_a_method(
         channel = house.channel(house.admin)
         assert call(channel, method=OPEN_METHOD, request=b"").served
         file = tmp_path / "audit.log"
-        nobody = {"name": "nobody", "request": {"paths": [OPEN_METHOD]}}
+        no_caller = {"name": "no caller", "request": {"paths": [OPEN_METHOD]}}
         options = {"audit_condition": "ON_DENY", "audit_loggers": [file_logger(file)]}
-        path.write_text(shipped(deny_rules=[nobody], audit_logging_options=options))
+        path.write_text(shipped(deny_rules=[no_caller], audit_logging_options=options))
         wait_until(lambda: not call(channel, method=OPEN_METHOD, request=b"").served)
         now = metrics(http)
         assert now['secure_grpc_audit_dropped_total{logger="file_logger"}'] == 0
         assert now[SUCCESS] > (at_first[SUCCESS])
-    assert [record["matched_rule"] for record in records(file)] == ["nobody"] * len(records(file))
+    assert [record["matched_rule"] for record in records(file)] == ["no caller"] * len(
+        records(file)
+    )
     assert records(file)
 
 

@@ -1,4 +1,4 @@
-"""O2 for the shipped server: its log and its audit go into one pipe, and nobody reads it."""
+"""O2 for the shipped server: its log and its audit go into one pipe, which no process reads."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def read(reader: int, text: bytearray) -> None:
 
 
 def assert_goes_on(channel: grpc.Channel, calls: int) -> None:
-    """Calls that are served and calls that are refused."""
+    """Allowed and refused calls are still answered."""
     for _ in range(calls):
         assert call(channel, method=OPEN_METHOD, request=b"", timeout=10).served
         refused = call(channel, metadata=bearer("no-token"), timeout=10)
         assert refused.code is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_O2_it_ends_within_its_grace_though_nobody_reads(tmp_path: Path) -> None:
+def test_O2_it_ends_within_its_grace_though_no_process_reads(tmp_path: Path) -> None:
     with stuck_server(tmp_path) as (installation, server, _reader):
         with installation.client("admin").channel(server.address) as channel:
             assert_goes_on(channel, 20)
@@ -89,7 +89,7 @@ def test_O2_it_ends_within_its_grace_though_nobody_reads(tmp_path: Path) -> None
         assert time.monotonic() - begun < _GRACE + 5
 
 
-def test_O2_calls_go_on_and_whoever_reads_late_gets_it_all_in_whole_lines(tmp_path: Path) -> None:
+def test_O2_calls_go_on_and_a_late_reader_gets_every_whole_line(tmp_path: Path) -> None:
     text = bytearray()
     with stuck_server(tmp_path) as (installation, server, reader):
         with installation.client("admin").channel(server.address) as channel:
@@ -120,7 +120,7 @@ print(logs.lost_lines(), flush=True)
 
 
 @pytest.mark.parametrize(("lines", "lost"), [(100, 0), (12_000, 2000)])
-def test_a_log_that_nobody_reads_holds_up_nobody_and_counts_what_is_lost(
+def test_a_log_without_a_reader_blocks_no_call_and_counts_dropped_lines(
     lines: int, lost: int
 ) -> None:
     with subprocess.Popen(
@@ -128,7 +128,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_counts_what_is_lost(
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        counted = int(process.stdout.readline())  # while nobody reads the log
+        counted = int(process.stdout.readline())  # while no process reads the log
         # What the pipe took, and the thread in its hand, made room for others.
         assert max(0, lost - 1000) <= counted <= lost
         logged = process.stderr.read().splitlines()

@@ -281,7 +281,7 @@ def test_a_method_that_no_rule_names_is_an_error_only_where_it_has_to_be_named()
         (PolicyFindingKind.NO_RULE, False, None),
     ]
     assert findings[0].message == (
-        'No rule is about "/a.S/Mine": nobody may call it. Add one; a deny rule says that it is '
+        'No rule is about "/a.S/Mine": no caller may call it. Add one; a deny rule says that it is '
         "meant so."
     )
 

@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[Prepare, str]] = {
     ),
     "an audit file that is a device": (
         logger("file_logger", path="/dev/null"),
-        "it is no regular file",
+        "it is not a regular file",
     ),
     "a signing key that is none": (replaced("state/key.pem", "nonsense"), "holds no private key"),
     "a signing key of another kind": (

@@ -24,7 +24,9 @@ from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
 from secure_server.store.database import Database
 from secure_server.testing import Issuer
 from secure_server.tokens.revocations import Revocations
-from secure_server.tokens.sessions import Session, Sessions
+from secure_server.tokens.session import Session
+from secure_server.tokens.session_endings import SessionEndings
+from secure_server.tokens.sessions import Sessions
 from secure_server.users import Accounts, Passwords
 from support.door import Door, ask, event_loop, open_door, wait_until
 from support.forge import b64, parts
@@ -47,6 +49,7 @@ class Feed:
     revocations: Revocations
     database: Database
     sessions: Sessions
+    endings: SessionEndings
     elsewhere: Revocations
     uid: str
 
@@ -64,19 +67,25 @@ def feed(root: Path, **settings: Any) -> Iterator[Feed]:
         revocations = Revocations(here, issuer=ISSUER, clock=time.time, **settings)
         revocations.start()
         stack.callback(revocations.close)
-        sessions = Sessions(
+        endings = SessionEndings(
             there,
             issuer=ISSUER,
             clock=time.time,
             access_token_lifetime=MAX_TOKEN_LIFETIME,
+        )
+        sessions = Sessions(
+            there,
+            endings,
+            issuer=ISSUER,
+            clock=time.time,
             idle_lifetime=3600.0,
             absolute_lifetime=3600.0,
         )
         passwords = Passwords()
         stack.callback(passwords.close)
-        accounts = Accounts(there, passwords, clock=time.time, end_sessions=sessions.end_all)
+        accounts = Accounts(there, passwords, clock=time.time, end_sessions=endings.end_all)
         elsewhere = Revocations(there, issuer=ISSUER, clock=time.time)
-        yield Feed(revocations, here, sessions, elsewhere, accounts.create("gone").uid)
+        yield Feed(revocations, here, sessions, endings, elsewhere, accounts.create("gone").uid)
 
 
 @pytest.fixture(params=STYLES)
@@ -132,11 +141,11 @@ def test_G11_a_token_a_session_a_user_and_a_client_end_their_streams_of_every_ki
         }
         revoke = {
             "token": lambda: feeding.elsewhere.revoke_token(ISSUER, "stolen"),
-            "session": lambda: feeding.sessions.end(session_id),
-            "user": lambda: feeding.sessions.revoke_user(
+            "session": lambda: feeding.endings.end(session_id),
+            "user": lambda: feeding.endings.revoke_user(
                 feeding.uid, Identity(ISSUER, "users/gone")
             ),
-            "client": lambda: feeding.sessions.revoke_client(CLIENT),
+            "client": lambda: feeding.endings.revoke_client(CLIENT),
         }
         held: dict[str, list[Open | Unread]] = {}
         for number, (what, changes) in enumerate(claims.items()):
@@ -201,9 +210,9 @@ def test_M1_what_is_revoked_of_one_issuer_ends_no_stream_and_no_call_of_anothers
         assert all(stream.is_open for stream in (*held[ours], *held[kept]))
         assert asked() == [grpc.StatusCode.OK, UA, grpc.StatusCode.OK]
         before = time.monotonic()
-        feeding.sessions.end(claims["sid"])
-        feeding.sessions.revoke_user(feeding.uid, Identity(ISSUER, "users/gone"))
-        feeding.sessions.revoke_client(CLIENT)
+        feeding.endings.end(claims["sid"])
+        feeding.endings.revoke_user(feeding.uid, Identity(ISSUER, "users/gone"))
+        feeding.endings.revoke_client(CLIENT)
         feeding.elsewhere.revoke_token(ISSUER, "else")
         for stream in held[ours]:
             stream.assert_ended("SESSION_ENDED", before)
@@ -261,7 +270,7 @@ def test_U19_a_logout_on_another_replica_refuses_the_token_here_within_a_second(
         # The second token of the session was never seen here: it is refused all the same.
         assert [code(token) for token in (of_session[0], single, other)] == [grpc.StatusCode.OK] * 3
         before = time.monotonic()
-        feeding.sessions.end(session_id)
+        feeding.endings.end(session_id)
         feeding.elsewhere.revoke_token(ISSUER, "single")
         wait_until(lambda: code(of_session[0]) is UA and code(single) is UA)
         assert time.monotonic() - before < 1.0

@@ -83,7 +83,7 @@ def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
         with stalled(door, stalling):
             wait_until(lambda: dog.stalled_seconds >= 1.0)
             assert dog.stalls == 1
-            (line,) = lines(log, "stands still")
+            (line,) = lines(log, "is stalled")
             assert line["log_level"] == "error"
             stack = str(line["stack"])
             assert "(_serve):" in stack.splitlines()[0]  # the serving thread's is the first
@@ -91,8 +91,8 @@ def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
             assert stack.index("in wait_here") < others
             assert len(stack) < 40_000
         wait_until(lambda: dog.stalled_seconds == 0)
-        wait_until(lambda: len(lines(log, "moves again")) == 1)
-        assert len(lines(log, "stands still")) == 1
+        wait_until(lambda: len(lines(log, "runs again")) == 1)
+        assert len(lines(log, "is stalled")) == 1
         answered = ask(door.channel(), "unary_unary", f"Bearer {door.token()}")
         assert answered.code is grpc.StatusCode.OK
 
@@ -114,7 +114,7 @@ def test_an_idle_server_a_busy_one_and_one_that_has_stopped_are_no_stall(
         door.stack.server.stop(0).wait()  # type: ignore[attr-defined]
         wait_until(lambda: not dog.threads)
         assert (dog.stalls, dog.stalled_seconds) == (0, 0)
-    assert lines(log, "stands still") == []
+    assert lines(log, "is stalled") == []
 
 
 # grpcio's serving thread ends by the exception of a pool that takes no more work.
@@ -217,8 +217,8 @@ def test_a_loop_that_is_blocked_is_told_of(tmp_path: Path, log: list[dict[str, o
             time.sleep(0.05)
         door.probe.behave = behave
         assert ask(channel, "unary_unary", token).code is grpc.StatusCode.OK
-        wait_until(lambda: len(lines(log, "the event loop moves again")) == 1)
-        (line,) = lines(log, "the event loop stands still")
+        wait_until(lambda: len(lines(log, "the event loop runs again")) == 1)
+        (line,) = lines(log, "the event loop is stalled")
         assert str(line["stack"]).startswith("loop:\n")
         assert "in behave" in str(line["stack"])
         assert (dog.stalls, dog.stalled_seconds) == (1, 0)

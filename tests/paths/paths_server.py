@@ -59,7 +59,6 @@ class Server:
             clock=lambda: self.now,
         )
         self.guard.reloads.follow(self._tls)
-        self.guard.reloads.start()
         self._channels: list[grpc.Channel] = []
         if style == "threaded":
             self._pool = ThreadPoolExecutor(16)

@@ -79,8 +79,8 @@ def test_methods_that_are_given_are_held_against_the_rules(run: Any, policy: Pat
     done = run("check", "policy.json", "--method", "/a.S/M", "--method", "/c.S/M")
     assert done.code == 0
     assert (
-        'policy.json: warning: No rule is about "/c.S/M": nobody may call it. Add one; a deny rule '
-        "says that it is meant so.\n"
+        'policy.json: warning: No rule is about "/c.S/M": no caller may call it. Add one; a deny '
+        "rule says that it is meant so.\n"
     ) in done.out
     assert 'policy.json:6:44: warning: The path "/b.S/M" matches no known method.' in done.out
     assert done.out.endswith("3 rules, 2 methods: 0 errors, 3 warnings\n")

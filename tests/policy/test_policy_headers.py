@@ -199,7 +199,7 @@ def test_G19_a_deny_rule_that_a_repeated_header_passes_is_warned_of(
     ((kind, message),) = findings(text)
     assert kind is PolicyFindingKind.REPEATED_HEADER
     assert message == (
-        'A caller passes the deny rule "r" by sending the header "x-env" twice: its values are '
+        'A caller evades the deny rule "r" by sending the header "x-env" twice: its values are '
         'compared as one text, joined by commas (gRFC A43). Deny any value, ["*"], or name the '
         "good values in the allow rules instead."
     )

@@ -81,7 +81,7 @@ def test_bootstrap_prints_a_secret_a_second_one_replaces_it_and_after_use_there_
     assert third.returncode == 1
     assert third.stdout == ""
     assert third.stderr == (
-        "secure-server: There is an administrator already. Ask for an account there.\n"
+        "secure-server: There is an administrator already. Ask the administrator for an account.\n"
     )
 
 

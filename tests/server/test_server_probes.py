@@ -121,7 +121,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert (status, len(page["reasons"])) == (503, 1)
             assert at.sample("secure_grpc_serving_thread_stalled_seconds") >= 5
             assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
-            (line,) = [line for line in log if "stands still" in str(line["event"])]
+            (line,) = [line for line in log if "is stalled" in str(line["event"])]
             assert "in wait_in_a_servicer_s_code" in str(line["stack"])
             at.stuck.release.set()
             wait_until(lambda: at.page("/livez")[0] == 200)
@@ -320,7 +320,7 @@ def test_O4_SIGTERM_ends_a_process_whose_threads_never_end(tmp_path: Path) -> No
             with pytest.raises(grpc.RpcError):
                 future.result()
         events = {line["event"]: line for line in map(json.loads, json_lines(server.log))}
-        assert "a server did not stop: its serving thread stands still" in events
+        assert "a server did not stop: its serving thread is stalled" in events
         assert "stack" in events["threads that do not end are left behind"]
     finally:
         server.kill()

@@ -1,7 +1,7 @@
-"""A house whose policy allows everything, and a second issuer with namesakes of our users.
+"""A house whose policy allows everything, and a second issuer whose users have the same names.
 
-The policy is the first line of defence; here it lets everybody through, so that what a test sees
-is the second: the rules of the services themselves.
+The policy is the first line of defence. Here it allows every call, so that tests see the second:
+the rules of the services themselves.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PREFIX = "vouched_"
 
 
 class PartnerAuthenticator:
-    """Vouches for whatever its token says: its issuer may choose every word of it."""
+    """Accepts every claim of its token: the partner may choose each of them."""
 
     matchers: Collection[CredentialMatcher] = (Prefix(_PREFIX),)
 
@@ -64,20 +64,20 @@ PARTNER_TYPE = AuthenticatorType(Settings, PartnerAuthenticator)
 
 
 def partners_token(subject: str, *roles: str, **more: Any) -> str:
-    """A token of the partner's. ``more`` may be ``token_id``, ``session_id``, ``client_id``."""
+    """A token of the partner. ``more`` may be ``token_id``, ``session_id``, ``client_id``."""
     said = {"subject": subject, "roles": roles, "expires_at": time.time() + 300} | more
     return _PREFIX + base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
 
 
 def namesake(house: House, person: Person, *roles: str, **more: Any) -> Person:
-    """The partner's user of the same ``sub``, with a client certificate of their own."""
+    """The partner's user with the same ``sub``, and a client certificate of its own."""
     name = fresh("namesake")
     token = partners_token(person.resource, *roles, **more)
     return Person(house, name, house.client(name), tokens_pb.Tokens(access_token=token))
 
 
 def _announce(site: Path) -> None:
-    """Write what pip leaves of a package that announces the partner's authenticator."""
+    """Write the metadata of an installed package that announces the partner's authenticator."""
     info = site / "partner-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: partner\nVersion: 1.0\n")
@@ -88,7 +88,7 @@ def _announce(site: Path) -> None:
 
 @contextmanager
 def open_house(root: Path) -> Iterator[House]:
-    """Run it."""
+    """Run the house, with the partner as a second issuer."""
     _announce(root / "site")
     (root / "policy.json").write_text(json.dumps(EVERYTHING))
     settings = (

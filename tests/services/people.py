@@ -1,4 +1,4 @@
-"""People of the house, and the whole of what a refused caller gets to see."""
+"""Users of the house, and everything that a refused caller sees."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_server.tokens.revocations import Revocations
+from secure_server.store.tailer import Tailer
 from support.house import DEADLINE, PASSWORD, Client, House, bearer
 
 
 @dataclass(frozen=True)
 class Refused:
-    """An error, down to the last byte of its trailers."""
+    """An error with everything that the caller receives, its trailers included."""
 
     code: str
     text: str
@@ -38,7 +38,7 @@ class Refused:
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Make a call: its result, or how it was refused."""
+    """Make a call; returns its result or its ``Refused``."""
     try:
         result = call(*arguments, **options)
         return list(result) if hasattr(result, "__next__") else result
@@ -72,7 +72,7 @@ def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> Refuse
 
 
 class Person:
-    """Somebody with a client certificate and, mostly, tokens."""
+    """A user or workload with a client certificate and usually tokens."""
 
     def __init__(
         self, house: House, name: str, client: Client, tokens: tokens_pb.Tokens | None = None
@@ -93,7 +93,7 @@ class Person:
         return next(getattr(stub, name) for stub in self.stubs if hasattr(stub, name))
 
     def do(self, method: str, request: Any, token: str | None = None) -> Any:
-        """Call with the own access token, with another, or with none at all (``""``)."""
+        """Call with this user's access token, with another, or without one (``""``)."""
         token = self.tokens.access_token if token is None else token
         return self.method(method)(
             request, metadata=bearer(token) if token else (), timeout=DEADLINE
@@ -106,7 +106,7 @@ class Person:
         return self.do("WhoAmI", tokens_pb.WhoAmIRequest(), token)
 
     def is_known(self, token: str) -> bool:
-        """Whether an access token is good at this very moment."""
+        """Whether the server accepts an access token now."""
         answer = outcome(self.me, token)
         if isinstance(answer, Refused):
             assert answer.told == ("UNAUTHENTICATED", "CREDENTIALS_REFUSED", "")
@@ -156,23 +156,23 @@ def administrator(house: House, access_token: str) -> Person:
 
 
 def newcomer(house: House, admin_token: str, *roles: str, called: str = "user") -> Person:
-    """A user of their own, logged in. Costs some password hashes."""
+    """A new user, logged in. It takes several password hashes."""
     name = fresh(called)
     return Person(house, name, house.client(name), house.make_user(admin_token, name, *roles))
 
 
 def without_tailer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be known by following the database, only by whoever served the call.
+    """Stop the tailer's thread from looking at the database, as if its interval were endless.
 
-    Otherwise "at the very next call" would hold by the tailer's speed alone.
+    The next call then knows only what the transaction that wrote it has told.
     """
-    refresh = Revocations.refresh
+    look = Tailer.look
 
-    def unless_following(self: Revocations) -> None:
+    def unless_polling(self: Tailer) -> None:
         if threading.current_thread().name != "store-tailer":
-            refresh(self)
+            look(self)
 
-    monkeypatch.setattr(Revocations, "refresh", unless_following)
+    monkeypatch.setattr(Tailer, "look", unless_polling)
 
 
 def fresh(prefix: str) -> str:
@@ -181,7 +181,7 @@ def fresh(prefix: str) -> str:
 
 
 def at_once(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Make calls at the same time; the outcome of each."""
+    """Make calls at the same time; returns the outcome of each."""
     calls = list(calls)
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(outcome, calls))

@@ -1,4 +1,4 @@
-"""Whatever changes something is written down once: what was done, to whom, and by whom."""
+"""Each change has one line in the audit log: what was done, to which user, by which caller."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READS = {
 
 
 class Scene:
-    """An administrator, a user, and what is known of the user's session and token."""
+    """An administrator, a user, and the user's session and token."""
 
     def __init__(self, house: House, admin: Person) -> None:
         self.house = house
@@ -233,7 +233,7 @@ def scene(permissive: House, permissive_admin: Person) -> Scene:
 
 
 def written(log: list[Line]) -> list[Line]:
-    """The lines of audit, without how loud they are."""
+    """The lines of the audit log, without their level."""
     lines = [line for line in log if line.get("logger") == "secure_server.audit"]
     return [{k: v for k, v in line.items() if k not in {"log_level", "logger"}} for line in lines]
 
@@ -277,14 +277,14 @@ def test_what_was_refused_or_failed_is_not_written_down_as_done(
     permissive_admin: Person, scene: Scene, log: list[Line]
 ) -> None:
     log.clear()
-    gone = users_pb.DeleteUserRequest(name=f"users/{fresh('nobody')}")
+    gone = users_pb.DeleteUserRequest(name=f"users/{fresh('missing')}")
     stale = users_pb.DeleteUserRequest(name=scene.user.resource, etag="stale")
     wrong = users_pb.ChangePasswordRequest(
         name=scene.user.resource, current_password=NEW, new_password=PASSWORD
     )
     permissive_admin.refused("DeleteUser", gone)
     permissive_admin.refused("DeleteUser", stale)
-    permissive_admin.refused("UpdateUser", update_request(fresh("nobody"), ["email"]))
+    permissive_admin.refused("UpdateUser", update_request(fresh("missing"), ["email"]))
     permissive_admin.refused("CreateUser", users_pb.CreateUserRequest(user_id="Not a name"))
     scene.user.refused("ChangePassword", wrong)
     scene.user.refused("DeleteUser", users_pb.DeleteUserRequest(name="users/admin"))

@@ -1,4 +1,4 @@
-"""What a caller may ask for is bounded: the bound itself works, and one more does not."""
+"""Bounds of requests: the largest value works, and one more is refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_server.services.introspection import _Inbox
 from secure_server.store import Database
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 from support.door import wait_until
 from support.house import House
@@ -28,14 +29,15 @@ def admin(house: House, admin_token: str) -> Person:
 
 
 def add_sessions(house: House, admin: Person, user: Person, count: int) -> None:
-    """Many at once, into the store: what is tested here is how they are listed."""
+    """Add many sessions directly to the store, to list them."""
     uid = admin.get(user.resource).uid
     database = Database.open(house.config.store.url)
+    issuer = house.config.tokens.issuer
     sessions = Sessions(
         database,
-        issuer=house.config.tokens.issuer,
+        SessionEndings(database, issuer=issuer, clock=time.time, access_token_lifetime=600),
+        issuer=issuer,
         clock=time.time,
-        access_token_lifetime=600,
         idle_lifetime=86400,
         absolute_lifetime=86400,
     )
@@ -61,7 +63,7 @@ def session_pages(person: Person, size: int) -> Iterator[list[str]]:
 def test_a_page_of_sessions_has_1000_at_the_most_and_50_unless_said(
     house: House, admin_token: str, admin: Person
 ) -> None:
-    """However much is asked for; and paging on visits each session once."""
+    """Also where the request asks for more; and the pages have each session once."""
     user = newcomer(house, admin_token)
     add_sessions(house, admin, user, 1003)  # beside that of the log-in
     everything = [name for page in session_pages(user, 500) for name in page]
@@ -171,7 +173,7 @@ def spiffe_id(length: int) -> str:
 
 
 def test_what_is_wrong_is_told_without_repeating_all_of_it(admin: Person) -> None:
-    """An error goes into a trailer, which has a size of its own."""
+    """An error is sent in a trailer, whose size is limited."""
     path = "\u00e9\n" * 10_000
     refusal = admin.refused("UpdateUser", update_request("admin", [path]))
     assert refusal.told == (*INVALID, "update_mask")
@@ -181,7 +183,7 @@ def test_what_is_wrong_is_told_without_repeating_all_of_it(admin: Person) -> Non
 
 
 def test_questions_are_read_16_ahead_of_their_answers_and_no_further() -> None:
-    """Beyond that HTTP/2 holds the sender back, instead of the server keeping a queue for it."""
+    """Beyond that, HTTP/2 flow control stops the sender; the server queues no more."""
     inbox, read = _Inbox(), 0
 
     def questions() -> Iterator[tokens_pb.IntrospectRequest]:

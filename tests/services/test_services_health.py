@@ -1,4 +1,4 @@
-"""The health service: one who takes no message holds up nobody, not even the end."""
+"""The health service: a watcher that reads no message blocks no other caller, and no stop."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_it_knows_the_services_and_the_server_as_a_whole(house: House) -> None:
 def test_O4_watchers_who_take_no_message_hold_up_neither_others_nor_the_end(
     tmp_path: Path,
 ) -> None:
-    """By flow control windows of next to nothing."""
+    """The watchers' flow control windows have room for almost nothing."""
     with running_server(tmp_path) as running:
         files = running.admin
         context = context_from_files(files.certificate, files.private_key, files.ca)

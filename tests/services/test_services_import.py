@@ -1,4 +1,4 @@
-"""ImportUsers: each row stands for itself."""
+"""ImportUsers: each row succeeds or fails by itself."""
 
 import threading
 import uuid
@@ -30,7 +30,7 @@ def test_an_empty_stream_imports_nothing(admin: Person) -> None:
 
 
 def test_bad_rows_are_reported_and_the_others_are_created(admin: Person) -> None:
-    """With the row's number in the stream, its user, a code and what is wrong."""
+    """A report has the row's number in the stream, its user, a code and the mistake."""
     good = [fresh("row") for _ in range(3)]
     report = load(
         admin,
@@ -64,7 +64,7 @@ def _log_in(admin: Person, user: str, password: str) -> object:
 
 
 def test_a_file_sent_again_reports_its_users_as_existing(admin: Person) -> None:
-    """But for rows with a request_id, which are the same requests (AIP-155)."""
+    """Rows with a request_id are the same requests again, and succeed (AIP-155)."""
     plain, named = (
         Row(user_id=fresh("row")),
         Row(user_id=fresh("row"), request_id=str(uuid.uuid4())),
@@ -78,7 +78,7 @@ def test_a_file_sent_again_reports_its_users_as_existing(admin: Person) -> None:
 
 
 def test_of_very_many_failures_all_are_counted_and_the_first_1000_told(admin: Person) -> None:
-    """So the report stays below what a message may have, whatever the rows are."""
+    """So the report stays below the size limit of messages for all rows."""
     name = fresh("row")
     report = load(admin, *[Row(user_id="É" * 5000, password=PASSWORD)] * 1500, Row(user_id=name))
     assert (report.imported_count, report.failed_count) == (1, 1500)
@@ -88,7 +88,7 @@ def test_of_very_many_failures_all_are_counted_and_the_first_1000_told(admin: Pe
 
 
 def test_rows_before_a_break_stay(admin: Person) -> None:
-    """Each is committed as it comes, as a watcher sees while the stream is still open."""
+    """Each row is committed as it arrives: a watcher sees it while the stream is open."""
     names, go_on = [fresh("row") for _ in range(2)], threading.Event()
     watcher, _ = admin.watch()
 

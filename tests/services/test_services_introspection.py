@@ -1,4 +1,4 @@
-"""Introspect: who may ask, and what is said of which token (RFC 7662)."""
+"""Introspect: which callers may ask, and the answer for each kind of token (RFC 7662)."""
 
 import time
 
@@ -88,7 +88,7 @@ def test_of_any_other_token_nothing_is_said_but_that(
 
 
 def test_a_role_or_a_scope_is_needed(alice: Person, workload: Person) -> None:
-    """The scope of the token at hand, not what its owner might ask for."""
+    """The scope of the call's token counts, not a scope that its owner could ask for."""
     token = alice.tokens.access_token
     assert introspect(workload, token, by=issue(workload, "introspect"))[0].active
     for person, by in ((alice, None), (workload, issue(workload, "other"))):

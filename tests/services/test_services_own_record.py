@@ -1,8 +1,8 @@
-"""The own-record rule by itself: the policy allows everything, and still nobody gets at another.
+"""The own-record rule by itself: the policy allows everything, and still no user reaches another.
 
-Every method that has the rule meets every kind of caller that it is there for. The partner's
-namesake has the very ``sub``, ``jti`` and ``sid`` of the user: a principal is (issuer, subject),
-and what an issuer calls its own users and tokens gives it no say about ours.
+Every method with the rule is called by every kind of caller that the rule is for. The partner's
+namesake has the same ``sub``, ``jti`` and ``sid`` as the user: a principal is (issuer, subject), so
+the names that another issuer chooses give its tokens no rights over users of this server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEW = "another horse, another battery"
 
 @dataclass(frozen=True)
 class Facts:
-    """All that there is to know of a user, as a colleague or a partner may come to know it."""
+    """All identifiers of a user, as a colleague or a partner may learn them."""
 
     person: Person
     session: str
@@ -43,7 +43,7 @@ class Facts:
 
 @pytest.fixture(scope="module")
 def victim(permissive: House, permissive_admin: Person) -> Facts:
-    """Nothing that these tests try may change anything of hers."""
+    """The user whose record these tests attack and must not change."""
     person = newcomer(permissive, permissive_admin.tokens.access_token, called="victim")
     request = tokens_pb.ListSessionsRequest(parent=person.resource)
     (session,) = person.do("ListSessions", request).sessions
@@ -117,7 +117,7 @@ CALLERS = [
 
 
 def state_of(victim: Facts) -> tuple[users_pb.User, list[str]]:
-    """What must not change: her record, her session, her token, and her password."""
+    """The state that must not change: the victim's record, session, token and password."""
     person = victim.person
     request = tokens_pb.ListSessionsRequest(parent=person.resource)
     sessions = person.do("ListSessions", request).sessions
@@ -126,7 +126,7 @@ def state_of(victim: Facts) -> tuple[users_pb.User, list[str]]:
 
 @pytest.mark.parametrize("who", CALLERS)
 @pytest.mark.parametrize("what", HERS)
-def test_U20_where_policy_allows_everything_a_user_is_still_nobodys_but_her_own(
+def test_U20_where_policy_allows_everything_a_user_still_reaches_no_other(
     victim: Facts, callers: dict[str, Person], what: str, who: str
 ) -> None:
     before = state_of(victim)
@@ -139,7 +139,7 @@ def test_U20_where_policy_allows_everything_a_user_is_still_nobodys_but_her_own(
 def test_U20_a_session_named_by_its_id_alone_is_its_owners(
     victim: Facts, callers: dict[str, Person], who: str
 ) -> None:
-    """For others there is none of that id, as there is none of an id that nobody has."""
+    """Another user's session gets the same answer as an ID that does not exist."""
     before = state_of(victim)
     told = {
         callers[who].refused(
@@ -155,7 +155,7 @@ def test_U20_a_session_named_by_its_id_alone_is_its_owners(
 def test_who_has_no_session_of_ours_has_no_others_to_end(
     victim: Facts, callers: dict[str, Person], who: str
 ) -> None:
-    """Not even where a partner's token names the session of a user of ours."""
+    """Not even where a partner's token names a session of a user of this server."""
     before = state_of(victim)
     refusal = callers[who].refused("RevokeOtherSessions", tokens_pb.RevokeOtherSessionsRequest())
     assert refusal.told == ("FAILED_PRECONDITION", "NO_SESSION", "")
@@ -165,7 +165,7 @@ def test_who_has_no_session_of_ours_has_no_others_to_end(
 def test_a_token_of_a_user_without_a_session_ends_no_sessions_as_the_others(
     permissive: House, victim: Facts
 ) -> None:
-    """There is none to keep: all would end, and that is what ``RevokeUser`` is for."""
+    """Without a session to keep, all would end; ``RevokeUser`` is the method for that."""
     before = state_of(victim)
     claims = {"sub": victim.person.resource, "roles": []}
     token = permissive.forge.token(victim.person.client.thumbprint, **claims)
@@ -181,7 +181,7 @@ def test_a_token_of_a_user_without_a_session_ends_no_sessions_as_the_others(
 def test_an_administrators_namesake_is_no_administrator(
     permissive: House, permissive_admin: Person, victim: Facts, method: str
 ) -> None:
-    """It is the role that counts, and the partner's user was given none."""
+    """Only the role counts, and the partner's user has none."""
     other = namesake(permissive, permissive_admin)
     for person in (permissive_admin, victim.person):
         request = {
@@ -209,7 +209,7 @@ def test_a_password_is_its_owners_alone_whatever_the_roles(
 def test_no_session_is_current_in_a_partners_call_of_the_same_session_id(
     permissive: House, victim: Facts
 ) -> None:
-    """The partner's administrator may list them; that a token says ``sid`` makes it not ours."""
+    """The partner's administrator may list them; the ``sid`` of its token is no session here."""
     request = tokens_pb.ListSessionsRequest(parent=victim.person.resource)
     assert [one.current for one in victim.person.do("ListSessions", request).sessions][:1] == [True]
     foreign = namesake(permissive, victim.person, "admin", session_id=victim.session_id)
@@ -222,9 +222,9 @@ def test_no_session_is_current_in_a_partners_call_of_the_same_session_id(
 def test_a_session_is_only_found_under_its_own_user(
     permissive: House, permissive_admin: Person, victim: Facts, callers: dict[str, Person]
 ) -> None:
-    """Administrators may end every session, but by its right name."""
+    """Administrators may end every session, by its full name only."""
     before, bob = state_of(victim), callers["another user"]
-    for user in (bob.resource, permissive_admin.resource, f"users/{fresh('nobody')}"):
+    for user in (bob.resource, permissive_admin.resource, f"users/{fresh('missing')}"):
         request = tokens_pb.RevokeSessionRequest(name=f"{user}/sessions/{victim.session_id}")
         refusal = permissive_admin.refused("RevokeSession", request)
         assert refusal.told == ("NOT_FOUND", "SESSION_NOT_FOUND", "")
@@ -234,7 +234,7 @@ def test_a_session_is_only_found_under_its_own_user(
 def test_who_is_no_administrator_imports_none(
     permissive_admin: Person, callers: dict[str, Person]
 ) -> None:
-    """Plain users the policy may let anybody import; the rows before the refusal stay."""
+    """A policy may allow every caller to import plain users; the rows before the refusal stay."""
     plain, root, rest = fresh("plain"), fresh("root"), fresh("rest")
     requests = [
         users_pb.ImportUsersRequest(row=users_pb.CreateUserRequest(user_id=plain)),
@@ -254,7 +254,7 @@ def test_who_is_no_administrator_imports_none(
 
 
 def test_a_partners_token_is_no_token_of_ours(permissive: House, permissive_admin: Person) -> None:
-    """``Introspect`` vouches for our tokens alone, whoever asks and whatever the text says."""
+    """``Introspect`` calls only tokens of this server active, for every caller and every text."""
     texts = [partners_token("users/admin", "admin", token_id="x"), "vouched_", "vouched_!"]
     requests = [tokens_pb.IntrospectRequest(token=text) for text in texts]
     answers = permissive_admin.do("Introspect", iter(requests))

@@ -1,4 +1,4 @@
-"""What can be revoked of callers whom an authenticator of your own may recognise."""
+"""Which credentials of a plug-in's authenticator can be revoked."""
 
 from __future__ import annotations
 

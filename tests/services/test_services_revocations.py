@@ -1,4 +1,4 @@
-"""Revoking by token, session, user and client: who may, what it ends, what is written down."""
+"""Revoking by token, session, user and client: who may, what it ends, what the audit log has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def bob(house: House, admin_token: str) -> Person:
 
 @pytest.fixture
 def root(house: House, admin_token: str) -> Person:
-    """An administrator of the test's own, who may watch users and be revoked."""
+    """An administrator for one test, who may watch users and may be revoked."""
     return newcomer(house, admin_token, "admin", called="root")
 
 
@@ -63,7 +63,7 @@ def session_of(person: Person, token: str) -> str:
 
 
 class Stream:
-    """An open stream of a caller: of users, or of questions about tokens."""
+    """An open stream of a caller: ``WatchUsers``, ``ImportUsers`` or ``Introspect``."""
 
     def __init__(self, kind: str, person: Person, token: str, channel: Any = None) -> None:
         self.silence = threading.Event()
@@ -130,7 +130,7 @@ def test_g11_to_revoke_one_session_ends_exactly_its_streams(root: Person, kind: 
 def test_g11_a_revocation_by_another_process_ends_the_streams_here(
     house: House, root: Person
 ) -> None:
-    """And here is any process: both are asked."""
+    """Streams on both processes are tested."""
     one, other = root.log_in().access_token, root.log_in().access_token
     with second_server(house) as server, connected(house, server, root.client) as channel:
         there = [Stream("WatchUsers", root, token, channel) for token in (one, other)]
@@ -180,7 +180,7 @@ def test_g11_u12_whatever_ends_a_users_sessions_ends_their_streams(
 def test_u19_a_logout_here_is_known_to_another_replica_within_a_second(
     house: House, admin_token: str
 ) -> None:
-    """Of a session, and of a workload that has none; a stream that is open there ends."""
+    """A log-out of a session, and of a workload without one; open streams there end too."""
     root = newcomer(house, admin_token, "admin", called="root")
     workload = Person(house, "workload", house.client("workload"))
     theirs = workload.do("IssueToken", pb.IssueTokenRequest(), "").access_token
@@ -224,7 +224,7 @@ def test_u12_all_but_mine_end(root: Person) -> None:
 
 
 def test_a_revoked_user_logs_in_again_at_once(root: Person) -> None:
-    """Within the very second of the revocation, with a token that is good."""
+    """Within the second of the revocation, and the new token is valid."""
     for _ in range(2):
         root.tokens = root.log_in()
         root.do("RevokeUser", pb.RevokeUserRequest(name=root.resource))
@@ -244,7 +244,7 @@ def test_a_token_of_a_user_without_a_session_is_revoked_with_the_user(
         "client_id": root.me().token.client_id,
     }
     token = house.forge.token(root.client.thumbprint, **held)
-    theirs = house.forge.token(root.client.thumbprint, **held | {"sub": "users/nobody"})
+    theirs = house.forge.token(root.client.thumbprint, **held | {"sub": "users/missing"})
     assert root.is_known(token)
     admin.do("RevokeUser", pb.RevokeUserRequest(name=root.resource))
     assert not root.is_known(token)
@@ -254,7 +254,7 @@ def test_a_token_of_a_user_without_a_session_is_revoked_with_the_user(
 def test_a_revoked_client_loses_what_it_has_and_may_come_again(
     house: House, admin: Person, alice: Person
 ) -> None:
-    """Whether it may is the business of its certificate."""
+    """Its certificate decides whether it may connect again."""
     workload = Person(house, "workload", house.client("workload"))
     client = "spiffe://example.org/client/workload"
     issue = pb.IssueTokenRequest()
@@ -268,7 +268,7 @@ def test_a_revoked_client_loses_what_it_has_and_may_come_again(
 
 
 def test_M14_a_refresh_token_that_is_revoked_ends_its_session(admin: Person, alice: Person) -> None:
-    """Also one that was used already. An OK that leaves it good would be hollow (RFC 7009, 2.1)."""
+    """So does one that was used already; OK must not leave the session alive (RFC 7009, 2.1)."""
     for who, old in ((alice, False), (alice, True), (admin, False)):
         tokens = alice.log_in()
         given = tokens.refresh_token
@@ -284,7 +284,7 @@ def test_M14_a_refresh_token_that_is_revoked_ends_its_session(admin: Person, ali
 
 
 def test_a_token_is_revoked_by_its_id_alone(admin: Person, alice: Person) -> None:
-    """By administrators; by others only that of the call, for nobody knows whose another is."""
+    """Administrators revoke any ID; other users only that of the call: an ID names no owner."""
     first, second = alice.log_in().access_token, alice.log_in().access_token
     ids = [alice.me(token).token.token_id for token in (first, second)]
     admin.do("RevokeToken", pb.RevokeTokenRequest(token_id=ids[0]))
@@ -327,16 +327,16 @@ def test_sessions_are_listed_with_what_is_known_of_them(
 def test_u20_who_is_no_administrator_learns_nothing_of_others(
     admin: Person, alice: Person, bob: Person
 ) -> None:
-    """Byte for byte the same answer, whether there is such a user or session or not."""
+    """The answer is the same to the byte, whether the user or session exists or not."""
     theirs = sessions(bob).sessions[0].name
     session_id = theirs.rpartition("/")[2]
-    nobody = f"users/nobody/sessions/{uuid.uuid4()}"
+    missing = f"users/missing/sessions/{uuid.uuid4()}"
     for method, requests in {
         "ListSessions": [
-            pb.ListSessionsRequest(parent=name) for name in (bob.resource, "users/nobody")
+            pb.ListSessionsRequest(parent=name) for name in (bob.resource, "users/missing")
         ],
-        "RevokeUser": [pb.RevokeUserRequest(name=n) for n in (bob.resource, "users/nobody")],
-        "RevokeSession": [pb.RevokeSessionRequest(name=name) for name in (theirs, nobody)],
+        "RevokeUser": [pb.RevokeUserRequest(name=n) for n in (bob.resource, "users/missing")],
+        "RevokeSession": [pb.RevokeSessionRequest(name=name) for name in (theirs, missing)],
     }.items():
         one, other = (alice.refused(method, request) for request in requests)
         assert one == other
@@ -368,9 +368,9 @@ def test_own_sessions_and_as_an_administrator_any_are_revoked_by_id_alone(
 @pytest.mark.parametrize(
     ("method", "request_", "told"),
     [
-        ("RevokeUser", pb.RevokeUserRequest(name="users/nobody"), "NOT_FOUND"),
-        ("ListSessions", pb.ListSessionsRequest(parent="users/nobody"), "NOT_FOUND"),
-        ("RevokeUser", pb.RevokeUserRequest(name="nobody"), "name"),
+        ("RevokeUser", pb.RevokeUserRequest(name="users/missing"), "NOT_FOUND"),
+        ("ListSessions", pb.ListSessionsRequest(parent="users/missing"), "NOT_FOUND"),
+        ("RevokeUser", pb.RevokeUserRequest(name="missing"), "name"),
         ("ListSessions", pb.ListSessionsRequest(parent="users/-"), "parent"),
         ("ListSessions", pb.ListSessionsRequest(parent="users/a", page_size=-1), "page_size"),
         ("RevokeSession", pb.RevokeSessionRequest(name="users/a/sessions/x"), "name"),

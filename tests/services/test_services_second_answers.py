@@ -1,4 +1,4 @@
-"""Introspect: whoever asked about a good token is told when it is good no longer."""
+"""Introspect: after an answer that a token is active, a second one when it no longer is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.second import connected, second_server
 
 
 class Asking:
-    """An open stream of questions; the answers stand in a queue as they come."""
+    """An open ``Introspect`` stream; its answers go into a queue."""
 
     def __init__(self, channel: grpc.Channel, token: str) -> None:
         self._requests: queue.Queue[pb.IntrospectRequest | None] = queue.Queue()
@@ -56,7 +56,7 @@ class Asking:
         return self.answers.get(timeout=timeout)
 
     def finish(self) -> list[pb.IntrospectResponse]:
-        """Ask no more, and take what is still to come."""
+        """Send no more requests, and return the remaining answers."""
         self._requests.put(None)
         self._reader.join(DEADLINE)
         left = []
@@ -142,7 +142,7 @@ def test_a_revocation_by_another_server_process_of_the_store_is_told_too(
 
 
 def test_a_second_answer_comes_when_a_token_ends_by_itself(tmp_path: Path) -> None:
-    """Not before another question would be answered by no: the leeway for clocks has to pass."""
+    """It comes after the leeway for clocks, when a new question would get `active` false too."""
     ahead = [0.0]
     settings = '[[workloads]]\nspiffe_id = "spiffe://example.org/client/w"\n'
     with running_house(tmp_path, settings, clock=lambda: time.time() + ahead[0]) as house:
@@ -183,7 +183,7 @@ def test_beyond_the_most_that_is_watched_an_answer_says_so(
 
 
 def test_requests_are_not_read_far_ahead_of_the_answers(tmp_path: Path) -> None:
-    """So whoever reads no answers cannot go on asking: HTTP/2 holds them back."""
+    """A caller that reads no answers cannot go on asking: HTTP/2 flow control stops it."""
     before = readers()
     read = 0
     last = threading.Event()

@@ -1,4 +1,4 @@
-"""The contract of TokenService, but for introspection: what each method promises."""
+"""The contract of TokenService, except Introspect."""
 
 import base64
 import time
@@ -120,7 +120,7 @@ def test_a_workload_gets_no_scope_that_is_not_granted_to_it(workload: Person, sc
 
 
 def test_who_is_no_configured_workload_gets_no_token(admin: Person, alice: Person) -> None:
-    """Administrators included: roles come from the password, not from the certificate."""
+    """An administrator gets none either: roles belong to the user, not to the certificate."""
     for person in (admin, alice):
         assert refused(issue, person).told == NOT_ALLOWED
         request = tokens_pb.IssueTokenRequest()
@@ -133,7 +133,7 @@ def test_a_bad_token_is_refused_even_where_none_is_needed(workload: Person) -> N
 
 
 def test_a_caller_revokes_its_own_token_and_the_next_call_is_refused(alice: Person) -> None:
-    """The token, not the session: its refresh token goes on."""
+    """Only the token is revoked: the session's refresh token still works."""
     first = alice.log_in()
     second = alice.refresh(first)
     revoke(alice, first.access_token)
@@ -150,7 +150,7 @@ def test_a_caller_may_revoke_the_token_of_the_very_call(workload: Person) -> Non
 
 
 def test_another_spelling_of_a_token_revokes_the_token(alice: Person) -> None:
-    """The signature (r, n-s) is as good as (r, s): revocation goes by the claim jti."""
+    """The signature (r, n-s) is valid like (r, s), so revocation is by the claim jti."""
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     token = alice.log_in().access_token
     text, _, signature = token.rpartition(".")
@@ -161,7 +161,7 @@ def test_another_spelling_of_a_token_revokes_the_token(alice: Person) -> None:
     assert not alice.is_known(token)
 
 
-def test_nobody_but_an_administrator_revokes_anothers_token(
+def test_only_an_administrator_revokes_another_users_token(
     admin: Person, alice: Person, workload: Person
 ) -> None:
     token = issue(workload).access_token
@@ -175,7 +175,7 @@ def test_nobody_but_an_administrator_revokes_anothers_token(
 
 
 def test_revoking_what_is_no_live_token_is_no_error(house: House, alice: Person) -> None:
-    """RFC 7009, section 2.2; nor is there a difference to see for others' dead tokens."""
+    """RFC 7009, section 2.2; other users' expired tokens get the same answer."""
     now = int(time.time())
     for text in (
         "",
@@ -209,7 +209,7 @@ def test_who_am_i_says_what_the_server_knows(house: House, alice: Person) -> Non
 
 
 def test_the_key_set_verifies_a_token_for_any_jwt_library(house: House, alice: Person) -> None:
-    """Public members only, and a key for somebody who has no token."""
+    """Public members only; a caller without a token may read them."""
     key_set = alice.do("GetKeySet", tokens_pb.GetKeySetRequest(), "")
     header = jwt.get_unverified_header(alice.tokens.access_token)
     (key,) = [MessageToDict(key) for key in key_set.keys if key.kid == header["kid"]]

@@ -34,11 +34,11 @@ def admin(house: House, admin_token: str) -> Person:
 
 
 def test_a_created_user_is_what_was_asked_for_and_what_the_server_adds(admin: Person) -> None:
-    """`name` is ignored, roles are sorted and once, the state is ACTIVE unless said otherwise."""
+    """`name` is ignored, roles are sorted without repetitions, the default state is ACTIVE."""
     name, now = fresh("new"), time.time()
     user = admin.create(
         name,
-        name="users/somebody-else",
+        name="users/another",
         email="ada@example.com",
         display_name="Ada 👩‍💻",
         roles=["clerk", "auditor", "clerk"],
@@ -71,7 +71,7 @@ def test_a_taken_name_is_taken(admin: Person) -> None:
         ("user.create_time", {"create_time": Timestamp(seconds=1)}),
         ("user.update_time", {"update_time": Timestamp(nanos=1)}),
         ("state", {"state": 7}),
-        ("email", {"email": "nobody"}),
+        ("email", {"email": "missing"}),
         ("email", {"email": f"{'x' * 250}@x.org"}),
         ("display_name", {"display_name": "x" * 129}),
         ("display_name", {"display_name": "a\x1bb"}),
@@ -132,11 +132,11 @@ def test_every_invalid_argument_names_its_field(
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("GetUser", users_pb.GetUserRequest(name="users/nobody")),
-        ("UpdateUser", update_request("nobody", ["email"], email="a@example.com")),
-        ("UpdateUser", update_request("nobody", ["email"], etag="stale")),
-        ("DeleteUser", users_pb.DeleteUserRequest(name="users/nobody")),
-        ("DeleteUser", users_pb.DeleteUserRequest(name="users/nobody", etag="stale")),
+        ("GetUser", users_pb.GetUserRequest(name="users/missing")),
+        ("UpdateUser", update_request("missing", ["email"], email="a@example.com")),
+        ("UpdateUser", update_request("missing", ["email"], etag="stale")),
+        ("DeleteUser", users_pb.DeleteUserRequest(name="users/missing")),
+        ("DeleteUser", users_pb.DeleteUserRequest(name="users/missing", etag="stale")),
     ],
     ids=["get", "update", "update etag", "delete", "delete etag"],
 )
@@ -147,7 +147,7 @@ def test_an_administrator_learns_that_there_is_no_such_user(
 
 
 def test_a_plain_user_reads_and_changes_the_own_record(house: House, admin_token: str) -> None:
-    """`email` and `display_name`, with a mask and without; its session goes on."""
+    """`email` and `display_name`, with a mask and without; the session stays alive."""
     user = newcomer(house, admin_token)
     before = user.get()
     after = user.update(user.name, ["email"], email="me@example.com", display_name="not named")
@@ -219,7 +219,7 @@ def test_disabling_and_other_roles_end_the_sessions_at_once(
 def test_a_deleted_user_is_gone_and_the_next_of_that_name_is_another(
     house: House, admin_token: str, admin: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sessions end at once, and the name's new owner revives none of them."""
+    """Sessions end at once, and a new user of the name revives none of them."""
     without_tailer(monkeypatch)
     user = newcomer(house, admin_token)
     before = admin.get(user.resource)
@@ -245,7 +245,7 @@ def pages(admin: Person, size: int) -> list[list[str]]:
 
 
 def add_users(house: House, count: int) -> list[str]:
-    """Many at once, into the store: what is tested here is how they are listed."""
+    """Add many users directly to the store, to list them."""
     mint = AccountFactory(time.time, lambda size: uuid.uuid4().bytes[:size])
     names = [f"u{number:04}" for number in range(count)]
     database = Database.open(house.config.store.url)
@@ -259,14 +259,14 @@ def add_users(house: House, count: int) -> list[str]:
     return [f"users/{name}" for name in names]
 
 
-def test_paging_visits_everybody_once_sorted_by_name_whatever_the_size(tmp_path: Path) -> None:
+def test_paging_visits_every_user_once_sorted_by_name_whatever_the_size(tmp_path: Path) -> None:
     """0 means 50, more than 1,000 means 1,000; the last page has no token."""
     with running_house(tmp_path) as house:
         admin = administrator(house, house.first_log_in().access_token)
-        everybody = ["users/admin", *add_users(house, 1004)]
+        expected = ["users/admin", *add_users(house, 1004)]
         for size, first in [(0, 50), (67, 67), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]:
             listed = pages(admin, size)
-            assert [name for page in listed for name in page] == everybody
+            assert [name for page in listed for name in page] == expected
             # Not only "all but the last": a single page would be the last.
             assert len(listed[0]) == first
             assert [len(page) for page in listed[:-1]] == [first] * (len(listed) - 1)
@@ -278,4 +278,4 @@ def test_paging_visits_everybody_once_sorted_by_name_whatever_the_size(tmp_path:
         admin.create("u0007-between")
         request = users_pb.ListUsersRequest(page_size=1, page_token=first.next_page_token)
         assert [user.name for user in admin.do("ListUsers", request).users] == ["users/u0009"]
-        assert everybody[10] == "users/u0009"
+        assert expected[10] == "users/u0009"

@@ -29,7 +29,7 @@ def admin(house: House, admin_token: str) -> Person:
 
 @pytest.fixture
 def resume(admin: Person) -> str:
-    """Where the feed stands now."""
+    """The resume token of the feed's present position."""
     stream, first = admin.watch()
     stream.cancel()
     return first.resume_token
@@ -47,7 +47,7 @@ def take(admin: Person, resume_token: str, count: int) -> list[users_pb.WatchUse
 def test_the_first_message_says_where_the_stream_stands_and_what_follows_is_all(
     admin: Person,
 ) -> None:
-    """Each change with the user as it left it; a deleted one as it last was."""
+    """Each change has the user after it; a deletion has the user before it."""
     stream, first = admin.watch()
     assert first.change == WATCHING
     assert not first.HasField("user")
@@ -82,7 +82,7 @@ def test_every_message_is_a_place_to_go_on_from_exactly_once(admin: Person, resu
 def test_nothing_is_missed_and_nothing_comes_twice_while_many_write(
     admin: Person, resume: str
 ) -> None:
-    """Two who watch see the same order, and so does one who hangs up all the time."""
+    """Two watchers see the same order, and so does one that reconnects all the time."""
     names = [[fresh(f"writer{writer}") for _ in range(6)] for writer in range(4)]
     streams = [admin.watch()[0] for _ in range(2)]
     seen: list[list[str]] = [[], [], []]
@@ -113,7 +113,7 @@ def test_nothing_is_missed_and_nothing_comes_twice_while_many_write(
 
 
 def test_a_mirror_built_as_the_contract_says_is_complete(admin: Person) -> None:
-    """Watch, wait for the first message, list, apply: whenever the writes fall."""
+    """Watch, wait for the first message, list, apply: complete wherever the writes fall."""
     stream, _ = admin.watch()
     early = admin.create(fresh("mirror"))
     mirror, token = {}, ""
@@ -138,7 +138,7 @@ def test_a_mirror_built_as_the_contract_says_is_complete(admin: Person) -> None:
 
 
 def test_a_place_that_is_not_kept_any_more_is_out_of_range(tmp_path: Path) -> None:
-    """And one that was never given, as after a database was restored from a copy."""
+    """So is a number that was never given, for example after the database was restored."""
     with running_house(tmp_path) as house:
         admin = administrator(house, house.first_log_in().access_token)
         stream, _ = admin.watch()
@@ -164,7 +164,7 @@ def test_a_place_that_is_not_kept_any_more_is_out_of_range(tmp_path: Path) -> No
 
 
 def test_a_server_that_stops_tells_its_watchers_to_go_elsewhere(tmp_path: Path) -> None:
-    """At once, not after the grace; the resume token is good at the next server."""
+    """At once, not after the grace; the next server accepts the resume token."""
     with running_house(tmp_path) as house:
         admin = administrator(house, house.first_log_in().access_token)
         streams = [admin.watch() for _ in range(2)]
@@ -173,11 +173,11 @@ def test_a_server_that_stops_tells_its_watchers_to_go_elsewhere(tmp_path: Path) 
         for stream, _ in streams:
             assert refused(list, stream).told == ("UNAVAILABLE", "SERVER_ROTATING", "")
         stopping.join(timeout=house.config.server.grace / 2)
-        assert not stopping.is_alive(), "nobody waits for the grace to end"
+        assert not stopping.is_alive(), "the stop must not wait for the grace to end"
 
 
 def test_the_threads_of_watchers_who_hang_up_come_back(tmp_path: Path) -> None:
-    """Within seconds, although nothing is told to them any more."""
+    """Within seconds, although no change is sent to them."""
     with running_house(tmp_path) as house:
         admin = administrator(house, house.first_log_in().access_token)
         free = house.server._guard.streams._free

@@ -9,13 +9,14 @@ from sqlalchemy import insert
 from secure_server.store import Database
 from secure_server.store.schema import users
 from secure_server.tokens.revocations import Revocations
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 
 IDLE, ABSOLUTE, ACCESS = 1000.0, 5000.0, 300.0
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self):
         self.now = 1_800_000_000.0
@@ -58,12 +59,17 @@ def database(url):
 
 
 @pytest.fixture
-def sessions(database, clock):
+def endings(database, clock):
+    return SessionEndings(database, issuer=ISSUER, clock=clock, access_token_lifetime=ACCESS)
+
+
+@pytest.fixture
+def sessions(database, endings, clock):
     return Sessions(
         database,
+        endings,
         issuer=ISSUER,
         clock=clock,
-        access_token_lifetime=ACCESS,
         idle_lifetime=IDLE,
         absolute_lifetime=ABSOLUTE,
     )
@@ -79,7 +85,7 @@ def revocations(database, clock):
 
 @pytest.fixture
 def run():
-    """Runs code in a second process, to its end."""
+    """Run code in a second process and return its output."""
 
     def start(code, *arguments):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

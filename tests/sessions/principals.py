@@ -1,4 +1,4 @@
-"""Whom tokens vouch for."""
+"""Principals of tokens."""
 
 from secure_server.auth import Principal
 
@@ -7,7 +7,7 @@ NOW = 1_800_000_000
 
 
 def token(token_id="", session_id="", *, subject="users/u1", client="", iat=NOW, issuer=ISSUER):
-    """Whom a token of ours would vouch for, or of another issuer."""
+    """The principal of a token of this server, or of another issuer."""
     return Principal(
         subject=subject,
         issuer=issuer,

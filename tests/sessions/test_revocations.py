@@ -1,4 +1,4 @@
-"""Revocations: known here at once, elsewhere in a moment, and forgotten when they may be."""
+"""Revocations: known to this process at once, to others in a moment, deleted when expired."""
 
 import os
 import subprocess
@@ -32,20 +32,19 @@ database.close()
 REVOKER = """
 import sys
 from secure_server.store import Database
-from secure_server.tokens.sessions import Sessions
-sessions = Sessions(Database.open(sys.argv[1]), issuer="https://us.example.org",
-                    clock=lambda: 1_800_000_000.0,
-                    access_token_lifetime=300.0, idle_lifetime=1.0, absolute_lifetime=1.0)
+from secure_server.tokens.session_endings import SessionEndings
+endings = SessionEndings(Database.open(sys.argv[1]), issuer="https://us.example.org",
+                         clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0)
 number = 0
 while True:
-    sessions.revoke_client(f"spiffe://x/{number}")
+    endings.revoke_client(f"spiffe://x/{number}")
     print(number, flush=True)
     number += 1
 """
 
 
 def until(claim, timeout=30.0):
-    """Wait until the claim holds; for what another thread does, which tells nobody here."""
+    """Wait until the claim holds, for work of another thread that gives this one no signal."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while not claim():
@@ -64,9 +63,9 @@ def test_a_revoked_token_is_refused_at_once(revocations, clock):
 
 
 def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, url):
-    """Of the same ID, whether it stands for a token, a session or an API key."""
+    """Also where the other token, session or API key has the same ID."""
     revocations.revoke_token(THEIRS, "same", clock.now + 300)
-    everybody = (
+    others = (
         token("same"),
         token(session_id="same"),
         token("same", issuer="api-keys"),
@@ -76,14 +75,14 @@ def test_m1_a_token_of_one_issuer_says_nothing_of_anothers(revocations, clock, u
     fresh.refresh()
     for feed in (revocations, fresh):
         assert feed.is_revoked(token("same", issuer=THEIRS))
-        assert not any(feed.is_revoked(other) for other in everybody)
+        assert not any(feed.is_revoked(other) for other in others)
     revocations.revoke_token(ISSUER, "same", clock.now + 300)
     assert revocations.is_revoked(token("same"))
     assert not revocations.is_revoked(token("same", issuer="api-keys"))
     fresh._database.close()
 
 
-def test_m1_what_would_be_revoked_of_everybody_is_an_error(revocations, database, clock):
+def test_m1_a_revocation_of_every_issuer_is_an_error(revocations, database, clock):
     for issuer, token_id in (("", "t"), (ISSUER, ""), ("", "")):
         with pytest.raises(ValueError, match="issuer"):
             revocations.revoke_token(issuer, token_id, clock.now + 300)
@@ -92,7 +91,7 @@ def test_m1_what_would_be_revoked_of_everybody_is_an_error(revocations, database
 
 
 def test_m14_two_tokens_with_one_id_are_refused_until_both_have_ended(revocations, clock):
-    """An issuer of others' may give an ID twice."""
+    """Another issuer may give an ID to two tokens."""
     revocations.revoke_token(THEIRS, "twice", clock.now + 10)
     revocations.revoke_token(THEIRS, "twice", clock.now + 1000)
     revocations.revoke_token(THEIRS, "twice", clock.now + 20)
@@ -138,10 +137,27 @@ def test_u19_another_process_revokes_and_it_is_known_within_the_promise(revocati
     assert finished[0] - committed_before < 1.0
 
 
-def test_a_transaction_of_this_process_is_noticed_without_asking(revocations, sessions):
-    opened = sessions.open("u1", "spiffe://x/y")
-    sessions.end(opened.session_id)
-    until(lambda: revocations.is_revoked(token(session_id=opened.session_id)))
+def test_u19_what_a_transaction_of_this_process_ends_is_known_when_it_returns(
+    revocations, sessions, endings, database
+):
+    database.tailer._interval = 3600  # of which it waits the old one out at the most
+    for _ in range(20):
+        opened = sessions.open("u1", "spiffe://x/y")
+        endings.end(opened.session_id)
+        assert revocations.is_revoked(token(session_id=opened.session_id))
+
+
+def test_u19_what_another_process_has_ended_is_known_here_when_it_is_ended_here_again(
+    revocations, sessions, database, url, clock
+):
+    """Then there is no new line to write, but the answer promises the same."""
+    elsewhere = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    database.tailer._interval = 3600
+    for number in range(20):
+        elsewhere.revoke_token(ISSUER, f"t{number}", clock.now + 300)
+        revocations.revoke_token(ISSUER, f"t{number}", clock.now + 300)
+        assert revocations.is_revoked(token(f"t{number}"))
+    elsewhere._database.close()
 
 
 def test_a_new_process_loads_what_is_live_only(revocations, database, clock):
@@ -162,7 +178,7 @@ def test_a_revocation_outlives_its_token_by_the_leeway(revocations, clock):
     assert revocations.is_revoked(token("t"))
 
 
-def test_entries_leave_when_they_expire_even_if_nobody_writes(revocations, clock):
+def test_entries_leave_when_they_expire_even_without_a_commit(revocations, clock):
     revocations.revoke_token(ISSUER, "t", clock.now + 10)
     before = revocations.generation
     clock.now += 10 + LEEWAY_SECONDS + 1
@@ -206,8 +222,9 @@ def test_o1_the_view_is_current_while_the_feed_is_read_and_what_is_known_stays(u
 def test_what_is_committed_while_the_feed_is_loaded_is_known_after_the_load(
     url, database, clock, read
 ):
-    """Right behind either of its two reads, and with no look of the tailer's to help."""
+    """The commit comes right after either of the two reads, and the tailer does not look."""
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
+    others.start()
     for number in range(100):
         others.revoke_token(ISSUER, f"early-{number}", clock.now + 300)
 
@@ -232,8 +249,8 @@ def test_what_is_committed_before_the_first_look_is_known_after_it(url, database
     others = Revocations(Database.open(url), issuer=ISSUER, clock=clock)
     others.revoke_token(ISSUER, "late", clock.now + 300)
     assert not loading.is_revoked(token("late"))
-    database.tailer.wake()
-    until(lambda: loading.is_revoked(token("late")))
+    database.tailer.look()
+    assert loading.is_revoked(token("late"))
     others._database.close()
 
 
@@ -250,10 +267,12 @@ def test_many_threads_that_revoke_at_once_lose_nothing(revocations, clock):
     assert len(revocations.snapshot) == 60
 
 
-def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocations, clock):
+def test_a_user_is_revoked_with_all_that_was_issued_until_now(
+    sessions, endings, revocations, clock
+):
     clock.now += 0.5
     opened, theirs = sessions.open("u1", "spiffe://x/y"), sessions.open("u2", "spiffe://x/y")
-    assert sessions.revoke_user("u1", Identity(ISSUER, "users/u1")) == 1
+    assert endings.revoke_user("u1", Identity(ISSUER, "users/u1")) == 1
     revocations.refresh()
     for held in (token("t"), token("t", "unknown"), token("t", client="other")):
         assert revocations.is_revoked(held)
@@ -267,23 +286,25 @@ def test_a_user_is_revoked_with_all_that_was_issued_until_now(sessions, revocati
         assert not revocations.is_revoked(good)
 
 
-def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(sessions, revocations, clock):
-    """What is issued after each time is of the next second: more than that no door lets pass."""
+def test_a_client_that_is_revoked_in_a_loop_is_not_locked_out(endings, revocations, clock):
+    """The token after each revocation has the next second, and the guard accepts only a few."""
     for _ in range(9):  # of this second, and of eight to come
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
     with pytest.raises(RevokedTooOftenError, match="Wait 8 seconds"):
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
     revocations.refresh()
     ahead = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y") + 1 - clock.now
     assert 0 < ahead < LEEWAY
     clock.now += 8
-    sessions.revoke_client("spiffe://x/y")
+    endings.revoke_client("spiffe://x/y")
 
 
-def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions, revocations):
+def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(
+    sessions, endings, revocations
+):
     mine, other = "spiffe://x/laptop", "spiffe://x/desktop"
     at_mine, at_other = sessions.open("u1", mine), sessions.open("u1", other)
-    assert sessions.revoke_client(mine) == 1
+    assert endings.revoke_client(mine) == 1
     revocations.refresh()
     assert revocations.is_revoked(token(client=mine))
     assert revocations.is_revoked(token(subject=mine, client=mine))
@@ -294,25 +315,25 @@ def test_a_client_is_revoked_with_its_sessions_and_all_that_was_issued(sessions,
 
 
 def test_what_is_issued_in_the_second_of_a_revocation_is_good_until_the_next(
-    sessions, revocations, clock
+    endings, revocations, clock
 ):
-    """However often within one second: what comes after is good, what came before is not."""
+    """Any number of revocations in one second: later tokens are valid, earlier ones are not."""
     for _ in range(3):
         clock.now += 0.1
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
         revocations.refresh()
         until = revocations.issued_until(Identity(ISSUER, "users/u1"), "spiffe://x/y")
         assert revocations.is_revoked(token(client="spiffe://x/y", iat=until))
         issued = token(client="spiffe://x/y", iat=until + 1)
         assert not revocations.is_revoked(issued)
-        sessions.revoke_client("spiffe://x/y")
+        endings.revoke_client("spiffe://x/y")
         revocations.refresh()
         assert revocations.is_revoked(issued)
 
 
-def test_users_and_clients_leave_the_feed_with_their_last_token(sessions, revocations, clock):
-    sessions.revoke_user("u1", Identity(ISSUER, "users/u1"))
-    sessions.revoke_client("spiffe://x/y")
+def test_users_and_clients_leave_the_feed_with_their_last_token(endings, revocations, clock):
+    endings.revoke_user("u1", Identity(ISSUER, "users/u1"))
+    endings.revoke_client("spiffe://x/y")
     revocations.refresh()
     clock.now += 300 + LEEWAY_SECONDS - 1
     revocations.refresh()
@@ -334,7 +355,7 @@ def test_subscribers_are_told_of_changes_and_of_nothing_else(revocations, clock)
 
 
 def test_a_large_base_is_not_copied_for_each_revocation():
-    """And nothing is lost on the way from the delta into the base."""
+    """And no entry is lost when the delta is merged into the base."""
     many = Entries.of(
         (
             (ISSUER, RevocationKind.JTI, str(number), NOW + number, None, None)
@@ -365,7 +386,7 @@ def test_a_large_base_is_not_copied_for_each_revocation():
 
 @pytest.mark.parametrize("told", [1, 7, 30])
 def test_o8_nothing_is_forgotten_of_what_was_said_to_be_revoked(url, database, clock, told):
-    """The process is killed at whatever step of the next one it is."""
+    """The process is killed at an arbitrary step of the next revocation."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-c", REVOKER, url], env=environment, stdout=subprocess.PIPE, text=True
@@ -376,7 +397,7 @@ def test_o8_nothing_is_forgotten_of_what_was_said_to_be_revoked(url, database, c
         said += revoker.stdout.readlines()
     feed = Revocations(database, issuer=ISSUER, clock=clock)
     feed.refresh()
-    # The last line may be half a one: then nobody was told.
+    # The last line may be incomplete: then the caller got no answer.
     clients = [f"spiffe://x/{line.strip()}" for line in said if line.endswith("\n")]
     assert len(clients) >= told
     assert all(feed.is_revoked(token(client=client)) for client in clients)

@@ -1,4 +1,4 @@
-"""Refresh families: good once, on one machine, for a time."""
+"""Refresh tokens: each valid once, for one client certificate, until it expires."""
 
 import threading
 from base64 import urlsafe_b64decode
@@ -10,14 +10,14 @@ from sqlalchemy import select
 
 from secure_server.store.schema import metadata
 from secure_server.store.schema import sessions as table
-from secure_server.tokens.revocations import LEEWAY_SECONDS
-from secure_server.tokens.sessions import (
-    REPEAT_SECONDS,
+from secure_server.tokens.errors import (
     RefreshRefusedError,
     RefreshReusedError,
     RefreshStolenError,
     SessionRefusedError,
 )
+from secure_server.tokens.revocations import LEEWAY_SECONDS
+from secure_server.tokens.sessions import REPEAT_SECONDS
 
 IDLE, ACCESS = 1000.0, 300.0
 MINE, THEIRS = "spiffe://x/mine", "spiffe://x/theirs"
@@ -49,7 +49,7 @@ def test_160_bits_are_new_each_time(sessions):
     assert before[12:] != after[12:]
 
 
-@pytest.mark.parametrize("uid", ["off", "nobody"])
+@pytest.mark.parametrize("uid", ["off", "missing"])
 def test_who_may_not_log_in_gets_no_session(sessions, database, uid):
     with pytest.raises(SessionRefusedError):
         sessions.open(uid, MINE)
@@ -107,7 +107,7 @@ def test_a_token_from_another_spiffe_id_ends_the_family(sessions, revocations, u
 
 @pytest.mark.parametrize("round_number", range(5))
 def test_u15_of_refreshes_at_once_all_get_the_one_next_token(sessions, database, round_number):
-    """All have seen the token good before any took the write lock."""
+    """All saw the valid token before any of them took the write lock."""
     opened = sessions.open("u1", MINE)
     barrier = threading.Barrier(4)
     real = database.write
@@ -145,7 +145,7 @@ def test_u15_threads_that_race_freely_never_get_two_tokens(sessions):
 
 
 def test_u15_who_was_overtaken_twice_is_refused_and_the_family_lives(sessions, database):
-    """Nobody was a thief: it saw the token good when it began."""
+    """That is no theft: the token was valid when the call began."""
     opened = sessions.open("u1", MINE)
     real, live = database.write, []
 
@@ -162,7 +162,7 @@ def test_u15_who_was_overtaken_twice_is_refused_and_the_family_lives(sessions, d
 
 
 def test_u14_a_refresh_is_repeated_with_the_same_result_for_a_while(sessions, revocations, clock):
-    """However often, and the first one's time counts."""
+    """Any number of times; the time of the first refresh counts."""
     first = sessions.open("u1", MINE)
     second = sessions.rotate(first.refresh_token, MINE)
     for _ in range(2):
@@ -226,24 +226,24 @@ def test_a_token_has_one_spelling(sessions):
     assert sessions.rotate(token, MINE)
 
 
-def test_a_logout_ends_the_session_and_its_access_tokens(sessions, revocations, clock):
+def test_a_logout_ends_the_session_and_its_access_tokens(sessions, endings, revocations, clock):
     opened = sessions.open("u1", MINE)
-    assert sessions.end(opened.session_id) is True
-    assert sessions.end(opened.session_id) is False
+    assert endings.end(opened.session_id) is True
+    assert endings.end(opened.session_id) is False
     with pytest.raises(RefreshRefusedError):
         sessions.rotate(opened.refresh_token, MINE)
     revocations.refresh()
     assert revocations.is_revoked(token(session_id=opened.session_id))
 
 
-def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clock):
+def test_all_sessions_of_a_user_end_but_one(sessions, endings, database, revocations, clock):
     sessions.open("u1", MINE)
     clock.now += 999
     mine = [sessions.open("u1", MINE) for _ in range(3)]
     theirs = sessions.open("u2", THEIRS)
     clock.now += 2  # The first has ended by itself: it is not counted.
     with database.write() as connection:
-        assert sessions.end_all(connection, "u1", mine[0].session_id) == 2
+        assert endings.end_all(connection, "u1", mine[0].session_id) == 2
     revocations.refresh()
     assert [revocations.is_revoked(token(session_id=s.session_id)) for s in mine] == [
         False,
@@ -253,7 +253,7 @@ def test_all_sessions_of_a_user_end_but_one(sessions, database, revocations, clo
     assert sessions.rotate(mine[0].refresh_token, MINE)
     assert sessions.rotate(theirs.refresh_token, THEIRS)
     with database.write() as connection:
-        assert sessions.end_all(connection, "u1") == 1
+        assert endings.end_all(connection, "u1") == 1
 
 
 def test_expired_sessions_are_forgotten(sessions, database, clock):
@@ -279,11 +279,12 @@ def test_u17_a_stolen_database_has_no_refresh_token(sessions, database):
 RACER = """
 import sys, time
 from secure_server.store import Database
+from secure_server.tokens.session_endings import SessionEndings
 from secure_server.tokens.sessions import Sessions
 database = Database.open(sys.argv[1])
-sessions = Sessions(database, issuer="https://us.example.org",
-                    clock=lambda: 1_800_000_000.0, access_token_lifetime=300.0,
-                    idle_lifetime=1000.0, absolute_lifetime=5000.0)
+ours = {"issuer": "https://us.example.org", "clock": lambda: 1_800_000_000.0}
+endings = SessionEndings(database, access_token_lifetime=300.0, **ours)
+sessions = Sessions(database, endings, idle_lifetime=1000.0, absolute_lifetime=5000.0, **ours)
 for token in sys.argv[2:]:
     print(sessions.rotate(token, "spiffe://x/mine").refresh_token)
 database.close()
@@ -298,14 +299,14 @@ def test_u15_processes_that_race_never_get_two_tokens(sessions, url, run):
     assert len(set(one)) == 20
 
 
-def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, clock):
+def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, endings, clock):
     first = sessions.open("u1", MINE)
     clock.now += 500
     used = sessions.rotate(first.refresh_token, MINE)
     rest = [sessions.open("u1", THEIRS) for _ in range(2)]
     sessions.open("u2", MINE)
     ended = sessions.open("u1", MINE)
-    sessions.end(ended.session_id)
+    endings.end(ended.session_id)
     ids = [first.session_id, *sorted(session.session_id for session in rest)]
     found = sessions.of_user("u1", limit=10)
     assert [each.session_id for each in found] == ids
@@ -325,21 +326,21 @@ def test_live_sessions_are_listed_by_age_a_page_at_a_time(sessions, clock):
 
 
 def test_a_session_that_has_expired_can_be_revoked_while_its_tokens_live(
-    sessions, database, revocations, clock
+    sessions, endings, database, revocations, clock
 ):
-    """An access token that was fetched at the last moment outlives its session."""
+    """An access token issued at the last moment outlives its session."""
     old = sessions.open("u1", MINE)
     clock.now += IDLE + ACCESS
     sessions.open("u1", MINE)
     with database.write() as connection:
-        assert sessions.end_all(connection, "u1") == 1
+        assert endings.end_all(connection, "u1") == 1
     revocations.refresh()
     assert revocations.is_revoked(token(session_id=old.session_id))
 
 
-def test_all_others_end_and_the_one_lives(sessions, revocations):
+def test_all_others_end_and_the_one_lives(sessions, endings, revocations):
     mine, other = sessions.open("u1", MINE), sessions.open("u1", THEIRS)
-    assert sessions.end_others("u1", mine.session_id) == 1
+    assert endings.end_others("u1", mine.session_id) == 1
     revocations.refresh()
     assert revocations.is_revoked(token(session_id=other.session_id))
     assert not revocations.is_revoked(token(session_id=mine.session_id))

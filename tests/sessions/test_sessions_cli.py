@@ -23,7 +23,7 @@ def alice(house, admin_token):
 
 @pytest.fixture
 def cli(house, tmp_path, capsys, monkeypatch, log):
-    """Run a command as somebody; logs in before the first of each."""
+    """Run a command as a user, who is logged in before the first command."""
     ca = tmp_path / "ca.pem"
     ca.write_bytes(house.authority.certificate_pem)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

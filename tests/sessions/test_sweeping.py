@@ -1,4 +1,4 @@
-"""Ending more sessions than one short transaction can: one cut, durable first, then batches."""
+"""Ending more sessions than one short transaction can: first a cut is committed, then batches."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from sqlalchemy import event, func, insert, select
 from secure_server.auth import Identity
 from secure_server.store.schema import revocations as feed
 from secure_server.store.schema import sessions as table
+from secure_server.tokens.errors import RefreshRefusedError
 from secure_server.tokens.refresh_tokens import hashed
-from secure_server.tokens.sessions import RefreshRefusedError
 from secure_server.tokens.sweeping import BATCH, Sweeper
 
 MINE, GATEWAY = "spiffe://x/mine", "spiffe://x/gateway"
@@ -49,16 +49,16 @@ def count(database, *which):
         return connection.scalar(select(func.count()).select_from(table).where(*which))
 
 
-def everybody_out(sessions, database, how, keep):
-    """End many sessions of u1 through the gateway, but ``keep`` where that is possible."""
+def end_many(endings, database, how, keep):
+    """End many sessions of u1 through the gateway, except ``keep`` where that is possible."""
     if how == "client":
-        return sessions.revoke_client(GATEWAY)
+        return endings.revoke_client(GATEWAY)
     if how == "user":
-        return sessions.revoke_user("u1", USER)
+        return endings.revoke_user("u1", USER)
     if how == "others":
-        return sessions.end_others("u1", keep.session_id)
+        return endings.end_others("u1", keep.session_id)
     with database.write() as connection:
-        return sessions.end_all(connection, "u1", keep.session_id if how == "password" else None)
+        return endings.end_all(connection, "u1", keep.session_id if how == "password" else None)
 
 
 HOW = ["client", "user", "others", "password", "disabled"]
@@ -66,7 +66,7 @@ HOW = ["client", "user", "others", "password", "disabled"]
 
 @pytest.mark.parametrize("how", HOW)
 def test_however_many_end_it_takes_the_same_few_statements_and_all_are_dead_at_once(
-    sessions, database, revocations, clock, how
+    sessions, endings, database, revocations, clock, how
 ):
     add(database, clock, "u1", GATEWAY)
     mine, theirs = sessions.open("u1", GATEWAY), sessions.open("u2", MINE)
@@ -75,7 +75,7 @@ def test_however_many_end_it_takes_the_same_few_statements_and_all_are_dead_at_o
     event.listen(
         database._engine, "before_cursor_execute", lambda *a: statements.append(a[2]), named=False
     )
-    ended = everybody_out(sessions, database, how, mine)
+    ended = end_many(endings, database, how, mine)
     keeps = how in {"others", "password"}
     assert ended == MANY + (not keeps)
     assert len(statements) < 25
@@ -111,11 +111,11 @@ def test_however_many_end_it_takes_the_same_few_statements_and_all_are_dead_at_o
 
 @pytest.mark.parametrize("how", HOW)
 def test_the_sweeper_deletes_what_was_ended_and_nothing_else_each_batch_by_itself(
-    sessions, database, sweeper, clock, how
+    sessions, endings, database, sweeper, clock, how
 ):
     add(database, clock, "u1", GATEWAY)
     mine, theirs = sessions.open("u1", GATEWAY), sessions.open("u2", MINE)
-    everybody_out(sessions, database, how, mine)
+    end_many(endings, database, how, mine)
     new = sessions.open("u1", GATEWAY)  # in the same second
     deleted = []
     event.listen(
@@ -134,14 +134,14 @@ def test_the_sweeper_deletes_what_was_ended_and_nothing_else_each_batch_by_itsel
 
 
 def test_a_session_that_was_refreshed_before_the_cut_gives_no_token_after_it(
-    sessions, database, revocations, clock
+    sessions, endings, database, revocations, clock
 ):
-    """Whenever the token is signed: it says that it is of the time when its session was alive."""
+    """However late the token is signed, its `iat` is the time when its session was alive."""
     add(database, clock, "u1", GATEWAY)
     opened = sessions.open("u1", GATEWAY)
     session = sessions.rotate(opened.refresh_token, GATEWAY)
     clock.now += 5
-    sessions.revoke_client(GATEWAY)
+    endings.revoke_client(GATEWAY)
     revocations.refresh()
     late = token(client=GATEWAY, iat=int(session.issued_at))
     assert revocations.is_revoked(late)
@@ -150,10 +150,10 @@ def test_a_session_that_was_refreshed_before_the_cut_gives_no_token_after_it(
 
 
 def test_a_cut_is_not_forgotten_before_its_sessions_are_deleted(
-    sessions, database, revocations, sweeper, clock
+    endings, database, revocations, sweeper, clock
 ):
     add(database, clock, "u1", GATEWAY)
-    sessions.revoke_client(GATEWAY)
+    endings.revoke_client(GATEWAY)
     clock.now += 1_000_000
     revocations.revoke_token(ISSUER, "another")
     with database.read() as connection:
@@ -165,12 +165,14 @@ def test_a_cut_is_not_forgotten_before_its_sessions_are_deleted(
         assert connection.scalar(select(feed.c.value).where(feed.c.kind == "client")) is None
 
 
-def test_it_goes_on_by_itself_and_others_write_in_between(sessions, database, sweeper, clock):
+def test_it_goes_on_by_itself_and_others_write_in_between(
+    sessions, endings, database, sweeper, clock
+):
     add(database, clock, "u1", GATEWAY, 8 * BATCH)
-    sessions._sweep = sweeper.wake
+    endings._sweep = sweeper.wake
     sweeper.start()
     begin = time.monotonic()
-    sessions.revoke_client(GATEWAY)
+    endings.revoke_client(GATEWAY)
     between = []
     while left := count(database, table.c.spiffe_id == GATEWAY):
         sessions.open("u2", MINE)
@@ -198,13 +200,12 @@ def test_what_has_expired_is_forgotten_a_little_at_a_time(database, revocations,
 KILLED = """
 import os, signal, sys
 from secure_server.store import Database
-from secure_server.tokens.sessions import Sessions
+from secure_server.tokens.session_endings import SessionEndings
 
-sessions = Sessions(Database.open(sys.argv[1]), issuer="https://us.example.org",
-                    clock=lambda: float(sys.argv[2]), access_token_lifetime=300.0,
-                    idle_lifetime=1000.0, absolute_lifetime=5000.0,
-                    sweep=lambda: os.kill(os.getpid(), signal.SIGKILL))
-sessions.revoke_client("spiffe://x/gateway")
+endings = SessionEndings(Database.open(sys.argv[1]), issuer="https://us.example.org",
+                         clock=lambda: float(sys.argv[2]), access_token_lifetime=300.0,
+                         sweep=lambda: os.kill(os.getpid(), signal.SIGKILL))
+endings.revoke_client("spiffe://x/gateway")
 """
 
 
@@ -231,17 +232,19 @@ def test_a_process_that_dies_after_the_cut_has_ended_all_and_the_next_deletes_th
 
 
 @pytest.mark.parametrize("how", ["client", "user"])
-def test_a_session_that_begins_in_a_second_to_come_is_ended_too(sessions, database, clock, how):
-    """Its user's cut made it begin later than a cut of its client now reaches, and the reverse."""
+def test_a_session_that_begins_in_a_second_to_come_is_ended_too(
+    sessions, endings, database, clock, how
+):
+    """A cut of its user made it begin later than a cut of its client reaches, and the reverse."""
     add(database, clock, "u2" if how == "client" else "u1", GATEWAY)
     if how == "client":
         for _ in range(5):
-            sessions.revoke_user("u1", USER)
+            endings.revoke_user("u1", USER)
     else:
-        sessions.revoke_client(MINE)
+        endings.revoke_client(MINE)
     later = sessions.open("u1", GATEWAY if how == "client" else MINE)
     assert later.issued_at > clock.now + (4 if how == "client" else 0)
-    assert everybody_out(sessions, database, how, None) == MANY + 1
+    assert end_many(endings, database, how, None) == MANY + 1
     assert sessions.find(later.session_id) is None
     clock.now += 20
     with pytest.raises(RefreshRefusedError):

@@ -21,7 +21,7 @@ def database(url):
 
 @pytest.fixture
 def spawn():
-    """Starts second processes; none outlives its test."""
+    """Start second processes, which are killed after the test."""
     started = []
 
     def start(code, *arguments):

@@ -4,7 +4,6 @@ import os
 import sqlite3
 import stat
 import threading
-import time
 import traceback
 import uuid
 
@@ -112,7 +111,7 @@ def test_waiting_threads_give_up_after_the_busy_timeout(url):
 
 
 def test_errors_show_neither_sql_nor_parameters(database):
-    """Nor does anything behind them: their causes are printed with them."""
+    """Their causes, which are printed with them, show none either."""
     name, value = uuid.uuid4().hex, uuid.uuid4().hex.encode()
     put(database, name, value)
     with pytest.raises(StoreError) as caught:
@@ -150,7 +149,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == b"certainly no database" * 100
 
 
-def test_somebody_elses_database_is_refused_and_left_alone(tmp_path):
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "x.db"
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE theirs (x)")
@@ -250,7 +249,7 @@ except StoreUnavailableError as error:
 
 
 def test_o9_a_full_disk_is_a_typed_error_and_corrupts_nothing(url, database, spawn):
-    """A limit on file sizes stands for the full disk: both fail in the middle of a write."""
+    """A limit on file sizes acts like a full disk: both fail in the middle of a write."""
     process = spawn(FILLER, url)
     assert process.stdout.read().strip() in {"FULL", "FAILED"}
     assert names(database) == {"kept"}
@@ -325,17 +324,114 @@ def test_one_thread_serves_all_subscribers_and_ends_with_the_database(url):
     assert threading.active_count() == before
 
 
-def test_an_own_commit_wakes_the_tailer_at_once(database):
-    """The poll is made so slow here that only the wake-up can explain the answer."""
-    database.tailer._interval = 60
-    looks = threading.Semaphore(0)
-    database.tailer.subscribe(lambda changed: looks.release() if changed else None)
-    database.tailer.wake()
-    assert looks.acquire(timeout=10)
-    began = time.monotonic()
+@pytest.fixture
+def told(database):
+    """The threads that tell a subscriber of commits, none of which the tailer's own can be: it
+    looks once an hour.
+    """
+    database.tailer._interval = 3600
+    threads = []
+
+    def on_look(changed):
+        if changed:
+            threads.append(threading.current_thread())
+
+    database.tailer.subscribe(on_look)
+    database.tailer.look()
+    threads.clear()
+    return threads
+
+
+def test_a_commit_is_told_of_by_its_own_thread_before_the_transaction_returns(database, told):
     put(database, "a")
-    assert looks.acquire(timeout=10)
-    assert time.monotonic() - began < 10
+    assert told == [threading.current_thread()]
+
+
+def test_a_transaction_that_fails_is_not_told_of(database, told):
+    def write_and_fail():
+        with database.write() as connection:
+            connection.execute(insert(settings).values(name="a", value=b""))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "failure", [StoreUnavailableError("FAILED", "Not now."), ValueError("A bug.")], ids=repr
+)
+def test_a_commit_that_cannot_be_told_of_is_done_all_the_same(database, told, failure):
+    """And the next look tells of it, and of nothing twice."""
+    failures = [failure]
+    heard = []
+
+    def on_look(changed):
+        if changed and failures:
+            raise failures.pop()
+        heard.append(changed)
+
+    database.tailer.subscribe(on_look)
+    put(database, "a")
+    assert names(database) == {"a"}
+    assert heard == []
+    database.tailer.look()
+    database.tailer.look()
+    assert heard == [True, False]
+    assert len(told) == 1
+
+
+def test_a_commit_during_a_look_is_told_of_by_the_next(url, database, told):
+    other = Database.open(url)
+    heard = []
+
+    def on_look(changed):
+        heard.append(changed)
+        if len(heard) == 1:
+            put(other, "meanwhile")
+
+    database.tailer.subscribe(on_look)
+    database.tailer.look()
+    database.tailer.look()
+    database.tailer.look()
+    assert heard == [True, True, False]
+    assert len(told) == 1
+    other.close()
+
+
+def test_a_subscriber_is_called_by_one_thread_at_a_time(database, told):
+    """A thread that commits meanwhile waits, and then tells of its own commit."""
+    inside, leave, calls = threading.Event(), threading.Event(), []
+
+    def on_look(changed):
+        calls.append(changed)
+        inside.set()
+        assert leave.wait(20)
+
+    database.tailer.subscribe(on_look)
+    first = threading.Thread(target=database.tailer.look)
+    first.start()
+    assert inside.wait(20)
+    second = threading.Thread(target=put, args=(database, "a"))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    assert calls == [True]
+    leave.set()
+    first.join()
+    second.join()
+    assert calls == [True, True]
+    assert names(database) == {"a"}
+
+
+def test_a_commit_after_which_the_version_cannot_be_read_is_done_all_the_same(database, told):
+    """And the next look tells of it."""
+    database.version()
+    database._watch.close()  # each question to it is an error of SQLite's from now on
+    put(database, "a")
+    assert told == []
+    database.tailer.look()
+    assert len(told) == 1
 
 
 def test_files_without_rights_are_a_typed_error(tmp_path, url):

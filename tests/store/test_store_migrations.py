@@ -1,4 +1,4 @@
-"""The scripts make what the schema says, once, whoever is first."""
+"""Migrations create the tables of the schema, once, in whichever process runs first."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_a_failed_migration_leaves_nothing_behind(url, monkeypatch):
 
 
 def test_wider_revocations_keep_what_is_revoked_and_their_last_number(url, monkeypatch):
-    """The highest number may be one that is pruned already: a reader has seen it."""
+    """The highest number may be of a deleted line, which a reader has seen."""
     old = old_database(url, monkeypatch, "0001")
     row = "INSERT INTO revocations (kind, value, expire_time) VALUES ('jti', ?, 1e12)"
     with old.write() as connection:
@@ -137,14 +137,15 @@ def revoked_by_an_old_version(url, monkeypatch):
 
 
 def test_M1_what_was_revoked_before_issuers_were_written_down_stays_revoked(url, monkeypatch):
-    """Sessions, users and clients were ours; a token may have been any issuer's."""
+    """Sessions, users and clients were of this server; a token may have been any issuer's."""
     revoked_by_an_old_version(url, monkeypatch)
     new = Database.open(url)
     feed = Revocations(new, issuer=OURS, clock=lambda: 2000.0)
     feed.refresh()
     for issuer in (OURS, THEIRS, "api-keys"):
         assert feed.is_revoked(held(issuer, token="stolen"))
-        # A row without a name was what logging out without a token came to: it was nobody's.
+        # A row without a name was what logging out without a token came to: it belonged to no
+        # credential.
         assert not feed.is_revoked(held(issuer, token=""))
     for one in ({"session": "ended"}, {"subject": "users/gone"}, {"client": "spiffe://x/gone"}):
         assert feed.is_revoked(held(OURS, **one))
@@ -162,10 +163,10 @@ def test_M1_what_was_revoked_before_issuers_were_written_down_stays_revoked(url,
 
 
 def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
-    """Until it is replaced; its lines name no issuer."""
+    """Until the old process is replaced; its lines have no issuer."""
     database = Database.open(url)
     feed = Revocations(database, issuer=OURS, clock=lambda: 2000.0)
-    feed.refresh()
+    feed.start()
     with database.write() as connection:
         for row in (("jti", "stolen", None), ("user", "users/gone", 1000.0), ("jti", "", None)):
             connection.exec_driver_sql(REVOKED, row)
@@ -192,7 +193,7 @@ def test_M1_an_old_process_beside_a_new_one_still_revokes(url, monkeypatch):
 
 
 def test_M2_a_request_that_was_remembered_for_a_subject_alone_is_our_issuers(url, monkeypatch):
-    """Its repetition is answered as before, and no other issuer's namesake gets the answer."""
+    """A repetition gets the same answer; another issuer's subject of that name does not."""
     old = old_database(url, monkeypatch, "0003")
     passwords = Passwords()
     new = Accounts(old, passwords, clock=lambda: 1000.0, end_sessions=lambda *_: 0)

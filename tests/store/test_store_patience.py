@@ -1,4 +1,4 @@
-"""How long a write waits for its turn, and how many may."""
+"""How long a write waits for the write lock, and how many writes may wait."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from secure_server.store.lock_wait import waiting_at_most, waits_until
 
 @pytest.fixture
 def held(database):
-    """The write transaction, held by another thread until the test is over."""
+    """A write transaction that another thread holds until the test is over."""
     begun, over = threading.Event(), threading.Event()
 
     def hold():
@@ -44,7 +44,7 @@ def test_a_block_waits_no_longer_than_it_may_and_one_inside_it_neither(database,
 
 
 def test_only_waiting_counts_not_what_is_done_before(database, held):
-    """A log-in whose password waited to be hashed has as much time for the lock as any other."""
+    """A log-in whose password waited to be hashed may wait as long for the lock as others."""
     with waiting_at_most(0.3):
         time.sleep(0.4)
         assert 0.25 < refused_after(database) < 2
@@ -75,7 +75,7 @@ def test_it_holds_for_the_lock_of_another_process_too(database, url):
 
 
 def test_where_many_wait_already_one_more_is_refused_at_once_and_reads_go_on(database, held):
-    """Threads that wait are threads that no read gets."""
+    """Waiting threads are not available to reads."""
     results = []
 
     def wait():

@@ -1,11 +1,11 @@
 import pytest
 
 from secure_server.store import Database
-from secure_server.users import Accounts, Passwords
+from secure_server.users import Accounts, Logins, Passwords
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self):
         self.now = 1_800_000_000.0
@@ -45,10 +45,20 @@ def ended():
 
 
 @pytest.fixture
-def accounts(database, passwords, clock, ended):
-    def end_sessions(connection, uid, except_session):
+def end_sessions(ended):
+    def end(connection, uid, except_session):
         assert connection.in_transaction()
         ended.append((uid, except_session))
         return 3
 
+    return end
+
+
+@pytest.fixture
+def accounts(database, passwords, clock, end_sessions):
     return Accounts(database, passwords, clock=clock, end_sessions=end_sessions)
+
+
+@pytest.fixture
+def logins(database, passwords, clock, end_sessions):
+    return Logins(database, passwords, clock=clock, end_sessions=end_sessions)

@@ -30,16 +30,19 @@ INITIAL, CHOSEN, OTHER = "initial secret", "chosen secret", "another secret"
 DAY = 24 * 3600.0
 
 
-def make(accounts, name="ada", password=None, **fields):
-    """A user; with a password, one who has chosen it at the first log-in."""
-    if password is None:
-        return accounts.create(name, **fields)
-    accounts.create(name, password=INITIAL, **fields)
-    return accounts.log_in(name, INITIAL, password)
+def make(accounts, name="ada", **fields):
+    """A user without a password."""
+    return accounts.create(name, **fields)
+
+
+def enrol(accounts, logins, name):
+    """A user who has chosen a password at the first log-in."""
+    accounts.create(name, password=INITIAL)
+    return logins.log_in(name, INITIAL, CHOSEN)
 
 
 def at_once(count, call):
-    """What ``count`` threads that begin together get; errors are results too."""
+    """Call from ``count`` threads at once; returns the results, in which errors count too."""
     barrier = threading.Barrier(count)
 
     def run(index):
@@ -74,9 +77,9 @@ def test_a_created_user_is_read_back_whole(accounts, clock):
 def test_unknown_users_are_not_found(accounts):
     for call in (accounts.get, accounts.get_by_uid, accounts.delete):
         with pytest.raises(NotFoundError):
-            call("nobody")
+            call("missing")
     with pytest.raises(NotFoundError):
-        accounts.update("nobody", {"email": "a@b"})
+        accounts.update("missing", {"email": "a@b"})
 
 
 def test_a_deleted_name_comes_back_with_another_uid(accounts):
@@ -157,10 +160,10 @@ def test_what_cannot_end_the_sessions_does_not_happen(accounts, monkeypatch):
 # --- U23: request ids -------------------------------------------------------------------------
 
 
-def test_u23_the_same_request_gets_the_same_user(accounts, clock):
+def test_u23_the_same_request_gets_the_same_user(accounts, logins, clock):
     request = {"email": "a@b", "password": INITIAL, "request_id": str(uuid.uuid4())}
     first = accounts.create("ada", caller=Identity("https://us", "root"), **request)
-    accounts.log_in("ada", INITIAL, CHOSEN)
+    logins.log_in("ada", INITIAL, CHOSEN)
     assert accounts.create("ada", caller=Identity("https://us", "root"), **request) == first
     with pytest.raises(AlreadyExistsError):  # Scoped to the caller.
         accounts.create("ada", caller=Identity("https://us", "mallory"), **request)
@@ -207,9 +210,9 @@ def test_u17_what_remembers_a_request_is_no_quick_test_for_its_password(accounts
 # --- log-in -----------------------------------------------------------------------------------
 
 
-def test_u1_u2_every_reason_has_one_error(accounts, clock):
-    make(accounts, "ada", CHOSEN)
-    make(accounts, "off", CHOSEN)
+def test_u1_u2_every_reason_has_one_error(accounts, logins, clock):
+    enrol(accounts, logins, "ada")
+    enrol(accounts, logins, "off")
     accounts.update("off", {"state": "disabled"})
     make(accounts, "none")
     accounts.create("late", password=INITIAL)
@@ -217,7 +220,7 @@ def test_u1_u2_every_reason_has_one_error(accounts, clock):
     texts = set()
     for name, password in [
         ("ada", "wrong secret"),
-        ("nobody", CHOSEN),
+        ("missing", CHOSEN),
         ("off", CHOSEN),
         ("none", CHOSEN),
         ("late", INITIAL),
@@ -226,84 +229,84 @@ def test_u1_u2_every_reason_has_one_error(accounts, clock):
         ("ada", ""),
     ]:
         with pytest.raises(BadCredentialsError) as caught:
-            accounts.log_in(name, password)
+            logins.log_in(name, password)
         texts.add((str(caught.value), caught.value.code))
     assert len(texts) == 1
 
 
-def test_the_right_password_logs_in(accounts):
-    account = make(accounts, "ada", CHOSEN)
-    assert accounts.log_in("ada", CHOSEN) == account
+def test_the_right_password_logs_in(accounts, logins):
+    account = enrol(accounts, logins, "ada")
+    assert logins.log_in("ada", CHOSEN) == account
 
 
-def test_a_login_with_too_long_a_password_is_invalid(accounts):
+def test_a_login_with_too_long_a_password_is_invalid(logins):
     with pytest.raises(InvalidArgumentError):
-        accounts.log_in("nobody", "x" * 1025)
+        logins.log_in("missing", "x" * 1025)
 
 
-def test_an_initial_password_must_be_replaced_and_works_once(accounts, clock):
+def test_an_initial_password_must_be_replaced_and_works_once(accounts, logins, clock):
     accounts.create("ada", password=INITIAL)
     clock.now += 7 * DAY - 1
     for _ in range(2):  # Asking does not use it up.
         with pytest.raises(PasswordChangeRequiredError) as caught:
-            accounts.log_in("ada", INITIAL)
+            logins.log_in("ada", INITIAL)
         assert caught.value.code == "PASSWORD_CHANGE_REQUIRED"
-    accounts.log_in("ada", INITIAL, CHOSEN)
+    logins.log_in("ada", INITIAL, CHOSEN)
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("ada", INITIAL, OTHER)
+        logins.log_in("ada", INITIAL, OTHER)
     clock.now += 700 * DAY
-    assert accounts.log_in("ada", CHOSEN)
+    assert logins.log_in("ada", CHOSEN)
 
 
 @pytest.mark.parametrize("new", [INITIAL, "password", "short", "ada-ada-ada-x", "x" * 1025])
-def test_the_replacement_must_keep_the_rules(accounts, new):
+def test_the_replacement_must_keep_the_rules(accounts, logins, new):
     accounts.create("ada", password=INITIAL)
-    for name in ("ada", "ada-nobody"):  # No difference gives the user away.
+    for name in ("ada", "ada-missing"):  # No difference gives the user away.
         if name in new or name == "ada":
             with pytest.raises(InvalidArgumentError) as caught:
-                accounts.log_in(name, INITIAL, new)
+                logins.log_in(name, INITIAL, new)
             assert caught.value.field == "new_password"
-    assert accounts.log_in("ada", INITIAL, CHOSEN)
+    assert logins.log_in("ada", INITIAL, CHOSEN)
 
 
-def test_an_initial_password_works_once_of_ten_at_once(accounts):
+def test_an_initial_password_works_once_of_ten_at_once(accounts, logins):
     accounts.create("ada", password=INITIAL)
-    results = at_once(10, lambda i: accounts.log_in("ada", INITIAL, f"chosen secret {i}"))
+    results = at_once(10, lambda i: logins.log_in("ada", INITIAL, f"chosen secret {i}"))
     winners = [i for i, result in enumerate(results) if not isinstance(result, UserError)]
     assert len(winners) == 1
     assert {type(r) for r in results if isinstance(r, UserError)} == {BadCredentialsError}
-    assert accounts.log_in("ada", f"chosen secret {winners[0]}")
+    assert logins.log_in("ada", f"chosen secret {winners[0]}")
 
 
-def test_a_normal_password_is_not_changed_by_a_login(accounts):
-    make(accounts, "ada", CHOSEN)
+def test_a_normal_password_is_not_changed_by_a_login(accounts, logins):
+    enrol(accounts, logins, "ada")
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("ada", "wrong secret", OTHER)
+        logins.log_in("ada", "wrong secret", OTHER)
     with pytest.raises(InvalidArgumentError) as caught:
-        accounts.log_in("ada", CHOSEN, OTHER)
+        logins.log_in("ada", CHOSEN, OTHER)
     assert caught.value.field == "new_password"
-    assert accounts.log_in("ada", CHOSEN)
+    assert logins.log_in("ada", CHOSEN)
 
 
-def test_u9_old_hashes_are_made_new_at_the_login_even_of_five_at_once(accounts, database):
-    make(accounts, "ada", CHOSEN)
+def test_u9_old_hashes_are_made_new_at_the_login_even_of_five_at_once(accounts, logins, database):
+    enrol(accounts, logins, "ada")
     old = Argon2id(salt=bytes(16), length=32, iterations=2, lanes=1, memory_cost=128)
     with database.write() as connection:
         connection.execute(
             update(users).values(password_hash=old.derive_phc_encoded(CHOSEN.encode()))
         )
     etag = accounts.get("ada").etag
-    results = at_once(5, lambda _: accounts.log_in("ada", CHOSEN))
+    results = at_once(5, lambda _: logins.log_in("ada", CHOSEN))
     assert not any(isinstance(result, UserError) for result in results)
     assert "m=64,t=1,p=1" in stored_hash(database)
-    assert accounts.get("ada").etag == etag  # Nobody sees a change of the user.
+    assert accounts.get("ada").etag == etag  # The user has not changed for any reader.
 
 
-def test_what_a_login_opens_depends_on_the_password_still_being_good(accounts, passwords):
+def test_what_a_login_opens_depends_on_the_password_still_being_good(accounts, logins, passwords):
     """The password is changed between its verification and the transaction of the log-in."""
-    make(accounts, "ada", CHOSEN)
+    enrol(accounts, logins, "ada")
     opened = []
-    assert accounts.log_in("ada", CHOSEN, on_success=lambda c, a: opened.append(a.name))
+    assert logins.log_in("ada", CHOSEN, on_success=lambda c, a: opened.append(a.name))
     assert opened == ["ada"]
 
     real = passwords.verify
@@ -311,62 +314,62 @@ def test_what_a_login_opens_depends_on_the_password_still_being_good(accounts, p
     def verify_then_change(stored, password):
         answer = real(stored, password)
         passwords.verify = real
-        accounts.change_password("ada", CHOSEN, OTHER)
+        logins.change_password("ada", CHOSEN, OTHER)
         return answer
 
     passwords.verify = verify_then_change
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("ada", CHOSEN, on_success=lambda c, a: opened.append(a.name))
+        logins.log_in("ada", CHOSEN, on_success=lambda c, a: opened.append(a.name))
     assert opened == ["ada"]
 
 
-def test_a_login_whose_session_fails_does_not_use_up_the_initial_password(accounts):
+def test_a_login_whose_session_fails_does_not_use_up_the_initial_password(accounts, logins):
     accounts.create("ada", password=INITIAL)
 
     def fail(connection, account):
         raise StoreUnavailableError("FAILED", "Not now.")
 
     with pytest.raises(StoreUnavailableError):
-        accounts.log_in("ada", INITIAL, CHOSEN, on_success=fail)
-    assert accounts.log_in("ada", INITIAL, CHOSEN)
+        logins.log_in("ada", INITIAL, CHOSEN, on_success=fail)
+    assert logins.log_in("ada", INITIAL, CHOSEN)
 
 
 # --- change of password -----------------------------------------------------------------------
 
 
-def test_u12_a_new_password_needs_the_old_and_ends_the_other_sessions(accounts, ended):
-    before = make(accounts, "ada", CHOSEN)
+def test_u12_a_new_password_needs_the_old_and_ends_the_other_sessions(accounts, logins, ended):
+    before = enrol(accounts, logins, "ada")
     ended.clear()
     with pytest.raises(PermissionDeniedError):
-        accounts.change_password("ada", "wrong secret", OTHER)
+        logins.change_password("ada", "wrong secret", OTHER)
     assert ended == []
-    assert accounts.change_password("ada", CHOSEN, OTHER, keep_session="s1") == 3
+    assert logins.change_password("ada", CHOSEN, OTHER, keep_session="s1") == 3
     assert ended == [(before.uid, "s1")]
-    assert accounts.log_in("ada", OTHER).etag != before.etag
+    assert logins.log_in("ada", OTHER).etag != before.etag
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("ada", CHOSEN)
+        logins.log_in("ada", CHOSEN)
 
 
-def test_u12_nobody_changes_the_password_of_who_cannot_log_in(accounts):
-    make(accounts, "off", CHOSEN)
+def test_u12_a_user_who_cannot_log_in_cannot_change_the_password(accounts, logins):
+    enrol(accounts, logins, "off")
     accounts.update("off", {"state": "disabled"})
     accounts.create("new", password=INITIAL)
-    for name, password in (("off", CHOSEN), ("new", INITIAL), ("nobody", CHOSEN)):
+    for name, password in (("off", CHOSEN), ("new", INITIAL), ("missing", CHOSEN)):
         with pytest.raises(PermissionDeniedError):
-            accounts.change_password(name, password, OTHER)
+            logins.change_password(name, password, OTHER)
 
 
 @pytest.mark.parametrize("new", [CHOSEN, "password", "short"])
-def test_a_new_password_keeps_the_rules(accounts, new):
-    make(accounts, "ada", CHOSEN)
+def test_a_new_password_keeps_the_rules(accounts, logins, new):
+    enrol(accounts, logins, "ada")
     with pytest.raises(InvalidArgumentError) as caught:
-        accounts.change_password("ada", CHOSEN, new)
+        logins.change_password("ada", CHOSEN, new)
     assert caught.value.field == "new_password"
 
 
-def test_two_changes_of_one_password_at_once_make_one(accounts):
-    make(accounts, "ada", CHOSEN)
-    results = at_once(2, lambda i: accounts.change_password("ada", CHOSEN, f"brand new {i}"))
+def test_two_changes_of_one_password_at_once_make_one(accounts, logins):
+    enrol(accounts, logins, "ada")
+    results = at_once(2, lambda i: logins.change_password("ada", CHOSEN, f"brand new {i}"))
     assert sum(isinstance(result, PermissionDeniedError) for result in results) == 1
 
 
@@ -398,44 +401,44 @@ def test_the_last_administrator_may_change_otherwise(accounts):
     assert accounts.update("root", {"email": "a@b", "roles": ["admin", "x"]})
 
 
-def test_u28_the_bootstrap_secret_makes_one_administrator_and_works_once(accounts):
+def test_u28_the_bootstrap_secret_makes_one_administrator_and_works_once(accounts, logins):
     account = accounts.bootstrap("root", "first one-time secret")
     assert account.is_active_admin
     # Lost before it was used: replaced, and the first is dead.
     assert accounts.bootstrap("root", "second one-time secret").uid == account.uid
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("root", "first one-time secret")
+        logins.log_in("root", "first one-time secret")
     with pytest.raises(AlreadyBootstrappedError):
         accounts.bootstrap("other", "third one-time secret")
-    accounts.log_in("root", "second one-time secret", CHOSEN)
+    logins.log_in("root", "second one-time secret", CHOSEN)
     with pytest.raises(AlreadyBootstrappedError):
         accounts.bootstrap("root", "third one-time secret")
     with pytest.raises(BadCredentialsError):
-        accounts.log_in("root", "second one-time secret", OTHER)
+        logins.log_in("root", "second one-time secret", OTHER)
 
 
-def test_u28_bootstrap_never_raises_an_existing_user(accounts):
-    make(accounts, "root", CHOSEN)
+def test_u28_bootstrap_never_raises_an_existing_user(accounts, logins):
+    enrol(accounts, logins, "root")
     with pytest.raises(AlreadyExistsError):
         accounts.bootstrap("root", "first one-time secret")
     assert accounts.get("root").roles == ()
 
 
-def test_an_expired_bootstrap_secret_can_be_replaced(accounts, clock):
+def test_an_expired_bootstrap_secret_can_be_replaced(accounts, logins, clock):
     accounts.bootstrap("root", "first one-time secret")
     clock.now += 8 * DAY
     accounts.bootstrap("root", "second one-time secret")
     with pytest.raises(PasswordChangeRequiredError):
-        accounts.log_in("root", "second one-time secret")
+        logins.log_in("root", "second one-time secret")
 
 
 # --- what is told -----------------------------------------------------------------------------
 
 
-def test_every_mutation_is_told_in_order(accounts, database, clock):
+def test_every_mutation_is_told_in_order(accounts, logins, database, clock):
     accounts.create("ada", password=INITIAL)
-    accounts.log_in("ada", INITIAL, CHOSEN)
-    accounts.change_password("ada", CHOSEN, OTHER)
+    logins.log_in("ada", INITIAL, CHOSEN)
+    logins.change_password("ada", CHOSEN, OTHER)
     accounts.update("ada", {"email": "a@b"})
     last = accounts.update("ada", {"state": "disabled"})
     accounts.delete("ada")
@@ -450,9 +453,9 @@ def test_every_mutation_is_told_in_order(accounts, database, clock):
     assert len({c.account.etag for c in told}) == 5
 
 
-def test_u29_no_secret_in_a_repr_or_in_what_is_told(accounts, database):
+def test_u29_no_secret_in_a_repr_or_in_what_is_told(accounts, logins, database):
     accounts.create("ada", password=INITIAL, request_id=str(uuid.uuid4()))
-    record = accounts._find("ada")
+    record = logins._find("ada")
     with database.read() as connection:
         told = str(connection.execute(select(user_changes)).all())
         kept = str(connection.execute(select(requests.c.result)).all())

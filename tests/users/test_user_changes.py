@@ -1,4 +1,4 @@
-"""The feed: nothing missed, nothing twice, whoever wrote it."""
+"""The feed: every change of every process, once and in order."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ def test_a_week_is_kept_without_gaps_and_the_newest_for_ever(accounts, changes, 
 
 
 def test_concurrent_writers_leave_no_gap_for_a_follower(accounts, changes):
-    """What is read step by step while others write is exactly 1, 2, 3, …"""
+    """A reader that follows while others write reads exactly 1, 2, 3, …"""
     with ThreadPoolExecutor(4) as pool:
         writing = [pool.submit(accounts.create, f"u{i}") for i in range(40)]
         seen = []
@@ -113,7 +113,7 @@ def test_a_change_of_another_process_ends_the_wait(url, changes):
 
 
 def test_who_follows_needs_no_connection_of_their_own(accounts, clock, url):
-    """A thousand may follow; the database has connections for a few dozen."""
+    """A thousand streams may follow; the database has a few dozen connections."""
     make(accounts, "a", "b", "c")
     with ExitStack() as stack:
         database = Database.open(url, busy_timeout=0.1)
@@ -134,7 +134,7 @@ def test_who_follows_needs_no_connection_of_their_own(accounts, clock, url):
 def test_who_follows_from_far_behind_misses_nothing(
     accounts, changes, database, clock, monkeypatch
 ):
-    """Of more changes than are held in memory, seen in one look or in many."""
+    """Of more changes than memory keeps, read in one look or in many."""
     monkeypatch.setattr("secure_server.users.changes._RECENT", 4)
     make(accounts, *(f"u{number}" for number in range(10)))
     late = Changes(database, clock=clock)

@@ -1,4 +1,4 @@
-"""The fields of a user are what the contract promises."""
+"""The rules of the contract for the fields of a user."""
 
 import pytest
 from hypothesis import given

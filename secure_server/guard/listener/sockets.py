@@ -43,15 +43,15 @@ def listening_sockets() -> dict[int, int]:
 
 
 def stop_listening(inodes: frozenset[int]) -> bool:
-    """Have these sockets take no new connection, whoever holds them; those that are open go on.
+    """Make these sockets accept no new connection; open connections stay.
 
-    False where they cannot be found: then their owner must be stopped as a whole.
+    False where they cannot be found: then the whole server must be stopped.
     """
     found = listening_sockets()
     for inode in inodes:
         if inode not in found:
             return False
-        # A copy: gRPC goes on to own the descriptor, and sees the end of the socket.
+        # A copy: gRPC keeps its descriptor, and sees that the socket was shut down.
         with socket.socket(fileno=os.dup(found[inode])) as copy:
             copy.shutdown(socket.SHUT_RDWR)
     return bool(inodes)

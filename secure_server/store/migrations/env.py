@@ -7,9 +7,9 @@ from secure_server.store.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite rolls DDL back like anything else once the driver leaves transactions alone.
+    # SQLite rolls back DDL too, as long as the driver begins no transactions by itself.
     transactional_ddl=True,
-    # SQLite alters little in place; Alembic copies the table where it must.
+    # SQLite can alter little in place; Alembic copies the table where it must.
     render_as_batch=True,
 )
 with context.begin_transaction():

@@ -19,7 +19,7 @@ def _widen_revocations() -> None:
     numbers = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
     mine = numbers.c.name == "revocations"
     given = connection.scalar(sa.select(numbers.c.seq).where(mine))
-    # SQLite copies the table for this; AUTOINCREMENT must be said again.
+    # Alembic copies the table for this, and does not copy AUTOINCREMENT.
     with op.batch_alter_table(
         "revocations", table_kwargs={"sqlite_autoincrement": True}
     ) as revocations:
@@ -28,6 +28,7 @@ def _widen_revocations() -> None:
             "value", existing_type=sa.String(255), type_=sa.String(2048), existing_nullable=False
         )
     if given is not None:
-        # The copy knows only of numbers that are still there: none may be given twice.
+        # The copy starts after the highest number that it has; numbers of deleted rows must not be
+        # given again.
         connection.execute(sa.delete(numbers).where(mine))
         connection.execute(sa.insert(numbers).values(name="revocations", seq=given))

@@ -1,4 +1,4 @@
-"""What a refresh token was made by, for a refresh that is repeated."""
+"""The salt of a refresh token, for refreshes that are repeated."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whose tokens, sessions, users and requests they are: each row names its issuer.
+"""An issuer for each row of revocations and requests.
 
-The scripts know no configuration, so the issuer of the rows that are there stays empty. What that
-means, those who read them say: sessions, users and clients were ours at all times; a token may have
-been any issuer's, and was refused of every one, so it goes on being refused of every one until the
-row expires. Nothing that was revoked is good again.
+Migrations do not read the configuration, so the issuer of existing rows stays empty. Readers of the
+rows interpret that: sessions, users and clients have always been those of this server; a token may
+have been any issuer's and was refused of every issuer, so it is until the row expires. No
+revocation is undone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _name_issuers_of_revocations() -> None:
     numbers = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
     mine = numbers.c.name == "revocations"
     given = connection.scalar(sa.select(numbers.c.seq).where(mine))
-    # SQLite copies the table for this; AUTOINCREMENT must be said again.
+    # Alembic copies the table for this, and does not copy AUTOINCREMENT.
     with op.batch_alter_table(
         "revocations", table_kwargs={"sqlite_autoincrement": True}
     ) as revocations:
@@ -43,10 +43,11 @@ def _name_issuers_of_revocations() -> None:
             "uq_revocations_issuer_kind_value", ["issuer", "kind", "value"]
         )
     if given is not None:
-        # The copy knows only of numbers that are still there: none may be given twice.
+        # The copy starts after the highest number that it has; numbers of deleted rows must not be
+        # given again.
         connection.execute(sa.delete(numbers).where(mine))
         connection.execute(sa.insert(numbers).values(name="revocations", seq=given))
-    # Logging out without a token wrote a row without a name. It revoked nothing of the caller's,
-    # and refused everybody else whose credentials have no ID.
+    # A log-out without a token wrote a row without a value. It revoked no credential of the caller,
+    # and refused all other callers whose credentials have no ID.
     rows = sa.table("revocations", sa.column("value"))
     connection.execute(sa.delete(rows).where(rows.c.value == ""))

@@ -1,4 +1,4 @@
-"""What ends many sessions at once: one line of the feed, and indexes to find them by."""
+"""Ending many sessions by one line of the feed, and indexes to find them by."""
 
 from __future__ import annotations
 
