@@ -276,7 +276,9 @@ def test_G14_the_server_keeps_its_policy_when_a_new_one_forgets_a_method(
         now = metrics(http)
         assert now['secure_grpc_audit_dropped_total{logger="file_logger"}'] == 0
         assert now[SUCCESS] > (at_first[SUCCESS])
-    assert [record["matched_rule"] for record in records(file)] == ["nobody"] * len(records(file))
+    assert [record["matched_rule"] for record in records(file)] == ["no caller"] * len(
+        records(file)
+    )
     assert records(file)
 
 
