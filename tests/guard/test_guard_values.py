@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from secure_server.auth import Authenticators
+from secure_server.auth.errors import AuthenticatorError
 from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
 from secure_server.guard import Guard, TLSSet
@@ -159,25 +159,49 @@ def test_each_limit_bounds_what_it_is_about(authority: Authority, leaf: Issued) 
         guard.close()
 
 
-def test_from_config_takes_the_limits_of_the_file(tmp_path: Path, authority: Authority) -> None:
-    leaf = authority.issue_server("server", ["localhost"], lifetime=timedelta(days=30))
+LOGGING = """{"name": "open", "allow_rules": [{"name": "all"}], "audit_logging_options": {
+  "audit_condition": "ON_ALLOW",
+  "audit_loggers": [{"name": "file_logger", "config": {"path": "audit.log"}}]}}"""
+CONFIG = """
+[server]
+door_threads = 2
+stream_threads = 1
+max_message_bytes = 1234
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+client_ca = "ca.pem"
+trust_domains = ["example.org"]
+minimum_version = "1.2"
+[policy]
+file = "policy.json"
+[[authenticators]]
+type = "certificate"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, authority: Authority, leaf: Issued) -> Path:
     for name, content in (
         ("server.pem", leaf.certificate_pem),
+        ("server.key", leaf.private_key_pem),
         ("ca.pem", authority.certificate_pem),
-        ("policy.json", OPEN.encode()),
+        ("policy.json", LOGGING.encode()),
+        ("guard.toml", CONFIG.encode()),
     ):
+        (tmp_path / name).touch(mode=0o600)
         (tmp_path / name).write_bytes(content)
-    key = tmp_path / "server.key"
-    key.touch(mode=0o600)
-    key.write_bytes(leaf.private_key_pem)
-    (tmp_path / "guard.toml").write_text(
-        "[server]\ndoor_threads = 2\nstream_threads = 1\nmax_message_bytes = 1234\n"
-        '[tls]\ncertificate = "server.pem"\nprivate_key = "server.key"\nclient_ca = "ca.pem"\n'
-        'trust_domains = ["example.org"]\nminimum_version = "1.2"\n'
-        '[policy]\nfile = "policy.json"\n[[authenticators]]\ntype = "certificate"\n'
-    )
+    return tmp_path / "guard.toml"
+
+
+def is_open(path: Path) -> bool:
+    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return path in [link.readlink() for link in links]
+
+
+def test_from_config_takes_what_the_file_says(config: Path) -> None:
     before = {*threading.enumerate()}
-    guard = Guard.from_config(tmp_path / "guard.toml")
+    guard = Guard.from_config(config)
     over = threading.Event()
     try:
         with guard.thread_pool() as door:
@@ -185,8 +209,34 @@ def test_from_config_takes_the_limits_of_the_file(tmp_path: Path, authority: Aut
         assert [guard.streams.try_run(lambda: over.wait(10)) for _ in range(2)] == [True, False]
         assert ("grpc.max_receive_message_length", 1234) in guard.options()
         assert guard._tls.value.minimum_version == "1.2"
-        assert set(guard.reloads.statuses) >= {"policy", "certificate"}
+        assert {*guard.reloads.statuses} >= {"policy", "certificate"}
+        assert is_open(config.with_name("audit.log"))
     finally:
         over.set()
         guard.close()
+    assert not is_open(config.with_name("audit.log"))
+    wait_until(lambda: {*threading.enumerate()} <= before)
+
+
+@pytest.mark.parametrize("missing", ["server.pem", "authenticator"])
+def test_from_config_leaves_nothing_open_where_it_fails(
+    config: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Authenticators] = []
+    close = Authenticators.close
+
+    def note(self: Authenticators) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Authenticators, "close", note)
+    before = {*threading.enumerate()}
+    if missing == "authenticator":
+        config.write_text(CONFIG.replace('"certificate"', '"jwt"'))
+    else:
+        config.with_name(missing).unlink()
+    with pytest.raises((TLSFileError, AuthenticatorError)):
+        Guard.from_config(config)
+    assert len(closed) == (missing == "server.pem"), "the authenticators were made"
+    assert not is_open(config.with_name("audit.log"))
     wait_until(lambda: {*threading.enumerate()} <= before)
