@@ -15,7 +15,7 @@ import pytest
 from secure_server.auth import AuthenticationError, Credentials, Principal
 from secure_server.auth.matchers import BareCertificate, Prefix
 from secure_server.authz import Policy
-from secure_server.guard import recognition
+from secure_server.guard import authorization, recognition
 from secure_server.guard.call import Call
 from secure_server.guard.caller import Caller
 from secure_server.guard.refusal import Answer, Refusal, RefusalReason
@@ -312,6 +312,33 @@ def test_a_decision_is_never_filed_under_another_policy(tmp_path: Path) -> None:
         at.door.policy.change(old)  # type: ignore[arg-type]
         assert at.code(at.core.admit) == "", "this one was decided about before"
         assert at.code(at.core.admit) == "policy"
+
+
+def test_a_method_that_no_rule_is_about_is_warned_of_once_a_policy_and_no_invented_one(
+    tmp_path: Path, log: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or callers could fill the log, and the memory for what was said."""
+    monkeypatch.setattr(authorization, "_MOST_METHODS", 2)
+    with steps(tmp_path, policy=NOTHING) as at:
+        invented = at.call(method="/in.Vented/One", method_exists=False)
+        for _ in range(2):
+            assert at.code(at.core.admit, invented) == "policy"
+            assert at.code(at.core.admit, at.call(None)) == "anonymous_denied"
+        assert [line["method"] for line in log] == [METHOD]
+        for number in range(3):
+            at.code(at.core.admit, at.call(method=f"/probe.Probe/{number}"))
+        assert [line["method"] for line in log] == [METHOD, "/probe.Probe/0"]
+        at.door.policy.change(Policy.parse(NOTHING))
+        at.code(at.core.admit)
+        assert [line["method"] for line in log][2:] == [METHOD]
+        # One that a rule denies is meant so.
+        at.door.policy.change(
+            Policy.parse(
+                '{"name": "deny", "deny_rules": [{"name": "all"}], "allow_rules": [{"name": "a"}]}'
+            )
+        )
+        assert at.code(at.core.admit) == "policy"
+        assert len(log) == 3
 
 
 HEADERS = """{"name": "headers",

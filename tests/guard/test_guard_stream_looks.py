@@ -66,9 +66,6 @@ class Watching:
         self.clock = clock
         self.rounds = 0
 
-    def read_clock(self) -> float:
-        return self.clock[0]
-
     def watch(self, stream: Noted, **principal: Any) -> None:
         """Let a stream in, and return when it was looked at for the first time."""
         self.asked.principal = principal
@@ -83,9 +80,11 @@ class Watching:
         self.look()
 
     def look(self) -> None:
-        """Return when all streams were looked at twice."""
+        """Return when all streams were looked at twice, and no authenticator is being asked."""
         before = self.rounds
         wait_until(lambda: self.rounds >= before + 3)
+        entries = self.door.guard.watch._open
+        wait_until(lambda: all(entry.asked_at is None for entry in entries.copy().values()))
 
 
 @pytest.fixture
