@@ -429,7 +429,9 @@ def test_what_a_plug_in_raises_is_audited_with_the_peer(tmp_path: Path) -> None:
         at.door.events.clear()
         at.door.tls.change(at.door.tls.value.__class__(at.door.tls.value.files, Trust(()), b""))
         assert at.code(at.core.admit) == "certificate_authority"
-        assert at.door.events[0].peer is None, "no peer was verified"
+        (event,) = at.door.events
+        assert event.peer is None, "no peer was verified"
+        assert event.unverified == {"spiffe_id": "spiffe://example.org/client/admin"}
 
 
 def test_what_refused_credentials_claim_is_audited_as_unverified(tmp_path: Path) -> None:
