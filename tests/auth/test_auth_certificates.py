@@ -48,7 +48,7 @@ def test_with_a_token_the_bare_certificate_is_not_asked(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_without_that_authenticator_no_credential_is_nobody(stack: str) -> None:
+def test_without_that_authenticator_a_bare_certificate_is_anonymous(stack: str) -> None:
     with guarded(stack) as door:
         assert door.code() == "anonymous_denied"
 

@@ -68,7 +68,7 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(
     fetcher.close()
 
 
-def test_a_connection_that_the_issuer_has_closed_meanwhile_is_opened_anew(
+def test_a_connection_that_the_issuer_has_closed_is_reopened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Idle for so long, a connection is closed, and nobody was told that it would be.

@@ -272,5 +272,5 @@ def test_a_token_that_is_bound_to_something_else_is_refused(tmp_path: Path, cnf:
     assert refused.value.code == "cnf"
 
 
-def test_a_session_of_another_issuer_is_none_of_ours(tmp_path: Path) -> None:
+def test_a_session_claim_of_another_issuer_is_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, "rfc9068", sid="of-ours").session_id == ""

@@ -100,7 +100,7 @@ def test_new_authorities_of_an_openid_provider_count_for_new_connections(
 
 
 @pytest.mark.parametrize("kind", ["introspection", "keys"])
-def test_who_waits_for_anothers_question_takes_a_place_too(
+def test_a_call_that_waits_for_anothers_request_holds_a_place_too(
     provider: Provider, tmp_path: Path, kind: str
 ) -> None:
     """Half of the 32 threads may wait: the others of these callers are told to come again."""
@@ -127,7 +127,7 @@ def test_who_waits_for_anothers_question_takes_a_place_too(
             over.set()
 
 
-def test_an_authenticator_that_is_closed_is_followed_no_more(
+def test_the_files_of_a_closed_authenticator_are_not_reloaded(
     provider: Provider, tmp_path: Path
 ) -> None:
     (tmp_path / "keys.json").write_text(provider.issuer.jwks())

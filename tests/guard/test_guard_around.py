@@ -167,7 +167,7 @@ def test_a_behavior_may_be_a_partial_function(tmp_path: Path, style: str, kind: 
         assert (answered.code, answered.responses) == (OK, [b"hello"])
 
 
-def test_an_interceptor_that_raises_tells_nobody_why(
+def test_an_interceptors_exception_is_not_told_to_the_caller(
     tmp_path: Path, style: str, log: list[dict[str, object]], caplog: pytest.LogCaptureFixture
 ) -> None:
     inner = around(style, wraps=False)
@@ -185,7 +185,7 @@ def test_an_interceptor_that_raises_tells_nobody_why(
             assert caplog.records == []
 
 
-def test_a_servicer_that_takes_any_path_fills_no_memory(
+def test_a_servicer_for_any_path_fills_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers who are refused invent methods: what is kept of them is bounded."""
@@ -199,7 +199,7 @@ def test_a_servicer_that_takes_any_path_fills_no_memory(
         assert len(door.stack.guard._wrapped) == 10
 
 
-def test_paths_that_nobody_serves_fill_no_memory(tmp_path: Path, style: str) -> None:
+def test_paths_without_a_servicer_fill_no_cache(tmp_path: Path, style: str) -> None:
     """They are the caller's invention: what was decided about them is forgotten."""
     with open_door(tmp_path, style=style) as door:
         channel, authorization = door.channel(), bearer(door)
@@ -234,7 +234,7 @@ def test_a_handler_is_wrapped_once_a_method(tmp_path: Path, style: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a secret"), SystemExit("a secret")])
-def test_what_an_interceptor_raises_ends_its_call_alone(
+def test_an_interceptors_exception_ends_only_its_call(
     tmp_path: Path, error: BaseException, log: list[dict[str, object]]
 ) -> None:
     """It runs on grpcio's one serving thread, which a SystemExit would end without a word."""
@@ -308,7 +308,7 @@ def test_grpcios_own_health_service_on_asyncio(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_reflection_passes_the_door(tmp_path: Path, asynchronous: bool) -> None:
+def test_reflection_passes_the_guard(tmp_path: Path, asynchronous: bool) -> None:
     def more(server: Any) -> None:
         reflection.enable_server_reflection([reflection.SERVICE_NAME], server)
 
@@ -394,7 +394,7 @@ def test_a_servicer_that_leaves_the_interpreter_answers_all_the_same(tmp_path: P
         assert ended.value.code() is grpc.StatusCode.INTERNAL
 
 
-def test_a_refused_path_is_written_down_in_part(tmp_path: Path) -> None:
+def test_a_long_refused_path_is_logged_shortened(tmp_path: Path) -> None:
     with open_door(tmp_path) as door:
         path = "/probe.Probe/" + "x" * 5000
         assert ask(door.channel(), "unary_unary", path=path).code is UA

@@ -199,7 +199,7 @@ def test_a_caller_may_hang_up_in_the_middle(
     assert caplog.records == []
 
 
-def test_a_reader_who_hangs_up_frees_the_place_of_a_stream(tmp_path: Path) -> None:
+def test_a_reader_who_hangs_up_frees_the_slot_of_a_stream(tmp_path: Path) -> None:
     """grpcio itself would keep a plain generator, and its thread, for ever."""
     for style in STYLES:
         (folder := tmp_path / style).mkdir()
@@ -216,7 +216,7 @@ def test_a_reader_who_hangs_up_frees_the_place_of_a_stream(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_a_stream_keeps_its_place_until_its_servicer_has_finished(
+def test_a_stream_keeps_its_slot_until_its_servicer_has_finished(
     tmp_path: Path, style: str
 ) -> None:
     at_the_end: list[int] = []

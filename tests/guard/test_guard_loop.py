@@ -65,9 +65,7 @@ def test_a_slow_authenticator_does_not_hold_up_the_event_loop(
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_slow_authentications_of_many_leave_those_who_are_known_alone(
-    tmp_path: Path, style: str
-) -> None:
+def test_many_slow_authentications_do_not_delay_cached_callers(tmp_path: Path, style: str) -> None:
     """They fill the threads that recognise, and no other."""
     slow = Slow()
     with open_door(tmp_path, style=style, before=(slow,)) as door, ThreadPoolExecutor(40) as pool:
@@ -150,7 +148,7 @@ def test_a_warm_call_is_decided_on_the_event_loop(tmp_path: Path, style: str, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_functions_that_wait_hold_up_no_refusal_and_no_event_loop(
+def test_blocked_plain_functions_delay_no_refusal_and_no_event_loop(
     tmp_path: Path, kind: str
 ) -> None:
     """On grpcio's own thread pool six streams would have been enough, on a machine of two cores."""

@@ -33,7 +33,7 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
                 assert member.__doc__, f"{name}.{method}"
 
 
-def test_a_plug_in_needs_these_and_no_others() -> None:
+def test_the_names_for_plug_ins_are_these_and_no_others() -> None:
     assert plugins.__all__ == [
         "AuthenticationError",
         "Authenticator",
@@ -59,5 +59,5 @@ def test_a_plug_in_needs_these_and_no_others() -> None:
         assert getattr(plugins, name).__doc__, name
 
 
-def test_what_is_not_public_is_no_attribute() -> None:
+def test_private_names_are_no_attributes() -> None:
     assert not hasattr(secure_server, "Nothing")

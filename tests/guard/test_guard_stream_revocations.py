@@ -317,7 +317,7 @@ def _halves(raw: bytes) -> tuple[bytes, bytes]:
     return raw[:32], raw[32:]
 
 
-def test_O1_streams_go_on_until_the_feed_is_too_old_and_then_end_as_unavailable(
+def test_O1_streams_stay_open_until_the_feed_is_too_old_and_then_end_as_unavailable(
     tmp_path: Path, style: str
 ) -> None:
     """Verified tokens go on as long; then nobody is let in whose token might be revoked. Who brings

@@ -155,7 +155,7 @@ def test_a_token_with_a_defect_is_refused_cold_and_warm(door: Door, defect: str)
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_J13_what_is_remembered_ends_with_the_token(tmp_path: Path, style: str) -> None:
+def test_J13_a_cached_caller_ends_with_the_token(tmp_path: Path, style: str) -> None:
     """Also where the loop answers by itself, from what it knows."""
     now = time.time()
     moment = [now]

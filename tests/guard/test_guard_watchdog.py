@@ -65,13 +65,13 @@ def lines(log: list[dict[str, object]], word: str) -> list[dict[str, object]]:
     return [line for line in log if word in str(line["event"])]
 
 
-def test_grpcio_still_has_what_is_looked_at() -> None:
+def test_grpcio_still_has_the_private_names_that_the_watchdog_uses() -> None:
     assert watchdog._SERVE is not None
     assert watchdog._STARTED is not None
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
+def test_a_stall_is_logged_once_with_all_stacks_and_once_when_it_is_over(
     tmp_path: Path, log: list[dict[str, object]], warm: bool
 ) -> None:
     stalling = Stalling()
@@ -146,7 +146,7 @@ def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
         server._state.stage = grpc._server._ServerStage.STOPPED
 
 
-def test_two_servers_that_take_turns_in_being_slow_are_no_stall(tmp_path: Path) -> None:
+def test_two_servers_that_are_slow_in_turn_are_no_stall(tmp_path: Path) -> None:
     """What is looked at is whether one event is handled for so long, not whether any is."""
     stalling = Stalling()
     with open_door(tmp_path, policy=OPEN, inner=(stalling,)) as door:
@@ -202,7 +202,7 @@ def test_a_process_that_was_stopped_for_a_while_is_no_stall() -> None:
         process.communicate()
 
 
-def test_a_loop_that_is_blocked_is_told_of(tmp_path: Path, log: list[dict[str, object]]) -> None:
+def test_a_blocked_loop_is_logged(tmp_path: Path, log: list[dict[str, object]]) -> None:
     def behave(_request: bytes, _context: Any) -> bytes:
         time.sleep(1.0)
         return b"blocked the loop"

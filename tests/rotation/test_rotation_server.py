@@ -187,7 +187,7 @@ def test_T18_a_renewed_certificate_is_served_within_seconds_and_no_call_fails(
     assert [line for line in log if line.get("log_level") in {"warning", "error"}] == []
 
 
-def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
+def test_a_stream_stays_open_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
     with running_house(tmp_path, SETTINGS) as house:
         house.server._listeners._retire = 1.5
         token = house.first_log_in().access_token
@@ -221,7 +221,7 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     wait_until(lambda: certificates.failure == "")
 
 
-def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
+def test_T19_an_unusable_set_changes_nothing_and_is_logged_once(
     house: House, log: list[dict[str, Any]]
 ) -> None:
     before = served_serial(house)

@@ -18,7 +18,7 @@ from support.benchmark import ROOT, run_benchmark
 
 
 @pytest.mark.timeout(300)
-def test_o8_nobody_who_was_told_revoked_is_served_after_kill_9():
+def test_o8_no_acknowledged_revocation_is_served_after_kill_9():
     words = ["benchmarks.revoked", "--rounds", "2", "--seed", "7"]
     figures = run_benchmark(*words, timeout=280)
     assert figures["by_step"]["written"]["rounds"] == 1
@@ -97,7 +97,7 @@ def rounds(tmp_path):
         (False, False, {}),
     ],
 )
-def test_the_check_sees_what_must_not_be(rounds, told, served, expected):
+def test_the_check_sees_every_violation(rounds, told, served, expected):
     each = credential()
     if told is not None:
         each.end(Revocation(Kind.USER, "alice"), told=told, since=1.0)
@@ -110,7 +110,7 @@ def test_the_check_sees_what_must_not_be(rounds, told, served, expected):
     ("kind", "value"),
     [(Kind.TOKEN, "t"), (Kind.SESSION, "s"), (Kind.USER, "alice"), (Kind.CLIENT, "laptop")],
 )
-def test_a_revocation_means_what_it_names_and_ends_sessions_unless_it_is_of_a_token(kind, value):
+def test_a_revocation_covers_what_it_names_and_ends_sessions_unless_it_is_of_a_token(kind, value):
     each = credential()
     assert not each.is_meant_by(Revocation(kind, "another"))
     assert each.is_meant_by(Revocation(kind, value))
