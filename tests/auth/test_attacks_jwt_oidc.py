@@ -1,4 +1,4 @@
-"""JSON Web Tokens (group J) of an OpenID Connect provider, on both stacks, through the door."""
+"""JSON Web Tokens (group J) of an OpenID Connect provider, on both stacks, over TLS."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ CODES = {
     "missing_jti": "jti",
     "missing_client_id": "client_id",
     "empty_sub": "sub",
-    # Other people's roles are none of ours: without `roles_claim` nobody reads them.
+    # An external issuer's roles are not ours: without `roles_claim` the guard does not read them.
     "text_roles": "ok",
     "list_scope": "scope",
-    # Other people's tokens need not be bound, unless `certificate_bound` says so.
+    # External issuers' tokens need not be bound, unless `certificate_bound` says so.
     "unbound": "ok",
     "bound_to_other_certificate": "cnf",
     "alg_none": "alg",
@@ -85,7 +85,7 @@ CODES = {
     "truncated_signature": "signature",
     "zero_signature": "signature",
     "der_signature": "signature",
-    # What is no compact serialization is no JWT, and nobody here knows opaque tokens.
+    # A text in no compact serialization is no JWT; no authenticator here knows opaque tokens.
     "padded": "unclaimed",
     "respelt_signature": "malformed",
     "duplicate_member": "malformed",
@@ -97,7 +97,7 @@ CODES = {
 """What audit says of each defect; the caller learns nothing of it."""
 
 NO_SPARE_BITS = {"ES384", "ES512"}
-"""Whose signatures fill their last character: the defect that respells it makes another one."""
+"""Algorithms whose signatures fill the last character: respelling it makes another signature."""
 
 
 class Clock:
@@ -109,7 +109,7 @@ class Clock:
         return self.now
 
     def set_right(self) -> None:
-        """Show the present: the certificates of the doors are of now."""
+        """Start at the current time: the servers' certificates are issued now."""
         self.now = float(int(time.time()))
 
 
@@ -529,7 +529,7 @@ def test_J20_broken_signatures(
 
 
 class Revoked:
-    """Tokens that were good once."""
+    """Tokens that were valid before they were revoked."""
 
     generation = 1
     is_current = True
@@ -548,7 +548,7 @@ def test_J21_every_spelling_of_a_revoked_token_is_revoked(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    """Also where the tokens have no ID, and it goes by what was signed."""
+    """Also for tokens without an ID, revoked by the digest of what was signed."""
     issuer = providers[name].issuer
     token = issuer.token(None)
     signing_input, _, signature = token.rpartition(".")
@@ -656,7 +656,7 @@ def test_J23_a_static_key_that_must_not_verify_does_not_start(
 def test_J23_a_token_signed_by_a_weak_key_of_a_key_set_is_refused(
     stack: str, bits: int, told: str
 ) -> None:
-    """By what comes of it, not by what is said: the key is as if it were not there."""
+    """Checks the outcome, not the message: the key must count as absent."""
     issuer = Issuer(algorithm="RS256", clock=CLOCK)
     issuer._private_key = rsa.generate_private_key(65537, bits)
     issuer._jwks.append(jwk_of(issuer._private_key.public_key(), "RS256", use="sig", alg="RS256"))

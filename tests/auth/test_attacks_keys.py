@@ -121,7 +121,7 @@ def test_K2_stale_keys_are_used_until_they_are_too_old(
     assert generation.value == 0
     with pytest.raises(AuthenticatorUnavailable, match="down"):
         source.find(loads.issuer.key_id)
-    assert generation.value > 0, "what these keys vouched for is still believed"
+    assert generation.value > 0, "callers of these keys are still cached"
     loads.error = None
     clock.now += PATIENT.cooldown
     assert source.find(loads.issuer.key_id) is not None
@@ -157,7 +157,7 @@ def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgott
     loads.issuer.rotate()
     assert source.find(loads.issuer.key_id) is not None
     assert source.find(old) is not None
-    assert generation.value == 0, "a new key takes nothing back"
+    assert generation.value == 0, "a new key invalidates nothing"
     loads.issuer.rotate(keep_old=False)
     clock.now += PATIENT.cooldown
     assert source.find(loads.issuer.key_id) is not None
@@ -167,8 +167,8 @@ def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgott
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_K1_K4_K6_at_the_door(provider: Provider, stack: str) -> None:
-    """Through TLS and HTTP: one fetch for the first calls, a rotation is seen at once, and who was
-    let in by a withdrawn key is not any longer.
+    """Through TLS and HTTP: one fetch for the first calls, a rotation is seen at once, and a caller
+    admitted by a withdrawn key is refused.
     """
     issuer = provider.issuer
     with guarded(stack, oidc(provider)) as door, ThreadPoolExecutor(8) as pool:
@@ -187,7 +187,7 @@ def test_K1_K4_K6_at_the_door(provider: Provider, stack: str) -> None:
         keys = door.member("oidc")._source._keys
         keys._asked_at = float("-inf")  # the cooldown is over
         assert door.ask(f"Bearer {issuer.token(None)}")[0] == "OK"
-        assert door.code(f"Bearer {tokens[0]}") == "kid", "its answer was remembered"
+        assert door.code(f"Bearer {tokens[0]}") == "kid", "its answer was cached"
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -522,7 +522,7 @@ class TestIntrospection:
 def test_G8_slow_authentications_get_their_share_of_threads_and_other_calls_are_served(
     provider: Provider, tmp_path: Path, stack: str
 ) -> None:
-    """Half of the 32 threads may wait for the issuer; the others are everybody else's."""
+    """Half of the 32 threads may wait for the issuer; the others serve other calls."""
     tokens = [provider.opaque(f"slow-{number}") for number in range(40)]
     over = threading.Event()
 
@@ -572,7 +572,7 @@ def test_the_pace_of_fetching_is_what_the_documents_say() -> None:
 def test_K6_the_first_tokens_of_a_new_key_wait_for_one_load(
     source: KeySource[Any], loads: Loads
 ) -> None:
-    """Also those that come between the wish for a load and its beginning."""
+    """Also tokens that come between the request for a load and its start."""
     source._keys.start()
     source.loaded()
     loads.issuer.rotate()

@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as digests, taken up and dropped while the server runs."""
+"""API keys: shown once, kept as digests, added and removed while the server runs."""
 
 from __future__ import annotations
 

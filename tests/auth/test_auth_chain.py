@@ -1,4 +1,4 @@
-"""Who is asked about which credentials: decided by signs, which nobody shares."""
+"""Which authenticator is asked about which credentials: no two share a matcher."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from secure_server.testing import Issuer, as_principal
 
 
 class Asked:
-    """Knows whatever it is asked about, and counts."""
+    """Recognises every credential, and counts."""
 
     def __init__(self, name: str, *matchers: CredentialMatcher, knows: bool = True) -> None:
         self.name = name
@@ -179,7 +179,7 @@ def test_two_authenticators_of_one_name_prevent_the_start() -> None:
     ],
 )
 def test_M1_an_issuer_has_one_source(tables: list[dict[str, object]], of: str) -> None:
-    """Who makes API keys for ``alice`` could otherwise be the ``alice`` of another issuer."""
+    """Otherwise the API key of an ``alice`` could pass for the ``alice`` of another issuer."""
     tokens = TokensSection(issuer="https://ours")
     config = Config(tokens=tokens, authenticators=[read_authenticator(table) for table in tables])
     with pytest.raises(AuthenticatorError, match=re.escape(f"has the issuer of {of}")):

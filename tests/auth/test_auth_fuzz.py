@@ -1,4 +1,4 @@
-"""Whatever comes, the answer is the typed error or one that was deserved.
+"""Any input gets the typed error, or an answer that it deserves.
 
 ``python -m benchmarks.fuzz_tokens`` makes the same mutants by coverage, for as long as one likes.
 """

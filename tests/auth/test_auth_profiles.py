@@ -143,7 +143,7 @@ def test_a_token_of_the_documented_shape_is_recognised(tmp_path: Path, profile: 
     assert principal.issuer == SHAPES[profile][1]
     assert principal.subject == SHAPES[profile][2].get("sub", "alice")
     assert principal.expires_at == NOW + 3000
-    assert principal.roles == frozenset(), "whoever names groups over there names no roles here"
+    assert principal.roles == frozenset(), "an issuer's groups grant no roles here"
 
 
 def test_scopes_and_clients_are_where_each_profile_has_them(tmp_path: Path) -> None:

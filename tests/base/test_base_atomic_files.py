@@ -151,7 +151,7 @@ def test_bytes_and_name_are_on_the_disk_in_this_order(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("secret", "wanted"), [(True, 0o600), (False, 0o644)])
 def test_its_mode_is_never_too_wide_at_any_instant(tmp_path, monkeypatch, secret, wanted):
-    """Whoever opens a file once can read what is written to it later."""
+    """A process that opened a file can read what is written to it later."""
     modes = []
     real = os.open
 

@@ -1,4 +1,4 @@
-"""Fetching on a thread of its own: who waits, for how long, and how often is fetched."""
+"""Fetching on a thread of its own: which callers wait, how long, and how often it fetches."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_callers_with_one_key_share_one_flight_and_its_answer() -> None:
         thread.join(5)
     assert (answers, len(calls)) == ([7] * 5, 1)
     assert not held.acquire(blocking=False)
-    assert flights.do("key", lambda: 9) == 9  # nothing is remembered
+    assert flights.do("key", lambda: 9) == 9  # nothing is cached
 
 
 def test_a_failure_reaches_only_its_own_caller_and_no_caller_waits_for_ever() -> None:

@@ -1,4 +1,4 @@
-"""Reloading: the last good value stays, what is wrong is told once, and coming back is told too."""
+"""Reloading: the last good value stays; a failure is logged once, and so is the recovery."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_a_subscriber_that_raises_does_not_stop_other_subscribers() -> None:
 
 def test_a_value_with_problems_is_used_and_its_source_has_failed() -> None:
     number = Number(problems=True)
-    # At the start there is nothing that stays; it is told like any other.
+    # At the start no last good value exists; the failure is logged like any other.
     number.look(after=1)
     assert number.status.warning.endswith(": It is odd.")
     number.write("2")

@@ -1,4 +1,4 @@
-"""Streams under revocation: it runs, and it would see what it looks for."""
+"""Streams under revocation: the command runs, and it detects violations."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_revoked_sessions_end_their_streams_on_two_servers_and_no_others():
     assert {name: figures[name] for name in MUST_BE_NOUGHT} == dict.fromkeys(MUST_BE_NOUGHT, 0)
 
 
-# A zero says nothing unless the check sees what it looks for.
+# A count of zero means nothing unless the check detects violations.
 
 
 @pytest.fixture

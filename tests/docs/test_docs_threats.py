@@ -1,4 +1,4 @@
-"""What the documents say of security is true of this repository, as far as a program can tell."""
+"""The documents' claims about security hold in this repository, as far as a test can tell."""
 
 from __future__ import annotations
 

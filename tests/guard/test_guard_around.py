@@ -37,7 +37,7 @@ def bearer(door: Door) -> str:
 
 
 class Around:
-    """An interceptor of the user's own: notes methods, and who calls what it has wrapped."""
+    """An interceptor of the user's own: notes methods, and the callers of what it has wrapped."""
 
     def __init__(self, *, wraps: bool) -> None:
         self.methods: list[str] = []
@@ -188,7 +188,7 @@ def test_an_interceptors_exception_is_not_told_to_the_caller(
 def test_a_servicer_for_any_path_fills_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Callers who are refused invent methods: what is kept of them is bounded."""
+    """Refused callers invent methods: the caches stay bounded."""
     monkeypatch.setattr("secure_server.guard.adapters.asyncio._MOST_METHODS", 10)
     with open_door(tmp_path, style="aio-generator") as door:
         handler = door.probe.handler("unary_unary")
@@ -200,7 +200,7 @@ def test_a_servicer_for_any_path_fills_no_cache(
 
 
 def test_paths_without_a_servicer_fill_no_cache(tmp_path: Path, style: str) -> None:
-    """They are the caller's invention: what was decided about them is forgotten."""
+    """Callers invent such paths: decisions about them are not cached."""
     with open_door(tmp_path, style=style) as door:
         channel, authorization = door.channel(), bearer(door)
         assert ask(channel, "unary_unary", authorization).code is OK
@@ -353,7 +353,7 @@ def test_a_threaded_servicer_that_sends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_threaded_servicer_that_sends_from_several_threads_at_once(tmp_path: Path) -> None:
-    """grpcio drops a message beside one on its way, and never returns to who sent it."""
+    """grpcio drops a message sent during another one, and never returns to its sender."""
     message, threads, many = b"m" * 100_000, 4, 25
 
     def behavior(_request: bytes, _context: Any, send: Any) -> None:
@@ -381,7 +381,7 @@ def sending(folder: Path, behavior: Any) -> Iterator[tuple[Door, Iterator[bytes]
 
 
 def test_a_servicer_that_leaves_the_interpreter_answers_all_the_same(tmp_path: Path) -> None:
-    """``SystemExit`` in a thread of a pool is nobody's: the call would end with its deadline."""
+    """``SystemExit`` in a pool's thread is lost: the call would only end with its deadline."""
 
     def behavior(_request: bytes, _context: Any) -> bytes:
         raise SystemExit(3)

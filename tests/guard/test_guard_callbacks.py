@@ -25,7 +25,7 @@ OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 
 @pytest.fixture(params=IN_THREADS)
 def door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
-    """Plain functions, on either stack, for anybody."""
+    """Plain functions, on either stack, for every caller."""
     with open_door(tmp_path, style=request.param, policy=OPEN) as door:
         yield door
 
@@ -118,7 +118,7 @@ def test_callbacks_that_never_return_keep_their_share_of_the_threads_and_are_log
 
 
 def test_the_number_of_callbacks_makes_no_new_kind() -> None:
-    """A servicer may add one a message: then their number is the caller's choice."""
+    """A servicer may add one per message: then callers choose their number."""
     over, ran = threading.Event(), threading.Event()
     runner = Callbacks()
     for count in range(1, 18):

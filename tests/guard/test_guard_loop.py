@@ -1,4 +1,4 @@
-"""The event loop: what is known is answered on it, what takes work never holds it up."""
+"""The event loop answers cached calls itself; slow work never blocks it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OK = grpc.StatusCode.OK
 
 
 class Slow:
-    """Recognises whoever says ``slow``, as soon as it is let."""
+    """Recognises the credential ``slow``, once the test releases it."""
 
     name = "slow"
     matchers = (Prefix("slow"),)
@@ -141,7 +141,7 @@ def test_a_warm_call_is_decided_on_the_event_loop(tmp_path: Path, style: str, ki
                 )
         finally:
             door.stack.guard._recognising = threads
-        watching = door.guard.watch._thread.ident  # it asks about open streams again
+        watching = door.guard.watch._thread.ident  # it checks open streams again
         decided = [thread for thread in watched.threads if thread != watching]
         assert set(decided) == {loop}
         assert len(decided) == 23
@@ -185,7 +185,7 @@ def test_blocked_plain_functions_delay_no_refusal_and_no_event_loop(
 
 @pytest.mark.parametrize("style", ASYNCIO)
 def test_silent_streams_leave_room_for_calls(tmp_path: Path, style: str) -> None:
-    """G17: up to the cap they stay open; unary calls and refusals go on."""
+    """G17: up to the cap they stay open; unary calls and refusals are still answered."""
     with (
         open_door(tmp_path, style=style, streams=40) as door,
         ThreadPoolExecutor(40) as pool,

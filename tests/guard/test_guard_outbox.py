@@ -1,4 +1,4 @@
-"""A servicer that sends by itself is not held up by a caller who takes nothing."""
+"""A servicer that calls ``send`` is not blocked by a caller who reads nothing."""
 
 from __future__ import annotations
 

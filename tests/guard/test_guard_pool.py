@@ -36,7 +36,7 @@ def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(
     watchdog = Watchdog(Callbacks())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _refuse)
-        watchdog.add_serving_thread()  # does not raise: the call that comes with it goes on
+        watchdog.add_serving_thread()  # does not raise: the call that triggers it is served
     assert not watchdog.threads  # so that the next call adds it
     watchdog.add_serving_thread()
     assert watchdog.threads

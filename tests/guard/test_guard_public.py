@@ -25,7 +25,7 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
     ]
     for name in secure_server.__all__:
         public = getattr(secure_server, name)
-        # An alias of a function's type has its words beside it; nothing at run time sees them.
+        # A type alias has its docstring after it, which is not visible at run time.
         assert public.__doc__ or name == "AuditCallback", name
         for method in vars(public) if isinstance(public, type) else ():
             member = getattr(public, method)

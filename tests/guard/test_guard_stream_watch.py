@@ -1,4 +1,4 @@
-"""Open streams: who may not go on is told so, whatever the handler and the peer are doing."""
+"""Open streams end when they are no longer allowed, whatever handler and peer are doing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def trust(door: Door, new: Trust) -> None:
 def opened(
     tmp_path: Path, style: str, kind: str, **settings: Any
 ) -> Iterator[tuple[Door, Open, Open]]:
-    """A door with two streams: one that is to be ended, and another one."""
+    """A guarded server with two streams: one that must end, and another one."""
     with open_door(tmp_path, style=style, **settings) as door, ExitStack() as stack:
         stack.callback(hold(door))
         one = Open(door.channel(), kind, stack, door.token(jti="one", sub="users/one"))

@@ -108,7 +108,7 @@ def own_token(server: House) -> str:
 
 
 def who(house: House, token: str | None, client: Client | None = None) -> Any:
-    """Return who the server thinks is calling, or the status."""
+    """Return the caller that the server recognises, or the status."""
     stub = TokenServiceStub(house.channel(client or house.admin))
     try:
         answer = stub.WhoAmI(

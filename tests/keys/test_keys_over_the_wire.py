@@ -1,4 +1,4 @@
-"""Rotations of the signing key under calls: K6 and K8 over a real server, nobody refused."""
+"""Rotations of the signing key under calls: K6 and K8 over a real server, with no call refused."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_a_running_server_reloads_rotations_by_the_command_and_no_call_fails(
     tmp_path: Path,
 ) -> None:
     """One with a time of publishing, short here, and one at once. In the end the command that is
-    shown to whoever guards a servicer of their own prints them all.
+    shown for servers of your own prints them all.
     """
     installation = Installation(
         tmp_path,

@@ -1,4 +1,4 @@
-"""The example plug-in, as its README has it: installed, named in the configuration, and known."""
+"""The example plug-in, as its README has it: installed, configured, and recognising callers."""
 
 from __future__ import annotations
 

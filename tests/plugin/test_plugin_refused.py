@@ -87,7 +87,7 @@ def test_a_type_that_no_package_announces(serve: Serve) -> None:
 
 
 def test_a_type_that_two_packages_announce(folder: Path, serve: Serve) -> None:
-    """Neither is loaded: which of them would vouch for the callers, nobody could say."""
+    """Neither is loaded: it would be unclear which of them vouches for the callers."""
     for package in ("acme-sso", "other-sso"):
         announce(folder, package, "acme-sso", "raise SystemExit('loaded')")
     assert serve(table("acme-sso")) == (
@@ -123,7 +123,11 @@ def test_a_type_without_a_version_is_of_the_first(
 @pytest.mark.parametrize(
     ("code", "attribute", "reason"),
     [
-        ("import ldap_of_nobody", "TYPE", "ModuleNotFoundError: No module named 'ldap_of_nobody'"),
+        (
+            "import ldap_that_is_missing",
+            "TYPE",
+            "ModuleNotFoundError: No module named 'ldap_that_is_missing'",
+        ),
         (GOOD, "TYPO", "AttributeError: module 'acme_sso' has no attribute 'TYPO'"),
         ("TYPE = (", "TYPE", "SyntaxError: '(' was never closed (acme_sso.py, line 1)"),
         ("TYPE = 1 / 0", "TYPE", "ZeroDivisionError: division by zero"),
@@ -185,7 +189,7 @@ def test_settings_that_are_wrong_by_the_real_command(
 
 
 def test_an_error_of_settings_never_quotes_the_value() -> None:
-    """Whoever reads a file of secrets by a model of their own may let its error through."""
+    """A plug-in that reads a file of secrets by a pydantic model may let its error through."""
 
     class Secret(Settings):
         key: int

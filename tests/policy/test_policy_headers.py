@@ -47,7 +47,7 @@ def door(request: pytest.FixtureRequest, doors: dict[str, Door]) -> Door:
 
 
 def seen(door: Door, *headers: tuple[str, str]) -> list[tuple[str, str | bytes]] | None:
-    """What the server's handler is told of; None where no handler ran."""
+    """The headers that the server's handler sees; None where no handler ran."""
     return door.ask(POLICY, "a", "/a/B", headers).seen
 
 

@@ -188,7 +188,7 @@ def test_a_broken_source_and_its_recovery_show_in_health_metrics_and_log(
         assert warning.startswith(f"{source} {REFUSED}: ")
         assert lines()[told:] == [REFUSED]
         admin = house.channel(house.admin)
-        assert call(admin, metadata=bearer(KEY)).served, "what was good has been taken away"
+        assert call(admin, metadata=bearer(KEY)).served, "the last good keys were dropped"
 
         mend()
         wait_until(lambda: not seen.warnings("/healthz"))

@@ -261,7 +261,7 @@ def test_a_body_is_refused_unread_and_the_connection_closed(server: Server, body
     assert reply.startswith(b"HTTP/1.1 413 ")
 
 
-# cheroot lets its socket go to the garbage collector when binding it fails.
+# cheroot leaves its socket to the garbage collector when binding it fails.
 @pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )

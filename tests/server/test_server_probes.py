@@ -133,7 +133,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
 
 
-# grpcio's serving thread ends by the exception of a pool that takes no more work.
+# The exception of a pool that accepts no more work ends grpcio's serving thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_serving_thread_that_has_ended_is_503_for_good(
     house: House, log: list[dict[str, object]]

@@ -27,7 +27,7 @@ GOAWAY = 0x7
 
 @pytest.fixture(autouse=True)
 def silent_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's command line has gRPC say nothing in its process: not in the servers here."""
+    """The client's command line silences gRPC in its process; servers must not inherit that."""
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
 
 
@@ -180,7 +180,7 @@ def test_the_lines_are_bounded_for_any_number_of_kinds() -> None:
 
 
 def test_a_finalizer_may_log_while_a_line_is_counted() -> None:
-    """The garbage collector runs where it likes, and what it finds may want to log."""
+    """The garbage collector runs at any time, and a finalizer may log."""
     import threading
 
     admitted: list[bool | None] = []

@@ -1,4 +1,4 @@
-"""O8: kill -9 at any step of a revocation, and nobody who was told "revoked" is served."""
+"""O8: kill -9 at any step of a revocation, and no acknowledged revocation is served."""
 
 import sqlite3
 import subprocess
@@ -32,7 +32,7 @@ def test_o8_no_acknowledged_revocation_is_served_after_kill_9():
 def test_a_hundred_rounds_have_every_step_for_every_kind_and_way():
     plans = [plan(number) for number in range(100)]
     assert {each[:3] for each in plans} == set(product(Step, Kind, Way))
-    # And whoever looks on dies at every step too.
+    # And the other process dies at every step too.
     assert {each.step for each in plans if each.both} == set(Step) - {Step.OTHER}
 
 
@@ -72,7 +72,7 @@ def test_a_process_dies_in_the_middle_of_its_commit(tmp_path, last, there):
     database.close()
 
 
-# The check itself must see what it looks for, or a zero says nothing.
+# The check must detect violations, or a count of zero means nothing.
 
 
 def credential(**fields):

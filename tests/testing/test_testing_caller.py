@@ -1,4 +1,4 @@
-"""A unit test of a servicer is somebody, without a server."""
+"""A unit test of a servicer sets the caller, without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of the signing keys: private, whole at any moment, and nobody's change is lost."""
+"""The file of the signing keys: private, whole at any moment, and no process's change is lost."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_link_is_read_and_not_replaced(tmp_path: Path, file: KeyFile) -> None:
-    """Kubernetes mounts secrets as links: whoever put it there rotates it."""
+    """Kubernetes mounts secrets as links, and rotates them itself."""
     elsewhere = KeyFile(tmp_path / "elsewhere.pem")
     ring = elsewhere.open(NOW)
     file.path.symlink_to(elsewhere.path)

@@ -1,4 +1,4 @@
-"""The keys of a running server: they follow the clock and the file, whoever changes that."""
+"""The keys of a running server follow the clock, and the file that other processes change."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_K8_when_a_key_is_withdrawn_subscribers_are_called_and_the_file_drops_it
 def test_K8_a_key_that_is_removed_from_the_file_verifies_nothing_any_more(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
-    """A stolen one, say: its tokens would otherwise be good for another hour."""
+    """A stolen key, for example: its tokens would otherwise be accepted for another hour."""
     store = make()
     told: list[int] = []
     store._withdrawn = lambda: told.append(1)
