@@ -39,23 +39,23 @@ class Metrics:
             self._refusals.labels(event.code).inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Publish a value that is asked for when somebody looks."""
+        """Publish a value that is asked for at each scrape."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
     def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Publish what somebody else counts."""
+        """Publish a count that another part keeps."""
         self._registry.register(_Asked(CounterMetricFamily, name, text, (), lambda: {(): value()}))
 
     def counters(
         self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Publish what somebody else counts by a label."""
+        """Publish counts that another part keeps, by a label."""
         self._labelled(CounterMetricFamily, name, text, label, values)
 
     def gauges(
         self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Publish values that are asked for when somebody looks, by a label."""
+        """Publish values that are asked for at each scrape, by a label."""
         self._labelled(GaugeMetricFamily, name, text, label, values)
 
     def _labelled(
@@ -76,7 +76,7 @@ class Metrics:
 
 
 class _Asked(Collector):
-    """What is asked for when somebody looks."""
+    """What is asked for at each scrape."""
 
     def __init__(
         self,

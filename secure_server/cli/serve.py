@@ -59,7 +59,7 @@ def _run(settings: Config, ready_file: Path | None) -> None:
         if ready_file is not None:
             write_whole(ready_file, server.address + "\n")
         signal.sigwait(_END)
-        # Whoever asks a second time does not want to wait.
+        # A second signal ends the process at once.
         for number in _END:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _END)
