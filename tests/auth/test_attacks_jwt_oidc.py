@@ -614,7 +614,7 @@ WEAK: dict[str, tuple[Any, str]] = {
     ),
     "a shared secret": (
         lambda: {"kty": "oct", "kid": "weak", "k": b64(b"x" * 64), "alg": "HS256"},
-        "it is a private or symmetric key, which only its issuer may have",
+        "it is a secret, which only its issuer may have",
     ),
     "a private key": (lambda: jwk_of(P256, "ES256"), "it is a secret"),
     "for encryption": (
