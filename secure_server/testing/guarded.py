@@ -137,7 +137,6 @@ def guarding(
         audit=audit.append,
         clock=issuer.clock,
     )
-    guard.reloads.start()
     try:
         yield guard
     finally:

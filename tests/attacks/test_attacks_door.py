@@ -266,6 +266,25 @@ def test_G9_a_policy_that_raises_fails_closed(tmp_path: Path, style: str) -> Non
         assert "hunter2" not in str(answered)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_G19_a_deny_rule_sees_the_two_values_of_a_repeated_header_as_one(
+    tmp_path: Path, style: str, kind: str
+) -> None:
+    """gRFC A43: joined by a comma, without a space."""
+    policy = """{"name": "headers", "allow_rules": [{"name": "all"}], "deny_rules": [
+      {"name": "both", "request": {"headers": [{"key": "x-of", "values": ["a,b"]}]}}]}"""
+    with open_door(tmp_path, style=style, policy=policy) as door:
+        channel, authorization = door.channel(), f"Bearer {door.token()}"
+        for values, code in (
+            (["a"], grpc.StatusCode.OK),
+            (["a", "b"], PD),
+            (["b", "a"], grpc.StatusCode.OK),
+            (["a,b"], PD),
+        ):
+            metadata = tuple(("x-of", value) for value in values)
+            assert ask(channel, kind, authorization, metadata=metadata).code is code, values
+
+
 def test_an_authenticator_that_cannot_tell_now_is_unavailable(tmp_path: Path, style: str) -> None:
     cannot_tell = Raising(AuthenticatorUnavailable("network", "the issuer is down"))
     with open_door(tmp_path, style=style, before=(cannot_tell,)) as door:

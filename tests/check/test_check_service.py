@@ -199,9 +199,12 @@ BROKEN: dict[str, tuple[Prepare, str]] = {
         ],
         "is not a file",
     ),
-    "nonsense for a store": (replaced("state/store.db", "nonsense " * 1000), "no SQLite database"),
+    "nonsense for a store": (
+        replaced("state/store.db", "nonsense " * 1000),
+        "is not a SQLite database",
+    ),
     "a damaged store": (torn_store, "is damaged"),
-    "another program's store": (foreign, "belongs to something else"),
+    "another program's store": (foreign, "belongs to another program"),
     "a newer version's store": (
         store("UPDATE alembic_version SET version_num = '9999'"),
         "'9999', which this version does not know",

@@ -18,7 +18,7 @@ from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
 from secure_server.guard.streams.watch import _THREADS
 from secure_tls.trust import Trust
-from support.door import Door, open_door, wait_until
+from support.door import AUDITED, Door, open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
 
@@ -316,3 +316,61 @@ def test_G11_a_stream_that_was_just_admitted_is_checked_too(tmp_path: Path, styl
         Open(door.channel(), "stream_stream", stack, door.token(jti="one")).assert_ended(
             "SESSION_ENDED"
         )
+
+
+class Counting:
+    """A policy that says when it was asked."""
+
+    name = "counting"
+
+    def __init__(self, text: str) -> None:
+        self._policy = Policy.parse(text)
+        self.asked = threading.Event()
+
+    def reads_headers(self, _method: str) -> bool:
+        return False
+
+    def names(self, _method: str) -> bool:
+        return True
+
+    def decide(self, *arguments: Any, **named: Any) -> Any:
+        self.asked.set()
+        return self._policy.decide(*arguments, **named)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_stream_is_audited_once_however_often_it_is_decided_about(
+    tmp_path: Path, style: str
+) -> None:
+    """By what is remembered of its caller, and by asking anew: neither lets anyone in."""
+    with open_door(tmp_path, style=style, policy=AUDITED) as door, ExitStack() as stack:
+        stack.callback(hold(door))
+        stream = Open(door.channel(), "stream_stream", stack, door.token())
+        wait_until(lambda: len(door.probe.callers) == 1)
+        for number in range(10):
+            if number % 2:
+                trust(door, Trust((door.authority.certificate,), {}))
+            policy = Counting(AUDITED)
+            door.policy.change(policy)  # type: ignore[arg-type]
+            assert policy.asked.wait(10)
+        assert stream.is_open
+        assert [event.allowed for event in door.events] == [True]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_G12_an_anonymous_stream_that_a_new_policy_refuses_is_told_so(
+    tmp_path: Path, style: str
+) -> None:
+    with open_door(tmp_path, style=style) as door, ExitStack() as stack:
+        stack.callback(hold(door))
+        path = "/probe.Open/stream_stream"
+        stream = Open(door.channel(), "stream_stream", stack, None, path=path)
+        wait_until(lambda: len(door.probe.callers) == 1)
+        door.policy.change(
+            Policy.parse(
+                '{"name": "new", "allow_rules": [{"name": "known", '
+                '"source": {"request_principals": ["*"]}}]}'
+            )
+        )
+        stream.assert_ended("POLICY_CHANGED")
+        assert [event.code for event in door.events] == ["anonymous_denied"]

@@ -77,6 +77,14 @@ def code_of(peers: Peers, sent: tuple[str, ...], now: float) -> str:
     return ""
 
 
+def code_of_chain(peers: Peers, sent: bytes, now: float) -> str:
+    try:
+        peers.identify(transport() | {"x509_pem_cert_chain": [sent]}, now)
+    except Refusal as refusal:
+        return refusal.code
+    return ""
+
+
 def test_a_certificate_is_judged_once_and_known_then(peers: Peers, judged: list[float]) -> None:
     assert not peers.knows(transport("mid"), ZERO)
     assert judged == []
@@ -144,19 +152,56 @@ def test_a_client_that_varies_its_chain_is_judged_so_often_a_minute(
     peers: Peers, judged: list[float]
 ) -> None:
     def code(number: int, now: float) -> str:
-        try:
-            peers.identify(
-                transport() | {"x509_pem_cert_chain": [PKI.pem("mid") + b"\n" * number]}, now
-            )
-        except Refusal as refusal:
-            return refusal.code
-        return ""
+        return code_of_chain(peers, PKI.pem("mid") + b"\n" * number, now)
 
     assert {code(number, ZERO) for number in range(32)} == {""}
     assert {code(number, ZERO) for number in range(32, 40)} == {"path"}
     assert code(31, ZERO) == "", "one that is known is served all the same"
     assert len(judged) == 32
     assert code(40, ZERO + 60) == ""
+
+
+def test_after_a_clock_step_back_chains_of_a_leaf_are_judged_all_the_same(peers: Peers) -> None:
+    def code(number: int, now: float) -> str:
+        return code_of_chain(peers, PKI.pem("mid") + b"\n" * number, now)
+
+    assert {code(number, ZERO + 3600) for number in range(33)} == {"", "path"}
+    assert code(40, ZERO) == ""
+
+
+def test_what_is_judged_is_forgotten_where_there_are_too_many_leaves(
+    tls: Changing[TLSSet], judged: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_PEERS", 2)
+    peers = Peers(tls)
+    leaves = [PKI.pem("leaf") + b"\n" * number for number in range(3)]
+    described = [transport("mid") | {"x509_pem_cert": [leaf]} for leaf in leaves]
+    for each in described:
+        assert peers.identify(each, ZERO) is not None
+    assert [peers.knows(each, ZERO) for each in described] == [False, True, True]
+    assert len(judged) == 3
+
+
+def test_what_has_ended_or_not_begun_is_not_known_any_more(
+    peers: Peers, judged: list[float]
+) -> None:
+    """An event loop may not judge it again."""
+    assert code_of(peers, ("short",), ZERO) == ""
+    assert peers.knows(transport("short"), ZERO + 9 * DAY)
+    assert not peers.knows(transport("short"), ZERO + 11 * DAY)
+    assert not peers.knows(transport("short"), ZERO - 30 * DAY)
+    assert len(judged) == 1
+
+
+def test_a_peer_that_was_refused_is_none_that_is_known(peers: Peers, tls: Changing[TLSSet]) -> None:
+    assert peers.known(transport("mid")) is None
+    assert code_of(peers, ("mid",), ZERO) == ""
+    assert peers.known(transport("mid")) is not None
+    assert code_of(peers, ("short",), ZERO + 11 * DAY) == "issuer_dates"
+    assert peers.known(transport("short")) is None
+    assert peers.known({}) is None
+    tls.change(trusting("acme"))
+    assert peers.known(transport("mid")) is None
 
 
 def test_a_chain_that_is_too_large_is_not_looked_at(peers: Peers, judged: list[float]) -> None:

@@ -76,6 +76,21 @@ def test_the_environment_lies_over_the_file_key_by_key(
     assert (config.server.grace, config.server.stream_threads) == (2.5, 7)
 
 
+def test_a_whole_section_of_the_environment_leaves_its_other_keys_to_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURE_SERVER_SERVER", '{"grace": 2, "retire": 9}')
+    monkeypatch.setenv("SECURE_SERVER_SERVER__RETIRE", "8")
+    monkeypatch.setenv("SECURE_SERVER_WORKLOADS", '[{"spiffe_id": "spiffe://a/b"}]')
+    config = read(
+        file,
+        '[server]\ngrace = 1\nstream_threads = 7\n[[workloads]]\nspiffe_id = "spiffe://c/d"\n',
+    )
+    server = config.server
+    assert (server.grace, server.retire, server.stream_threads) == (2, 8, 7)
+    assert [workload.spiffe_id for workload in config.workloads] == ["spiffe://a/b"]
+
+
 def test_a_configuration_cannot_be_changed_afterwards() -> None:
     config = read_config(None)
     with pytest.raises(ValueError, match="frozen"):

@@ -8,7 +8,6 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,6 +31,12 @@ POLICY = """{"name": "probe", "allow_rules": [
   {"name": "admins", "source": {"roles": ["admin"]}, "request": {"paths": ["/probe.Probe/*"]}},
   {"name": "everybody", "request": {"paths": ["/probe.Open/*"]}}
 ]}"""
+
+AUDITED = """{"name": "audited", "allow_rules": [{"name": "all"}],
+  "audit_logging_options": {
+    "audit_condition": "ON_ALLOW", "audit_loggers": [{"name": "stdout_logger"}]
+  }}"""
+"""Allows every call, and has an event for each."""
 
 _THREADS = 16
 
@@ -78,7 +83,7 @@ class Changing(Generic[T]):
 
 class Threaded:
     def __init__(self, guard: Guard) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS)
+        self._pool = guard.thread_pool()
         self.guard = guard.interceptor()
         self._streams = guard.streams
 
@@ -165,6 +170,7 @@ class Door:
         registered: bool = False,
         more: Callable[[Any], None] = lambda _server: None,
         streams: int = 64,
+        threads: int = _THREADS,
         patience: float = 10.0,
         clock: Callable[[], float] = time.time,
         minimum_tls: Literal["1.2", "1.3"] = "1.3",
@@ -211,7 +217,7 @@ class Door:
                     ),
                 ]
             ),
-            limits=Limits(door_threads=_THREADS, stream_threads=streams, message_timeout=patience),
+            limits=Limits(door_threads=threads, stream_threads=streams, message_timeout=patience),
             revocations=revocations,
             audit=self.events.append,
             call_ended=lambda *ended: self.ended.append(ended),
