@@ -87,7 +87,7 @@ def test_a_stall_is_logged_once_with_all_stacks_and_once_when_it_is_over(
             assert line["log_level"] == "error"
             stack = str(line["stack"])
             assert "(_serve):" in stack.splitlines()[0]  # the serving thread's is the first
-            others = stack.index("in test_a_stall_is_told_of_once")
+            others = stack.index("in test_a_stall_is_logged_once")
             assert stack.index("in wait_here") < others
             assert len(stack) < 40_000
         wait_until(lambda: dog.stalled_seconds == 0)
