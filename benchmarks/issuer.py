@@ -199,16 +199,16 @@ class Bench:
         self.call(new, refused)
         self._provider.recover()
         begun = time.monotonic()
-        taken_up = Calls()
-        while not taken_up.statuses["OK"] and time.monotonic() < begun + 60:
-            self.call(new, taken_up)
+        first_uses = Calls()
+        while not first_uses.statuses["OK"] and time.monotonic() < begun + 60:
+            self.call(new, first_uses)
             time.sleep(0.05)
         return {
             "outage_seconds": seconds,
             "known_keys": calls.summary(),
             "known_keys_failed": calls.statuses.total() - calls.statuses["OK"],
             "new_key_during_outage": dict(refused.statuses),
-            "new_key_taken_up_after_seconds": round(time.monotonic() - begun, 1),
+            "new_key_used_after_seconds": round(time.monotonic() - begun, 1),
         }
 
     def close(self) -> None:

@@ -34,12 +34,12 @@ def test_a_bare_certificate_is_a_caller_like_any_other(stack: str) -> None:
     with guarded(stack, {"type": "certificate"}, policy=policy) as door:
         for _ in range(2):
             assert door.ask() == ("OK", f"certificate {ALICE} [] []")
-        assert door.ask(client="bob")[0] == "PERMISSION_DENIED", "known, and not allowed"
+        assert door.ask(client="bob")[0] == "PERMISSION_DENIED", "recognised, and not allowed"
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_with_a_token_the_bare_certificate_is_not_asked(stack: str) -> None:
-    """A bad token is a bad token, whatever the certificate would have been good for."""
+    """A bad token is refused, even over a certificate that would be recognised alone."""
     with guarded(stack, {"type": "certificate"}) as door:
         assert door.code("Bearer nonsense") == "unclaimed"
         assert door.code("Basic nonsense") == "unclaimed"
@@ -48,7 +48,7 @@ def test_with_a_token_the_bare_certificate_is_not_asked(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_without_that_authenticator_no_credential_is_nobody(stack: str) -> None:
+def test_without_that_authenticator_a_bare_certificate_is_anonymous(stack: str) -> None:
     with guarded(stack) as door:
         assert door.code() == "anonymous_denied"
 
@@ -119,7 +119,7 @@ allow_private_addresses = true
     assert "authenticator sso: rfc9068 tokens of" in done.stdout
     assert f"{provider.issuer.key_id} (ES256)" in done.stdout
     assert "authenticator introspection: opaque tokens of" in done.stdout
-    assert not (tmp_path / "state").exists(), "a look made something"
+    assert not (tmp_path / "state").exists(), "the check created files"
     provider.fail()
     done = check(tmp_path, text)
     assert done.returncode == 0, "a start does not wait for issuers"

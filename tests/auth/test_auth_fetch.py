@@ -37,7 +37,7 @@ def trickling(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         try:
             connection, _ = listener.accept()
         except OSError:
-            return  # nobody came
+            return  # no client connected
         with context.wrap_socket(connection, server_side=True) as secure:
             secure.recv(65536)
             secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -68,10 +68,10 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(
     fetcher.close()
 
 
-def test_a_connection_that_the_issuer_has_closed_meanwhile_is_opened_anew(
+def test_a_connection_that_the_issuer_has_closed_is_reopened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Idle for so long, a connection is closed, and nobody was told that it would be.
+    # The server closes a connection that was idle for so long, without telling the client before.
     monkeypatch.setattr("secure_server.testing.provider._Handler.timeout", 0.05)
     with running_provider() as provider:
         fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)

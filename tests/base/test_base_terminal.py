@@ -24,13 +24,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_terminal_might_obey_is_made_visible(text):
+def test_control_characters_are_made_visible(text):
     assert escape(text) == HOSTILE[text]
     assert escape(text).isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é 日本 ~ \\ ' \"", "[bold]"])
-def test_what_is_printable_stays(text):
+def test_printable_text_is_unchanged(text):
     assert escape(text) == text
 
 

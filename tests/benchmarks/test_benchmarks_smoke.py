@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def report():
-    # Small numbers for what takes seconds to set up; the rows are the same.
+    # Small numbers for slow setups; the rows are the same.
     options = ["--calls", "50", "--rounds", "1", "--scale", "0.01", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],

@@ -55,7 +55,7 @@ def names(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text.splitlines()[1])
-def test_each_configuration_is_one(tmp_path: Path, text: str) -> None:
+def test_each_configuration_is_valid(tmp_path: Path, text: str) -> None:
     file = tmp_path / "secure-server.toml"
     file.write_text(text)
     assert len(read_config(file).authenticators) == 1
@@ -338,7 +338,7 @@ def test_what_is_quoted_stands_in_the_example(name: str, text: str) -> None:
     assert text in (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_what_is_linked_to_is_there() -> None:
+def test_every_link_exists() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", DOCUMENT):
         file, _, anchor = target.partition("#")
         assert not file or (ROOT / "docs" / file).is_file(), target

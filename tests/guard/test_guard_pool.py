@@ -17,7 +17,7 @@ def _refuse(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_pool_goes_on_with_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_keeps_running_with_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ThreadPool(8, name="few")
     monkeypatch.setattr(threading.Thread, "start", _refuse)
     begun, over = threading.Event(), threading.Event()
@@ -36,7 +36,7 @@ def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(
     watchdog = Watchdog(Callbacks())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _refuse)
-        watchdog.add_serving_thread()  # does not raise: the call that comes with it goes on
+        watchdog.add_serving_thread()  # does not raise: the call that triggers it is served
     assert not watchdog.threads  # so that the next call adds it
     watchdog.add_serving_thread()
     assert watchdog.threads
@@ -44,7 +44,7 @@ def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(
     watchdog.close()
 
 
-def test_a_server_of_one_s_own_goes_on_where_no_more_threads_start(
+def test_an_own_server_keeps_running_when_no_more_threads_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = threading.Thread.start

@@ -155,7 +155,7 @@ def _template(authority: Authority, certificate: dict[str, Any]) -> Any:
 
 
 def _decision(error: grpc.RpcError | None) -> str:
-    # Whoever gets past the filters gets an HTTP answer that is none of gRPC's.
+    # A call that passes the filters gets an HTTP answer that is not gRPC's.
     answers = {grpc.StatusCode.PERMISSION_DENIED: "deny", grpc.StatusCode.UNKNOWN: "allow"}
     assert error is not None
     assert error.code() in answers, error

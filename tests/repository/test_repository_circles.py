@@ -22,7 +22,7 @@ def modules(root: Path, package: str) -> dict[str, Path]:
 
 
 def imports(root: Path, package: str) -> Graph:
-    """Who imports whom: at the top, in functions, and under ``TYPE_CHECKING`` alike.
+    """All imports between modules: at the top, in functions, and under ``TYPE_CHECKING``.
 
     ``from package import name`` is the module ``package.name`` where there is one. A package that
     imports its own modules, to hand them on, and a module that imports its package's name are a

@@ -1,4 +1,4 @@
-"""What is installed from a wheel, away from the repository, with the base dependencies alone."""
+"""The wheel installed outside the repository, with the base dependencies only."""
 
 from __future__ import annotations
 

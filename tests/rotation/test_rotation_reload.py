@@ -161,7 +161,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize(("source", "breaks"), BREAKS.values(), ids=BREAKS.keys())
-def test_what_breaks_is_told_everywhere_and_so_is_that_it_has_come_back(
+def test_a_broken_source_and_its_recovery_show_in_health_metrics_and_log(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     log: list[dict[str, Any]],
@@ -188,7 +188,7 @@ def test_what_breaks_is_told_everywhere_and_so_is_that_it_has_come_back(
         assert warning.startswith(f"{source} {REFUSED}: ")
         assert lines()[told:] == [REFUSED]
         admin = house.channel(house.admin)
-        assert call(admin, metadata=bearer(KEY)).served, "what was good has been taken away"
+        assert call(admin, metadata=bearer(KEY)).served, "the last good keys were dropped"
 
         mend()
         wait_until(lambda: not seen.warnings("/healthz"))

@@ -1,4 +1,4 @@
-"""Certificates, authorities and revocation lists, taken up while calls run (T12 to T19)."""
+"""Certificates, authorities and revocation lists are reloaded while calls run (T12 to T19)."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_T18_a_renewed_certificate_is_served_within_seconds_and_no_call_fails(
     assert [line for line in log if line.get("log_level") in {"warning", "error"}] == []
 
 
-def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
+def test_a_stream_stays_open_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
     with running_house(tmp_path, SETTINGS) as house:
         house.server._listeners._retire = 1.5
         token = house.first_log_in().access_token
@@ -221,7 +221,7 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     wait_until(lambda: certificates.failure == "")
 
 
-def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
+def test_T19_an_unusable_set_changes_nothing_and_is_logged_once(
     house: House, log: list[dict[str, Any]]
 ) -> None:
     before = served_serial(house)
@@ -274,7 +274,7 @@ def test_T14_a_revoked_certificate_is_refused_on_its_open_connection(tmp_path: P
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
         assert healthy(ask(house, others))
-        assert house.server._listeners.count == 1, "nobody needs a new server for that"
+        assert house.server._listeners.count == 1, "this needs no new server"
 
 
 @pytest.mark.parametrize("defect", ["forged", "truncated", "missing"])
@@ -333,7 +333,7 @@ def test_T12_each_trust_domain_is_verified_by_its_own_authorities_alone(tmp_path
     with quick(tmp_path, bundles='"partner.example" = "partner.pem"') as house:
         assert healthy(ask(house))
         assert healthy(ask(house, issued=partner.issue_client("them")))
-        # Ours may vouch for ours, and not for theirs; theirs not for ours.
+        # Our authority may issue for our trust domain only; theirs not for ours.
         ours_as_theirs = issue_as(house.authority, "spiffe://partner.example/client/them")
         theirs_as_ours = issue_as(partner, "spiffe://example.org/client/admin")
         for forged in (ours_as_theirs, theirs_as_ours):
@@ -346,7 +346,7 @@ def test_T12_each_trust_domain_is_verified_by_its_own_authorities_alone(tmp_path
 def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
     tmp_path: Path, becomes: str
 ) -> None:
-    """Its last good one stays, and what is new of ours is taken all the same."""
+    """The partner's last good one stays; our own changes are reloaded all the same."""
     partner = Authority.create("partner.example")
     (tmp_path / "partner.pem").write_bytes(partner.certificate_pem)
     bundles = '"partner.example" = "partner.pem"'
@@ -379,7 +379,7 @@ def test_M6_a_server_starts_beside_a_partners_bundle_that_has_ended(tmp_path: Pa
         reloads = house.server._guard.reloads
         wait_until(lambda: reloads.warnings)
         assert "partner.pem expired" in reloads.warnings[0]
-        # Of that domain nobody is let in, by our authority least of all.
+        # No client of that domain is admitted, not even one that our authority issued.
         forged = issue_as(house.authority, "spiffe://partner.example/client/them")
         assert ask(house, issued=forged).code is grpc.StatusCode.UNAUTHENTICATED
 
@@ -417,5 +417,5 @@ def test_a_listening_socket_is_found_and_closed_alone() -> None:
         assert not is_free(f"127.0.0.1:{port}")
         assert stop_listening(own)
         wait_until(lambda: is_free(f"127.0.0.1:{port}"))
-        assert not stop_listening(frozenset({1})), "nobody has such a socket"
+        assert not stop_listening(frozenset({1})), "no process has such a socket"
         server.stop(0).wait()

@@ -98,12 +98,12 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
 
 
 @pytest.mark.parametrize("address", ["[::]:0", "0.0.0.0:65535", "localhost:1", "[fe80::1%eth0]:5"])
-def test_addresses_in_every_form_are_taken(file: Path, address: str) -> None:
+def test_addresses_in_every_form_are_accepted(file: Path, address: str) -> None:
     assert read(file, f'[server]\nlisten = "{address}"\n').server.listen == address
 
 
 @pytest.mark.parametrize("address", ["::1", "1", ":5", "a b:1", "[x]:1", "h:-1", "h:1 ", "h:99999"])
-def test_what_is_no_address_is_refused(file: Path, address: str) -> None:
+def test_an_invalid_address_is_refused(file: Path, address: str) -> None:
     with pytest.raises(ConfigError, match=r":2: server\.listen is not HOST:PORT"):
         read(file, f'[server]\nlisten = "{address}"\n')
 

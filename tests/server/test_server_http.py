@@ -145,7 +145,7 @@ def test_a_query_changes_nothing(http: httpx.Client) -> None:
     ],
     ids=["headers", "body", "TLS", "proxy"],
 )
-def test_what_is_no_plain_small_request_is_refused_and_others_are_served(
+def test_large_or_malformed_requests_are_refused_and_others_are_served(
     server: Server, http: httpx.Client, request_text: bytes
 ) -> None:
     with dial(server.http_address, 10) as plain:
@@ -261,11 +261,11 @@ def test_a_body_is_refused_unread_and_the_connection_closed(server: Server, body
     assert reply.startswith(b"HTTP/1.1 413 ")
 
 
-# cheroot lets its socket go to the garbage collector when binding it fails.
+# cheroot leaves its socket to the garbage collector when binding it fails.
 @pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
-def test_an_address_that_is_taken_is_a_sentence(house: House, server: Server) -> None:
+def test_an_address_in_use_is_a_sentence(house: House, server: Server) -> None:
     with (
         pytest.raises(ListenError, match=r"^Cannot listen on \S+: .+ with \[http\] listen\.$"),
         second_server(house, http={"listen": server.http_address}),

@@ -35,7 +35,7 @@ def test_gRPC_knows_each_channel_argument(library: bytes, name: str) -> None:
     assert name.encode() + b"x\0" not in library
 
 
-def test_no_argument_stands_there_twice() -> None:
+def test_no_channel_argument_is_set_twice() -> None:
     names = [name for name, _ in channel_arguments(Limits())]
     assert len(names) == len(set(names))
 
@@ -64,7 +64,9 @@ def test_the_http2_settings_say_what_one_connection_may(house: House) -> None:
     assert metadata == wanted["grpc.max_metadata_size"] == 16 * 1024
 
 
-def test_a_client_that_pings_too_often_is_told_to_calm_down_and_sent_away(house: House) -> None:
+def test_a_client_that_pings_too_often_gets_enhance_your_calm_and_is_disconnected(
+    house: House,
+) -> None:
     """grpc.http2.min_ping_interval_without_data_ms (gRFC A8)."""
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
     with raw_client(house.address, context) as client:

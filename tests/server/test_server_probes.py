@@ -133,7 +133,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
 
 
-# grpcio's serving thread ends by the exception of a pool that takes no more work.
+# The exception of a pool that accepts no more work ends grpcio's serving thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_serving_thread_that_has_ended_is_503_for_good(
     house: House, log: list[dict[str, object]]
@@ -162,7 +162,7 @@ def test_a_serving_thread_that_has_ended_is_503_for_good(
     assert len([line for line in log if "was not stopped" in str(line["event"])]) == 1
 
 
-def test_a_server_that_is_replaced_by_a_new_certificate_is_not_missed(
+def test_a_server_replaced_by_a_new_certificate_is_no_stall(
     house: House, log: list[dict[str, object]]
 ) -> None:
     with probed(house, server={"grace": 1.0, "retire": 0.2}) as at:
@@ -203,7 +203,7 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert at.page("/livez") == (200, {"status": "ALIVE"})
 
 
-def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Path) -> None:
+def test_readyz_reports_a_missing_or_replaced_file_of_the_store(tmp_path: Path) -> None:
     with running_server(tmp_path, settings='\n[http]\nlisten = "127.0.0.1:0"\n') as running:
         found = re.search(r'"http": ?"([^"]+)"', running.server.log)
         assert found is not None
@@ -245,7 +245,7 @@ def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> Non
 
 # What is released at the end finds that everything was let go of: grpcio's thread ends by that.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_grace_bounds_a_stop_while_the_serving_thread_stands_still(
+def test_the_grace_bounds_a_stop_while_the_serving_thread_is_stalled(
     house: House, log: list[dict[str, object]]
 ) -> None:
     with probed(house, grace=1.0) as at:

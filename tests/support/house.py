@@ -31,7 +31,7 @@ DEADLINE = 20.0
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a call came to."""
+    """The outcome of a call."""
 
     code: grpc.StatusCode
     details: str
@@ -232,10 +232,10 @@ def call(
     silent: Iterator[bytes] | None = None,
     timeout: float = DEADLINE,
 ) -> Outcome:
-    """Make one call of a kind with raw bytes and say what came of it.
+    """Make one call of a kind with raw bytes and return its outcome.
 
     ``silent`` is an iterator that blocks: a caller of a streaming method who sends nothing.
-    Of an endless response stream one message is taken.
+    Of an endless response stream one message is read.
     """
     path, make_request, response = KINDS[kind]
     body = make_request().SerializeToString() if request is None else request

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from secure_server.auth.authenticators import close_all
 from secure_server.guard.callbacks import CallCallbacks
 
 
@@ -125,7 +124,9 @@ class PlainContext:
             for response in responses:
                 self._wait_for(lambda response=response: self._context.write(response))  # type: ignore[misc]
         finally:
-            close_all([responses])
+            close = getattr(responses, "close", None)  # a generator has one
+            if close is not None:
+                close()
 
     def _wait_for(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         async def operate() -> Any:
