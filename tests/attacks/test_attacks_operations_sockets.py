@@ -54,8 +54,14 @@ def test_M10_under_silent_sockets_the_store_can_open_its_files(tmp_path: Path) -
 
 
 def lines(running: Running, event: str) -> list[dict[str, object]]:
-    found = [json.loads(line) for line in running.server.log.splitlines()]
-    return [line for line in found if event in line["event"]]
+    """The lines of the log about an event, once there are some: a thread writes them."""
+
+    def found() -> list[dict[str, object]]:
+        logged = [json.loads(line) for line in running.server.log.splitlines()]
+        return [line for line in logged if event in line["event"]]
+
+    wait_until(lambda: bool(found()))
+    return found()
 
 
 def test_M10_the_limit_of_descriptors_is_raised_at_the_start_and_logged(tmp_path: Path) -> None:

@@ -138,8 +138,10 @@ def test_a_look_that_raises_ends_neither_the_thread_nor_the_other_looks() -> Non
 def test_a_hanging_look_is_a_warning_and_closing_does_not_wait_for_it() -> None:
     begun, over = threading.Event(), threading.Event()
     now = [0.0]
+    threads: list[threading.Thread] = []
 
     def hang() -> None:
+        threads.append(threading.current_thread())
         begun.set()
         over.wait(60)
 
@@ -157,7 +159,7 @@ def test_a_hanging_look_is_a_warning_and_closing_does_not_wait_for_it() -> None:
     closing.join(5)
     assert not closing.is_alive()
     over.set()
-    wait_until(lambda: not any(thread.name == "reloads" for thread in threading.enumerate()))
+    wait_until(lambda: not threads[0].is_alive())
     assert reloads.warnings == []
 
 

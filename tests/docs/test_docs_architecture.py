@@ -59,6 +59,6 @@ def test_every_thread_of_a_server_is_in_the_table(house: House) -> None:
         name
         for name in names
         # Those of grpcio and of the test's own have no name but a number.
-        if not name.startswith(("MainThread", "Thread-", "loop", "pytest", "execnet"))
+        if not name.startswith(("MainThread", "Thread-", "Dummy-", "loop", "pytest", "execnet"))
     }
     assert {name for name in ours if not name.startswith(prefixes)} == set()

@@ -12,7 +12,7 @@ import pytest
 
 from secure_server.guard.listener import rotation as module
 from secure_server.guard.listener.rotation import Built, ListenerRotation
-from secure_server.guard.listener.sockets import is_free
+from secure_server.guard.listener.sockets import ListenError, check_free
 from secure_server.guard.streams.pool import StreamPool
 from secure_tls.authority import Authority
 from support.door import wait_until
@@ -91,6 +91,14 @@ class Unbindable:
 def server_of(channel: grpc.Channel) -> int:
     """Return the number of the server that a connection leads to."""
     return int(channel.unary_unary(METHOD)(b"", timeout=10, wait_for_ready=True))
+
+
+def is_free(address: str) -> bool:
+    try:
+        check_free(address, "listen")
+    except ListenError:
+        return False
+    return True
 
 
 @pytest.fixture
