@@ -62,7 +62,6 @@ class Peers:
     def __init__(self, tls: Watched[TLSSet]) -> None:
         """Admit peers that the current ``tls.value.trust`` accepts, over its TLS version."""
         self._tls = tls
-        self._versions = _VERSIONS[tls.value.minimum_version]
         self._judged: BoundedCache[bytes, _Judged] = BoundedCache(_MOST_PEERS)
 
     def knows(self, transport: Transport, now: float) -> bool:
@@ -83,7 +82,7 @@ class Peers:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
         if not transport or transport["transport_security_type"][0] not in _SECURE_TRANSPORTS:
             raise Refusal(RefusalReason.PLAINTEXT, "The connection is not TLS.")
-        if transport["ssl_tls_version"][0] not in self._versions:
+        if transport["ssl_tls_version"][0] not in _VERSIONS[self._tls.value.minimum_version]:
             raise Refusal(
                 RefusalReason.TLS_VERSION, "The connection's TLS version is below the minimum."
             )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import pytest
+from test_guard_stream_watch import Revoked
 
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.thread_pool import ThreadPool
 from secure_server.guard.watchdog import Watchdog
 from secure_server.testing import guarded_server
+from support.door import open_door, wait_until
+from support.open_streams import Open, hold
 
 
 def _refuse(_thread: threading.Thread) -> None:
@@ -67,3 +72,31 @@ def test_an_own_server_keeps_running_when_no_more_threads_start(
             assert [each.result(timeout=20) for each in calls] == [b"x"] * 20
         ours = {*threading.enumerate()} - before
         assert sum(each.name.startswith("door") for each in ours) == 1
+
+
+def test_streams_are_watched_on_where_no_more_threads_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Thread.start
+    refused = threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("stream-watch_"):
+            refused.set()
+            _refuse(thread)
+        started(thread)
+
+    revocations = Revoked()
+    with open_door(tmp_path, revocations=revocations) as door, ExitStack() as stack:
+        stack.callback(hold(door))
+        one = Open(door.channel(), "stream_stream", stack, door.token(jti="one"))
+        wait_until(lambda: len(door.probe.callers) == 1)
+        looked, over = threading.Event(), threading.Event()
+        stack.callback(over.set)
+        door.guard.watch._workers.submit(lambda: looked.set() or over.wait(10))
+        assert looked.wait(10)  # the one thread that there is
+        monkeypatch.setattr(threading.Thread, "start", start)
+        door.core._recognition._epoch.advance()  # it has to be authenticated again
+        assert refused.wait(10)
+        revocations.revoke("one")
+        one.assert_ended("SESSION_ENDED")

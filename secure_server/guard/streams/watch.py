@@ -165,9 +165,7 @@ class StreamWatch:
         entry.due = max(_due(caller), now + _AGAIN)
 
     def _refused(self, entry: _Entry, refusal: Refusal, notices: int) -> None:
-        answer = refusal.reason.ending
-        if answer is None and self._clock() >= (entry.caller.principal.expires_at or _FOREVER):
-            answer = Answer.SESSION_ENDED
+        answer = refusal.reason.ending or self._ending_by_what_is_known(entry)
         if answer is None:
             # Its issuer cannot be asked now: the stream stays open until it can, or it expires.
             entry.notices, entry.due = notices, self._clock() + _AGAIN
@@ -176,6 +174,13 @@ class StreamWatch:
             return  # it is over already
         self._ending[id(entry.stream)] = (time.monotonic() + LAST_WORD, entry)
         _try(entry, lambda: entry.stream.end(answer))
+
+    def _ending_by_what_is_known(self, entry: _Entry) -> Answer | None:
+        try:
+            self._core.recheck_as(entry.caller, entry.call)
+        except Refusal as refusal:
+            return refusal.reason.ending
+        return None
 
 
 def _try(entry: _Entry, end: Callable[[], None]) -> None:
