@@ -15,6 +15,7 @@ import pytest
 
 from secure_server.descriptors import CONNECTIONS, RESERVE
 from stress.sockets import HTTP, flood, http_address, silent_sockets
+from support.door import wait_until
 from support.running import DEADLINE, Running, bearer, running_server
 
 LIMIT = 300

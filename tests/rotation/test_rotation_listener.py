@@ -173,6 +173,8 @@ def test_a_server_that_cannot_be_bound_leaves_the_one_before_and_nothing_of_its_
     port.is_broken = True
     port.rotation.rotate()
     assert (port.rotation.count, port.rotation.retiring, port.forgotten) == (1, 0, 1)
-    assert [line["event"] for line in log] == ["the new certificate is not served with"]
+    assert [line["event"] for line in log] == [
+        "the new certificate cannot be served, the old one stays"
+    ]
     with port.channel() as fresh:
         assert server_of(fresh) == 1
