@@ -82,6 +82,19 @@ def test_a_rotation_by_another_process_is_reloaded_at_the_next_look(
     assert kid(store) == second  # by the clock alone, without a look
 
 
+def test_a_file_that_is_only_written_again_is_no_change(
+    make: Callable[..., KeyStore], file: KeyFile
+) -> None:
+    store = make()
+    told: list[object] = []
+    store._read.subscribe(told.append)
+    for _ in range(3):
+        file.path.touch()
+        store.look()
+    assert store.status.failure == ""
+    assert told == []
+
+
 def test_a_running_store_looks_by_itself(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
