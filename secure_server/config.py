@@ -80,6 +80,8 @@ def read_config(path: Path | None, use: Use = SERVICE) -> Config:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML that can be read: it is nested too deeply.") from None
     _lay_environment_over(settings)
     try:
         with relative_to(Path() if path is None else path.parent):
@@ -167,7 +169,7 @@ def _lay_environment_over(settings: dict[str, Any]) -> None:
 def _json(name: str, value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(
             f"The environment: {name} cannot be read: lists and whole sections are written as JSON."
         ) from None

@@ -34,7 +34,10 @@ def resolve(path: Path) -> Path:
     text = os.fspath(path)
     if text == "." or "\0" in text:  # pathlib's "." is also the empty text
         raise ValueError("is not the path of a file")
-    return _FOLDER.get() / path.expanduser()
+    try:
+        return _FOLDER.get() / path.expanduser()
+    except RuntimeError:
+        raise ValueError("is below the home folder of a user who is not known") from None
 
 
 def sentence_of(check: Callable[[str], object], text: str) -> None:

@@ -117,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader has closed the pipe. Python must not report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        # The disk of a redirected output is full, say.
+        complain(f"{error.filename or 'The system'}: {error.strerror}.")
     except Exception as error:  # noqa: BLE001 - `report` raises what is not the client's
         from secure_client.cli.failures import report
 

@@ -68,7 +68,12 @@ class FileLogger:
     def _open(self) -> int:
         # O_NONBLOCK, or opening a FIFO at this path would block the start.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(self._path, flags, 0o600)
+        try:
+            file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a FIFO that no process reads, or a socket
+                raise _no_regular_file() from None
+            raise
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise _no_regular_file()
@@ -120,6 +125,7 @@ def _check_writable(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
+        path = path.resolve()  # it may be a link to the place where the file is made
         path.parent.stat()  # no folder is made for it
         if (error := creation_error(path)) is not None:
             raise error from None

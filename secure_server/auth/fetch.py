@@ -153,6 +153,8 @@ class _Trusted:
 def _read_trusted(ca: Path, last: _Trusted | None) -> _Trusted:
     try:
         pem = ca.read_bytes()
+        if not pem:  # `ssl` would trust the system's authorities instead
+            raise FetchError(f"{ca}: cannot be used as a CA bundle: it is empty.")
         return last if last is not None and last.pem == pem else _trust(pem)
     except OSError as error:
         raise FetchError(f"{ca}: cannot be used as a CA bundle: {error.strerror}.") from None
@@ -161,7 +163,8 @@ def _read_trusted(ca: Path, last: _Trusted | None) -> _Trusted:
 
 
 def _trust(pem: bytes | None) -> _Trusted:
-    data = None if pem is None else pem.decode("ascii", "replace")
+    # Comments may be in any language; in a certificate no other character is good.
+    data = None if pem is None else pem.decode("ascii", "backslashreplace")
     context = ssl.create_default_context(cadata=data)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     pools = urllib3.PoolManager(ssl_context=context, maxsize=_KEPT_OPEN, retries=False)

@@ -70,3 +70,7 @@ def main() -> None:
     except mistakes() as error:
         complain(str(error))
         sys.exit(1)
+    except OSError as error:
+        # The disk of a redirected output is full, say.
+        complain(f"{error.filename or 'The system'}: {error.strerror}.")
+        sys.exit(1)

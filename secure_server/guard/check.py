@@ -120,4 +120,7 @@ def _ask(member: Authenticator) -> CheckFinding:
         text = say() if say else "; ".join(map(str, member.matchers))
     except AuthenticatorError as error:
         return CheckFinding(about, CheckState.WARN, str(error))
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and a start would not ask
+        # Without the message: it may hold a secret.
+        return CheckFinding(about, CheckState.WARN, f"its check failed: {type(error).__name__}.")
     return CheckFinding(about, CheckState.OK, text)

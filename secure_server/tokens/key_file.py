@@ -78,6 +78,8 @@ class KeyFile:
         self._passphrase()
         if (error := creation_error(self.path)) is not None:
             raise self._cannot_be_made(error)
+        if self.path.is_symlink():
+            return self.read(now)  # raises: the link leads nowhere, and no key is made behind it
         return None
 
     def read(self, now: float) -> KeyRing:

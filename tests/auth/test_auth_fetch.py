@@ -92,3 +92,36 @@ def test_connections_are_used_again_and_as_many_as_are_needed() -> None:
         assert len(provider.requests) == 24
         assert provider.connections <= 8
         fetcher.close()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"nonsense", "Főtanúsítvány".encode(), b"\x30\x82\xff"]
+)
+def test_a_bundle_without_a_certificate_is_refused_and_stands_for_no_other(
+    tmp_path: Path, text: bytes
+) -> None:
+    """Emptied, it must not come to the authorities of the system."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(text)
+    with pytest.raises(FetchError, match=r"ca\.pem: cannot be used as a CA bundle: "):
+        Fetcher(ca=ca)
+
+
+def test_a_bundle_that_is_emptied_leaves_the_last_good_one() -> None:
+    with running_provider() as provider:
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        provider.ca_file.write_bytes(b"")
+        assert fetcher._ca is not None
+        fetcher._ca.look()
+        assert "it is empty" in fetcher._ca.status.reason
+        assert b"keys" in fetcher.get(provider.url + KEYS)
+        fetcher.close()
+
+
+def test_a_bundle_may_have_comments_in_any_language() -> None:
+    with running_provider() as provider:
+        pem = provider.ca_file.read_bytes()
+        provider.ca_file.write_bytes("# Főtanúsítvány\n".encode() + pem)
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        assert b"keys" in fetcher.get(provider.url + KEYS)
+        fetcher.close()

@@ -407,3 +407,39 @@ def test_links_that_lead_round_and_round_are_not_followed(tmp_path: Path) -> Non
     for name in "abc":
         (tmp_path / name).symlink_to(tmp_path)
     assert len(settled([tmp_path])[0]) == 4
+
+
+def test_a_subscriber_may_look_and_finds_nothing_newer() -> None:
+    """Also where no two values are equal, and where each look finds another version."""
+    loads: list[object] = []
+
+    def load(_last: object) -> object:
+        loads.append(object())
+        return loads[-1]
+
+    book = Book()
+    reloaded: Reloaded[object] = Reloaded("number", load, errors=())
+    reloaded.status.log = book
+    told: list[object] = []
+    reloaded.subscribe(lambda value: (told.append(value), reloaded.look()))
+    reloaded.look()
+    assert (len(loads), told, book.events) == (2, [reloaded.value], ["reloaded"])
+
+
+def test_a_value_that_can_be_neither_compared_nor_described_leaves_the_last_good_one() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError(SECRET)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def describe(_value: object) -> dict[str, object]:
+        raise RuntimeError(SECRET)
+
+    for load, saying in ((lambda _: Odd(), None), (lambda _: object(), describe)):
+        first = object()
+        more = {} if saying is None else {"describe": saying}
+        reloaded: Reloaded[object] = Reloaded("odd", load, errors=(), first=first, **more)
+        reloaded.look()
+        assert reloaded.value is first
+        assert reloaded.status.reason == "RuntimeError while it was loaded."

@@ -63,7 +63,7 @@ def on_a_terminal(script, columns=40):
         [sys.executable, "-c", f"from secure_base.terminal import *\n{script}"],
         stdin=theirs,
         stdout=theirs,
-        env={**os.environ, "COLUMNS": str(columns), "TERM": "dumb"},
+        env={**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "dumb"},
     )
     os.close(theirs)
     written = b""

@@ -18,7 +18,9 @@ from check_rows import (
 )
 from check_site import Prepare, Site, aged, agree, authority, crl
 
+from secure_server.auth.api_keys import APIKeyAuthenticator
 from secure_server.config import ConfigError, read_config, read_guard_config
+from secure_server.guard.check import check_guard
 
 NO_TOKENS = ""
 
@@ -143,3 +145,20 @@ def test_the_same_keys_are_good_for_the_service(tmp_path: Path) -> None:
     assert read_config(file).log.level == "debug"
     with pytest.raises(ConfigError, match=r"^.+:2: log\.level is not for Guard\.from_config: "):
         read_guard_config(file)
+
+
+def test_an_authenticator_whose_check_fails_is_a_warning_without_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start asks none of them."""
+
+    def fail(_self: object) -> str:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr(APIKeyAuthenticator, "check", fail)
+    site = Site(tmp_path, own=True)
+    GOOD["API keys alone"](site)
+    assert agree(site) == ("", True)
+    texts = [finding.text for finding in check_guard(read_guard_config(site.config))]
+    assert "its check failed: RuntimeError." in texts
+    assert "hunter2" not in " ".join(texts)

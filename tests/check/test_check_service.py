@@ -72,6 +72,10 @@ GOOD: dict[str, Prepare] = {
     ),
     "a policy of its own": policy(SHIPPED),
     "an audit file": logger("file_logger", path="audit.log"),
+    "a link to an audit file that is to be made": in_turn(
+        lambda site: (site.folder / "audit.log").symlink_to("other.log"),
+        logger("file_logger", path="audit.log"),
+    ),
     "an audit file that is there": in_turn(
         replaced("audit.log", "{}\n"), logger("file_logger", path="audit.log")
     ),
@@ -146,6 +150,20 @@ BROKEN: dict[str, tuple[Prepare, str]] = {
         logger("file_logger", path="ca.pem/audit.log"),
         "cannot be written: Not a directory",
     ),
+    "an audit file that is a pipe": (
+        in_turn(
+            lambda site: os.mkfifo(site.folder / "audit.log"),
+            logger("file_logger", path="audit.log"),
+        ),
+        "it is not a regular file",
+    ),
+    "a link to no folder for an audit file": (
+        in_turn(
+            lambda site: (site.folder / "audit.log").symlink_to("none/audit.log"),
+            logger("file_logger", path="audit.log"),
+        ),
+        "cannot be written: No such file or directory",
+    ),
     "an audit file that is a device": (
         logger("file_logger", path="/dev/null"),
         "it is not a regular file",
@@ -158,6 +176,21 @@ BROKEN: dict[str, tuple[Prepare, str]] = {
     "a signing key that others can read": (
         in_turn(key, readable("state/key.pem")),
         "others can read the signing key",
+    ),
+    "a link to nowhere for a signing key": (
+        lambda site: [
+            site.write("state/.keep", ""),
+            (site.folder / "state/key.pem").symlink_to("none"),
+        ],
+        "state/key.pem: No such file or directory",
+    ),
+    "a home folder that is not known": (
+        tokens('signing_key_passphrase_file = "~nosuch-user/passphrase"\n'),
+        "is below the home folder of a user who is not known",
+    ),
+    "tables that are nested too deeply": (
+        table(f"[log]\nlevel = {'[' * 100_000}\n"),
+        "it is nested too deeply",
     ),
     "a signing key cut short": (
         lambda site: [
