@@ -96,12 +96,16 @@ class Guard:
         self._on_close.callback(self.watch.close)
         self._on_close.callback(self.watchdog.close)
         self._on_close.callback(self.reloads.close)
-        for source in (self._tls, watched_policy):
-            self._on_close.callback(source.subscribe(self.watch.notice))
-        self._on_close.callback(revocations.subscribe(self.watch.notice))
-        authenticators.cache_epoch.subscribe(self.watch.notice)
-        # Last: the files of the authenticators are followed however the guard was made.
-        self.reloads.start()
+        try:
+            for source in (self._tls, watched_policy):
+                self._on_close.callback(source.subscribe(self.watch.notice))
+            self._on_close.callback(revocations.subscribe(self.watch.notice))
+            authenticators.cache_epoch.subscribe(self.watch.notice)
+            # Last: the files of the authenticators are followed however the guard was made.
+            self.reloads.start()
+        except BaseException:
+            self._on_close.close()
+            raise
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:

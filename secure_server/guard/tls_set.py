@@ -11,6 +11,7 @@ from cryptography import x509
 
 from secure_tls import pem
 from secure_tls.files import TLSFiles, check_server_files
+from secure_tls.spiffe import check_trust_domain
 from secure_tls.trust import Trust
 
 
@@ -28,6 +29,10 @@ class TLSSet:
     minimum_version: Literal["1.2", "1.3"] = "1.3"
     """The lowest TLS version of a connection."""
 
+    def __post_init__(self) -> None:
+        if self.minimum_version not in {"1.2", "1.3"}:
+            raise ValueError(f"minimum_version is {self.minimum_version!r}, not '1.2' or '1.3'.")
+
     @classmethod
     def of_pem(
         cls,
@@ -41,11 +46,15 @@ class TLSSet:
         """Make a set of PEM texts in memory: the server's leaf with its intermediates, its key, and
         the authorities of its clients, of whom the members of ``trust_domains`` may connect.
 
-        Raises ``secure_tls.TLSFileError``, as for files of these names.
+        Raises ``secure_tls.TLSFileError``, as for files of these names, and
+        ``secure_tls.SpiffeIDError`` for a name that is no trust domain.
         """
+        if isinstance(trust_domains, str):
+            raise TypeError("trust_domains is one text: give a list of names.")
+        domains = frozenset(map(check_trust_domain, trust_domains))
         now = time.time()
         files = check_server_files(certificate, private_key, client_ca, now=now)
-        trust = Trust(files.authorities, trust_domains=frozenset(trust_domains))
+        trust = Trust(files.authorities, trust_domains=domains)
         bundle = handshake_bundle(files.authorities, now)
         return cls(files, trust, bundle, minimum_version=minimum_version)
 

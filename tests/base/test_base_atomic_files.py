@@ -340,3 +340,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, seconds):
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(NoLocksError, match="no locks"), locked(tmp_path, seconds=seconds):
         pytest.fail("nothing is locked")
+
+
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_place_without_a_name_is_a_folder(place):
+    for write in (replace, write_new):
+        with pytest.raises(IsADirectoryError):
+            write(Path(place), b"data", secret=True)
