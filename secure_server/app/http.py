@@ -20,13 +20,9 @@ from cheroot.wsgi import Server
 
 from secure_server.logs import library_line
 
-MOST_CONNECTIONS = 32
+MOST_CONNECTIONS = 24
 """Open connections; for one more, the one is closed that has had no answer for longest. Each has a
 thread if it needs one, so that slow requests keep none from others."""
-
-CONNECTIONS_PER_ADDRESS = 16
-"""Open connections of one address, loopback included; for one more, one of the same address is
-closed, so that one address alone never closes those of others."""
 
 _REQUEST_TIME = 2.0
 """Seconds from the first byte of a request to the end of its head."""
@@ -161,8 +157,6 @@ class _Connections(ConnectionManager):
             self._stopping.wait(_PAUSE)
             return None
         if connection is not None:
-            host = connection.remote_addr
-            self._make_room(CONNECTIONS_PER_ADDRESS, lambda one: one.remote_addr == host)
             self._make_room(MOST_CONNECTIONS)
             self._open.append(connection)
         return connection
@@ -181,16 +175,11 @@ class _Connections(ConnectionManager):
                 self._end(connection)
         self._open = [one for one in self._open if not one.is_over]
 
-    def _make_room(
-        self, most: int, among: Callable[[_Connection], bool] = lambda _connection: True
-    ) -> None:
-        """Where there are ``most`` such connections, end the one that has waited longest for an
-        answer.
-        """
+    def _make_room(self, most: int) -> None:
+        """End the connection that has had no answer for longest, where there are ``most``."""
         self._open = [one for one in self._open if not one.is_over]
-        such = [one for one in self._open if among(one)]
-        if len(such) >= most:
-            self._end(min(such, key=lambda one: (one.is_answering, one.waits_since)))
+        if len(self._open) >= most:
+            self._end(min(self._open, key=lambda one: (one.is_answering, one.waits_since)))
 
     def _end(self, connection: _Connection) -> None:
         with connection.lock:

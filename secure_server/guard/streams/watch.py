@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from secure_server import logs
@@ -18,6 +17,7 @@ from secure_server.guard.call import Call
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.thread_pool import ThreadPool
 
 LOOK_EVERY = 0.2
 """Seconds. Twice this, ``LAST_WORD`` and the time for a revocation to arrive add up to less than a
@@ -79,7 +79,7 @@ class StreamWatch:
         self._was_current = True
         self._noticing = threading.Lock()
         self._over = threading.Event()
-        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-watch")
+        self._workers = ThreadPool(_THREADS, name="stream-watch")
         self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
         self._thread.start()
 
