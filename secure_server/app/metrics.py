@@ -149,10 +149,10 @@ def publish(metrics: Metrics, service: Service, listeners: ListenerRotation) -> 
         "source",
         lambda: {source: one.succeeded_at for source, one in guard.reloads.statuses.items()},
     )
-    metrics.gauge(
-        "secure_grpc_server_generation",
-        "How many certificates were served with, since the start.",
-        lambda: listeners.count,
+    metrics.counter(
+        "secure_grpc_listener_rotations",
+        "How often another certificate, key or authority was served, since the start.",
+        lambda: listeners.count - 1,
     )
     metrics.counters(
         "secure_grpc_audit_dropped",

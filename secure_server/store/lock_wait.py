@@ -10,18 +10,18 @@ from contextvars import ContextVar
 _FOREVER = float("inf")
 
 
-class _Patience:
+class _Wait:
     """How long a block, and the one around it, may still wait."""
 
     __slots__ = ("left", "outer", "until")
 
-    def __init__(self, seconds: float, until: float, outer: _Patience | None) -> None:
+    def __init__(self, seconds: float, until: float, outer: _Wait | None) -> None:
         self.left = seconds
         self.until = until
         self.outer = outer
 
 
-_PATIENCE: ContextVar[_Patience | None] = ContextVar("secure_server_store_patience", default=None)
+_WAIT: ContextVar[_Wait | None] = ContextVar("secure_server_store_lock_wait", default=None)
 
 
 @contextmanager
@@ -32,29 +32,29 @@ def waiting_at_most(seconds: float, *, until: float = _FOREVER) -> Iterator[None
     Only waiting for the lock counts, not the time that a log-in waits for its password to be
     hashed. An inner block cannot wait longer than the block around it.
     """
-    outer = _PATIENCE.get()
+    outer = _WAIT.get()
     if outer is not None:
         seconds, until = min(seconds, outer.left), min(until, outer.until)
-    token = _PATIENCE.set(_Patience(seconds, until, outer))
+    token = _WAIT.set(_Wait(seconds, until, outer))
     try:
         yield
     finally:
-        _PATIENCE.reset(token)
+        _WAIT.reset(token)
 
 
 def waits_until(seconds: float) -> float:
     """Return until when (``time.monotonic()``) a write that begins now may wait, for ``seconds`` at
     the most.
     """
-    now, patience = time.monotonic(), _PATIENCE.get()
-    if patience is None:
+    now, wait = time.monotonic(), _WAIT.get()
+    if wait is None:
         return now + seconds
-    return min(now + max(0.0, min(seconds, patience.left)), patience.until)
+    return min(now + max(0.0, min(seconds, wait.left)), wait.until)
 
 
 def waited(seconds: float) -> None:
     """Subtract the ``seconds`` that a write has waited from what the block may still wait."""
-    patience = _PATIENCE.get()
-    while patience is not None:
-        patience.left -= seconds
-        patience = patience.outer
+    wait = _WAIT.get()
+    while wait is not None:
+        wait.left -= seconds
+        wait = wait.outer

@@ -128,15 +128,15 @@ class ListenerRotation:
         """
         with self._lock:
             self._over = True
-            generations = [self._current, *self._retiring]
+            listeners = [self._current, *self._retiring]
         self._wake.set()
-        for each in generations:
+        for each in listeners:
             each.built.streams.end_non_blocking()
-        stopped = [_stop(each.built.server, self._grace) for each in generations]
+        stopped = [_stop(each.built.server, self._grace) for each in listeners]
         now = self._clock()
         for number, one in enumerate(stopped):
             if not one.wait(max(0.0, now + self._grace / 3 - self._clock())):
-                generations[number].built.streams.end_all()
+                listeners[number].built.streams.end_all()
         end = now + self._grace + _MOMENT
         if not all([one.wait(max(0.0, end - self._clock())) for one in stopped]):  # noqa: C419 - all
             logs.logger(__name__).error(
