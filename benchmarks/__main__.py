@@ -27,7 +27,7 @@ def main(
     ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure server CPU per call: a bare mTLS server, the interceptor everybody writes, the guard.
+    """Measure server CPU per call: a bare mTLS server, the usual interceptor, the guard.
 
     A missed goal is reported, not an error.
     """

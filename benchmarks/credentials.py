@@ -26,7 +26,7 @@ ROLE = "benchmark"
 
 @dataclass(frozen=True)
 class Tokens:
-    """Access tokens for the one client; ``good`` is the one that is let in."""
+    """Access tokens for the one client; only ``good`` is accepted."""
 
     good: str
     not_allowed: str
@@ -88,7 +88,7 @@ def _tokens(ring: KeyRing, thumbprint: str) -> Tokens:
 
     good = issue(ring)
     stranger = KeyRing([SigningKey.generate(0, 0)], time.time())
-    # The good token under a signature that is well-formed and another's.
+    # The good token with a well-formed signature of another key.
     signature = issue(stranger).rpartition(".")[2]
     return Tokens(
         good=good,

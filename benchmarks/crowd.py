@@ -1,4 +1,4 @@
-"""Sessions with open streams, and what becomes of them when one session is revoked (asyncio)."""
+"""Sessions with open streams, and what happens to them when one is revoked (asyncio)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _USERS = 4
 _INTROSPECT_EVERY = 5
 _CHANGE_EVERY = 0.5
 _PATIENCE = 10.0
-"""Seconds after which a stream that has not ended, or a message that has not come, is missing."""
+"""Seconds after which a stream that has not ended, or an awaited message, counts as missing."""
 
 _LOOK_EVERY = 0.1
 
@@ -56,26 +56,26 @@ class Session:
 
 @dataclass
 class Figures:
-    """What is counted. The last three must stay 0."""
+    """The counts. The last three must stay 0."""
 
     streams: int = 0
-    """All that were opened."""
+    """The number of streams opened."""
     messages: int = 0
     seconds: list[float] = field(default_factory=list)
-    """From sending a revocation until a stream of the session ended as it should, or nobody knows
-    how."""
+    """Seconds from a revocation until a stream of the session ended with its reason, or with a
+    status that grpcio lost."""
     endings: Counter[str] = field(default_factory=Counter)
     """How streams ended."""
     wrong: int = 0
-    """Streams that ended although nobody had revoked their session."""
+    """Streams that ended although their session was not revoked."""
     not_ended: int = 0
-    """Streams of a revoked session that went on, or whose callers were not told why they ended."""
+    """Streams of a revoked session that stayed open, or ended without the reason."""
     missed: int = 0
     """Streams that lack a message, or got one twice."""
 
     @classmethod
     def of(cls, sessions: Sequence[Session]) -> Figures:
-        """Look at all streams, once no more messages are sent."""
+        """Check all streams, once no more messages are sent."""
         figures = cls()
         for session in sessions:
             for stream in session.streams:
@@ -99,7 +99,7 @@ class Figures:
             self.not_ended += 1
 
     def summary(self) -> dict[str, Any]:
-        """The figures to print."""
+        """Return the figures to print."""
         quantiles = [0.0] * 99
         if len(self.seconds) > 1:
             quantiles = statistics.quantiles(self.seconds, n=100, method="inclusive")
@@ -119,8 +119,8 @@ class Figures:
 class Crowd:
     """Sessions of a few users on a few connections, all with streams on every server.
 
-    So a session that is revoked has neighbours of the same user, of the same client and on the same
-    connection, which must notice nothing.
+    So a revoked session has neighbours of the same user, of the same client and on the same
+    connection, whose streams must stay open.
     """
 
     def __init__(self, channels: list[list[grpc.aio.Channel]], operator: str, streams: int) -> None:
@@ -136,13 +136,13 @@ class Crowd:
         self.sessions: list[Session] = []
 
     async def run(self, rounds: int) -> Figures:
-        """Open everything, revoke a session in each round, and put a new one in its place."""
+        """Open all streams; in each round revoke a session, and replace it by a new one."""
         await self._create(COUNTER.removeprefix("users/"))
         for place in range(self._streams // STREAMS_A_SESSION):
             await self._open(place)
         async with self._changing():
             for number in range(rounds):
-                # The oldest: each of the first ones in its turn, whoever its neighbours are.
+                # The oldest session: each of the first ones in turn.
                 session = self.sessions[number]
                 await self._revoke(session, by=number)
                 await self._open(number)
@@ -222,7 +222,7 @@ class Crowd:
     async def _change_until(self, over: asyncio.Event) -> None:
         is_last = False
         while not is_last:
-            is_last = over.is_set()  # and comes after every stream was opened
+            is_last = over.is_set()  # the last change, after every stream was opened
             await self._change()
             await asyncio.sleep(_CHANGE_EVERY)
 
@@ -242,7 +242,7 @@ class Crowd:
                     await stream.ask()
 
     async def _arrival(self) -> None:
-        """Wait until the last message has come everywhere, though not for ever."""
+        """Wait until every stream has its last message, up to a time-out."""
         for _ in range(int(_PATIENCE / _LOOK_EVERY)):
             if all(
                 stream.last == stream.due() or not stream.is_open

@@ -1,8 +1,8 @@
 """``secure-server`` that kills itself at one step of a revocation.
 
 ``python -m benchmarks.dying STEP NUMBER WRITE serve …`` is ``secure-server serve …`` with SIGKILL
-at this step of the revocation with this number, the first of the process being 0. WRITE says
-which write to a file it does not outlive, where the step is among writes.
+at this step of the revocation with this number, counted from 0. WRITE is the number of the write
+to a file at which it dies, where the step is among writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BEGIN, _INSERT = "BEGIN IMMEDIATE", "INSERT INTO revocations "
 
 
 class Step(StrEnum):
-    """Where it dies, in the order in which a revocation passes."""
+    """The steps at which it dies, in the order of a revocation."""
 
     ASKED = "before its transaction"
     LOCKED = "in its transaction, before the first line"
@@ -39,12 +39,12 @@ class Step(StrEnum):
 
     @property
     def is_own(self) -> bool:
-        """Whether the process kills itself there; else it takes another one to do it."""
+        """Whether the process kills itself there; else another process kills it."""
         return self not in {Step.ANSWERED, Step.ANYTIME, Step.OTHER}
 
 
 class Death:
-    """Follows the revocations of the process, from outside of the code that makes them."""
+    """Follows the revocations of the process by patching the code that makes them."""
 
     def __init__(self, step: Step, number: int, write: int) -> None:
         self._step = step
@@ -55,7 +55,7 @@ class Death:
         self._writes = 0
 
     def prepare(self) -> None:
-        """Put it everywhere. For one process, before anything opens a database."""
+        """Patch everything. Once per process, before anything opens a database."""
         if self._step is Step.CHECKPOINTING:
             # At every commit, not at every hundredth or so.
             event.listen(Engine, "connect", _checkpoint_always)

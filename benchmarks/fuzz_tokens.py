@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-# Atheris sees only what is imported after it was told to: nothing of ours is imported up here.
+# Atheris instruments only later imports: nothing of ours is imported up here.
 _SEEN = ["secure_server.auth", "jwt"]
 _MOST_BYTES = 512
 _MOST_SHOWN = 10
@@ -30,7 +30,7 @@ _OPTIONS = (
 
 
 class _Provided:
-    """The choices of atheris, made out of the bytes of one input."""
+    """Choices that atheris makes, derived from the bytes of one input."""
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
@@ -46,7 +46,7 @@ class _Provided:
 
 
 class Fuzzing:
-    """One run of the fuzzer, and what came of it. It goes on after a failure, which it counts."""
+    """One run of the fuzzer. It counts failures and continues after them."""
 
     def __init__(self, atheris: Any, seconds: float) -> None:
         self._atheris = atheris
@@ -63,7 +63,7 @@ class Fuzzing:
         self._began = 0.0
 
     def run(self) -> NoReturn:
-        """Fuzz for so many seconds, print what came of it, and end the process."""
+        """Fuzz for ``seconds``, print the results, and end the process."""
         self._atheris.Setup([sys.argv[0], *_OPTIONS], self._one)
         self._began = time.monotonic()
         self._atheris.Fuzz()
@@ -116,8 +116,8 @@ class Fuzzing:
 def main(
     *, seconds: Annotated[float, typer.Option(min=1, help="How long to look.")] = 60.0
 ) -> None:
-    """Make mutants of good tokens, key sets and answers of introspection, led by what code they
-    reach, and see that each is refused with the error that is meant, or is as good as it looks.
+    """Make mutants of good tokens, key sets and answers of introspection, guided by code coverage,
+    and check that each is refused with the intended error, or is good.
 
     Exits with 1 if anything else was raised, or a mutant accepted. The last line is JSON.
     """

@@ -1,9 +1,9 @@
-"""A gRPC client that costs next to nothing: HTTP/2 frames over TLS 1.3, made by hand.
+"""A gRPC client that costs very little: HTTP/2 frames over TLS 1.3, made by hand.
 
-A client written with grpcio needs more CPU per call than the server that it should keep busy, and a
-server that waits for its client is measured with the cost of falling asleep and waking up. This one
-prepares every frame beforehand. It knows only what it measures: one connection, messages of one
-size, answers counted and not decoded.
+A client written with grpcio needs more CPU per call than the server that it should keep busy, and
+the figure of a server that waits for its client includes sleeping and waking. This one prepares
+every frame beforehand. It does only what it measures: one connection, messages of one size, answers
+counted and not decoded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Client:
         self._socket.close()
 
     def unary(self, calls: int, in_flight: int) -> Tally:
-        """Make calls, so many at a time, and wait for all of them."""
+        """Make calls, ``at_once`` at a time, and wait for all of them."""
         open_streams: dict[int, int] = {}  # stream to bytes received
         started = served = refused = 0
         size = len(self._message)
@@ -119,7 +119,7 @@ class Client:
         return Tally(served, refused)
 
     def stream(self, messages: int, in_flight: int) -> Tally:
-        """Open one bidirectional stream of messages that come back, so many on their way."""
+        """Open one bidirectional stream whose messages come back, several in flight."""
         out = bytearray()
         stream = self._begin(out)
         size = len(self._message)
@@ -215,7 +215,7 @@ def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
 
 def _literal(prefix: int, name: bytes, value: bytes) -> bytes:
     """Write a header field with its name (RFC 7541, section 6.2): 0x40 adds it to the table, 0x10
-    says that nobody may.
+    forbids that ("never indexed").
     """
     return bytes([prefix]) + _string(name) + _string(value)
 

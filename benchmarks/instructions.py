@@ -1,7 +1,7 @@
-"""``python -m benchmarks.instructions``: processor instructions per unary call, which do not swing.
+"""``python -m benchmarks.instructions``: processor instructions per unary call.
 
-Time on a shared machine swings by more than a careless change costs; instructions are counted by
-valgrind, a hundred times slower, and come out the same within a hundredth.
+Times on a shared machine vary by more than a careless change costs. valgrind counts instructions, a
+hundred times slower, and its counts vary by less than a hundredth.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IN_FLIGHT = 8
 _WARM = 100
 SERVERS = {
     "bare": Server("bare"),
-    "everybody's interceptor": Server("everybody"),
+    "usual interceptor": Server("usual"),
     "guard": Server(Guarded()),
 }
 

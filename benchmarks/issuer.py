@@ -1,4 +1,4 @@
-"""``python -m benchmarks.issuer``: an issuer that is slow, and one that is gone."""
+"""``python -m benchmarks.issuer``: an issuer that is slow, and one that is down."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ with grpc.secure_channel(address, credentials) as channel:
         time.sleep(0.005)
 print(json.dumps(calls))
 """
-"""A caller who is known and calls steadily, until it is told to stop: when, how, milliseconds."""
+"""A cached caller that calls steadily until it is stopped; prints start, status, milliseconds."""
 
 
 @dataclass
 class Calls:
-    """What came of calls: statuses, and how long the served ones took in milliseconds."""
+    """The results of calls: statuses, and the milliseconds of the served ones."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     served_ms: list[float] = field(default_factory=list)
@@ -123,8 +123,8 @@ class Bench:
             time.sleep(0.005)
 
     def slow(self, many: int, rounds: int) -> dict[str, object]:
-        """Slow introspections, so many at once, round after round: what somebody sees who is known,
-        beside as many calls at once that need not ask, and beside nothing.
+        """Measure a cached caller during rounds of slow introspections, during as many calls that
+        need no introspection, and alone.
         """
         known = self._provider.issuer.token(None)
         other = self._other_caller(known)
@@ -153,7 +153,7 @@ class Bench:
             "others_alone": _between(calls, (times[0], times[1])).summary(),
             "others_beside_as_many_known": _between(calls, (times[1], times[2])).summary(),
             "others_beside_slow": _between(calls, (times[2], times[3])).summary(),
-            # All have arrived, and nobody has an answer: what the waiting costs by itself.
+            # All calls have arrived and none has an answer: the cost of waiting alone.
             "others_while_these_wait": _between(calls, *waits).summary(),
         }
 
@@ -182,8 +182,8 @@ class Bench:
         return other
 
     def outage(self, seconds: float) -> dict[str, object]:
-        """Answer nothing but 503 for a while: tokens of known keys, seen and unseen; then a new
-        key.
+        """Let the issuer answer only 503 for a while: tokens of known keys, cached or not; then a
+        new key.
         """
         issuer = self._provider.issuer
         seen, calls = issuer.token(None), Calls()
@@ -199,16 +199,16 @@ class Bench:
         self.call(new, refused)
         self._provider.recover()
         begun = time.monotonic()
-        taken_up = Calls()
-        while not taken_up.statuses["OK"] and time.monotonic() < begun + 60:
-            self.call(new, taken_up)
+        first_uses = Calls()
+        while not first_uses.statuses["OK"] and time.monotonic() < begun + 60:
+            self.call(new, first_uses)
             time.sleep(0.05)
         return {
             "outage_seconds": seconds,
             "known_keys": calls.summary(),
             "known_keys_failed": calls.statuses.total() - calls.statuses["OK"],
             "new_key_during_outage": dict(refused.statuses),
-            "new_key_taken_up_after_seconds": round(time.monotonic() - begun, 1),
+            "new_key_used_after_seconds": round(time.monotonic() - begun, 1),
         }
 
     def close(self) -> None:
@@ -227,8 +227,8 @@ def _between(calls: list[tuple[float, str, float]], *times: tuple[float, float])
 
 
 def _stand_back() -> None:
-    """Leave the processor to the server and to the one who is measured: the issuer and the many
-    callers, who are in this process, would be on other machines.
+    """Give the processor to the server and the measured caller: the issuer and the many callers of
+    this process would be on other machines.
     """
     tasks = [int(task.name) for task in Path("/proc/self/task").glob("*")]
     for task in tasks or [0]:
@@ -265,7 +265,7 @@ def main(
     slow: Annotated[int, typer.Option(min=1, help="Slow introspections at once.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="How often so many come at once.")] = 10,
 ) -> None:
-    """Print what callers see of a slow issuer and of one that is gone; the last line is JSON.
+    """Print what callers see of a slow issuer and of one that is down; the last line is JSON.
 
     Exits with 1 if a call with a token of a known key failed.
     """

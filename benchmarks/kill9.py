@@ -1,4 +1,4 @@
-"""One server that is killed again and again, and what must be true afterwards (one store)."""
+"""Kills one server repeatedly and checks its store after each restart."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PAGE = 1000
 
 @dataclass
 class Figures:
-    """What is counted. The sets hold users' names and must stay empty."""
+    """The counts. The sets hold users' names and must stay empty."""
 
     rounds: int = 0
     acknowledged: int = 0
     in_doubt: int = 0
-    """Sent and not answered when the kill came; each of them may exist or not."""
+    """Sent and not answered before the kill; each of them may exist or not."""
     in_doubt_written: int = 0
     lost: set[str] = field(default_factory=set)
     """Acknowledged, and not there, or not in the feed."""
@@ -49,7 +49,7 @@ class Figures:
 
     @property
     def wrong(self) -> set[str]:
-        """Everything that must not be: empty where the store and the feed have survived."""
+        """All violations: empty where the store and the feed have survived."""
         return self.lost | self.changed | self.duplicated | self.disordered | self.unannounced
 
     def summary(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ class Figures:
 
 @dataclass
 class _Written:
-    """What one writer knows of its round: users as they were acknowledged, in order."""
+    """One writer's round: the users that were acknowledged, in order."""
 
     acknowledged: list[pb.User] = field(default_factory=list)
     in_doubt: list[str] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Kill9:
             number += 1
 
     def _restart(self) -> ServerProcess:
-        """Start on the same store; in some rounds the new server is killed on its way too."""
+        """Start on the same store; in some rounds the new server is killed during its start too."""
         if self._random.random() < _KILLED_WHILE_STARTING:
             usual = median(self.figures.restarts_ms or [1000.0]) / 1000
             unlucky = self._installation.spawn()
@@ -250,7 +250,7 @@ class Kill9:
     def _feed_to_fence(
         self, stub: UserServiceStub, resume_token: str, fence: str
     ) -> tuple[list[str], str]:
-        """Return the names created since, up to a user that is created now, and where that is."""
+        """Return the names created since, up to a user created now, and its place in the feed."""
         stub.CreateUser(
             pb.CreateUserRequest(user_id=fence, user=pb.User()),
             metadata=self._metadata,

@@ -18,13 +18,13 @@ def server_core() -> int | None:
 
 
 def stay_away_from(core: int | None) -> None:
-    """Leave that core to others; threads that are started later do so too."""
+    """Keep this process, with threads started later, off that core."""
     if core is not None:
         os.sched_setaffinity(0, set(cores()) - {core})
 
 
 def move_to(core: int | None) -> None:
-    """Run on that core alone, threads that are started later included."""
+    """Run on that core only, with threads started later."""
     if core is not None:
         os.sched_setaffinity(0, {core})
 

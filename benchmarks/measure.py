@@ -26,7 +26,7 @@ Figures = dict[str, list[float]]
 
 
 class MeasurementError(Exception):
-    """A server answered other than the point says: its figure would mean nothing."""
+    """A server did not answer as expected, so its figure would mean nothing."""
 
 
 def measure(
@@ -40,8 +40,8 @@ def measure(
 ) -> Figures:
     """Take each point once a round, all servers on one ``core``.
 
-    So the points of a ratio are measured within seconds of each other, whatever else the machine is
-    doing; every second round goes backwards, so that a drift favours none.
+    So the points of a ratio are measured within seconds of each other, under the same load of the
+    machine; every second round goes backwards, so that a drift favours none.
 
     Raises ``MeasurementError``.
     """
@@ -94,7 +94,7 @@ def _authorizations(load: Load) -> Iterator[str | None]:
     if not load.seen:
         return repeat(load.authorization)
     serials = list(range(load.seen))
-    # No order that a processor's cache could guess, and the same in every run.
+    # An order that a processor's cache cannot guess; the same in every run.
     random.Random(load.seen).shuffle(serials)
     return _cycle(load.authorization or "", serials)
 
@@ -106,9 +106,9 @@ def _cycle(token: str, serials: list[int]) -> Iterator[str]:
 
 
 def _probe(point: Point, port: int, folder: Path) -> None:
-    """Make the call once with grpcio, and look at its status.
+    """Make the call once with grpcio, and check its status.
 
-    The client that puts the load on counts answers and reads none.
+    The client that makes the load counts answers without reading them.
     """
     credentials = grpc.ssl_channel_credentials(
         *((folder / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))

@@ -29,14 +29,14 @@ from benchmarks.machine import cores, cpu_seconds, move_to, server_core, stay_aw
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
-from secure_server.config import TokensSection
+from secure_server.sections import TokensSection
 from secure_server.store.database import Database
 from secure_server.store.schema import revocations
 from secure_server.tokens.revoked import RevocationKind
 from tests.support.running import DEADLINE, Installation, ServerProcess, bearer
 
 GOAL = 1.05
-"""The most that a call may cost by the same call where nothing is revoked."""
+"""The most that a call may cost, as a ratio to the same call without revocations."""
 
 _CALLER = "caller"
 _SETTINGS = f"""
@@ -74,7 +74,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class _Started:
-    """A server that serves, and what it took."""
+    """A running server, and what its start cost."""
 
     server: ServerProcess
     seconds: float
@@ -93,7 +93,7 @@ class _Started:
 
 
 class Million:
-    """Two installations, one of which has much to refuse."""
+    """Two installations: one with many revocations, one without."""
 
     def __init__(self, root: Path, *, count: int, say: Callable[[str], None]) -> None:
         self._say = say
@@ -145,7 +145,7 @@ class Million:
         root.mkdir()
         installation = Installation(root, settings=_SETTINGS)
         files = installation.client(_CALLER)
-        load = root / "load"  # as the client that puts the load on wants to have it
+        load = root / "load"  # the layout that the client expects
         load.mkdir(mode=0o700)
         for name, path in (
             ("ca.pem", files.ca),
@@ -158,7 +158,7 @@ class Million:
     def _revoke_while_loading(
         self, installation: Installation, serving: ServerProcess, servers: list[ServerProcess]
     ) -> tuple[int, int]:
-        """Revoke one token after the other until another process listens, and try them there.
+        """Revoke one token after the other until another process listens, and call it with them.
 
         Returns how many were acknowledged before it listened, and how many of them were served.
         """
@@ -176,16 +176,16 @@ class Million:
                 request = pb.RevokeTokenRequest(token=token)
                 stub.RevokeToken(request, metadata=bearer(mine), timeout=DEADLINE)
                 if _listens(port):
-                    break  # this one came too late to be one of them, maybe
+                    break  # this one may have come too late
                 told.append(token)
                 time.sleep(_PAUSE)
             loading.wait_until_ready()
         with files.channel(loading.address) as channel:
             stub = TokenServiceStub(channel)
-            # The last one first: it had the least time to be noticed.
+            # The last one first: it had the least time to arrive.
             missed = sum(_is_served(stub, token) for token in reversed(told))
             if not _is_served(stub, mine):
-                raise RuntimeError("A token that nobody revoked is refused.")
+                raise RuntimeError("A token that was not revoked is refused.")
         return len(told), missed
 
     def _cost(self, installation: Installation, server: ServerProcess, calls: int) -> float:
@@ -202,7 +202,7 @@ class Million:
             authorizations=repeat(f"Bearer {token}"),
         )
         try:
-            # What a connection costs at first does not count.
+            # The setup of a connection is not counted.
             client.unary(max(_IN_FLIGHT, calls // 10), _IN_FLIGHT)
             before = cpu_seconds(server.process.pid)
             tally = client.unary(calls, _IN_FLIGHT)
@@ -248,7 +248,7 @@ def _ended() -> Iterator[list[ServerProcess]]:
 
 @contextmanager
 def _on_the_servers_core() -> Iterator[None]:
-    """What is started inside runs there, and this process elsewhere, where there are two cores."""
+    """Run processes started inside on that core, and this process on others, if there are two."""
     before, core = cores(), server_core()
     move_to(core)
     try:
@@ -287,7 +287,7 @@ def _is_served(stub: TokenServiceStub, token: str) -> bool:
 def _padded(size: int) -> bytes:
     """Return an empty message of that size: the client knows messages of one size only.
 
-    A field that nobody knows fills it, of number 2047 and with a length of two bytes.
+    An unknown field fills it, of number 2047 and with a length of two bytes.
     """
     length = size - 4
     assert 128 <= length < 2**14

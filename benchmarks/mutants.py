@@ -1,7 +1,7 @@
 """Mutants of good tokens, key sets and answers of introspection.
 
-What to change is chosen by atheris in ``benchmarks.fuzz_tokens`` and by hypothesis in the tests;
-what is done with the choices is written once, here.
+atheris (in ``benchmarks.fuzz_tokens``) or hypothesis (in the tests) chooses what to change; this
+module makes the changes for both.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ VALUES = (
 
 
 class Choices(Protocol):
-    """Whoever decides what to change."""
+    """Decides what to change: a fuzzer or hypothesis."""
 
     def below(self, count: int) -> int:
         """Return a number from 0 to ``count`` - 1."""
 
     def text(self, most: int) -> str:
-        """Return a text of at most so many characters, whichever they are."""
+        """Return a text of at most so many characters, of any kind."""
 
     def data(self, most: int) -> bytes:
         """Return at most so many bytes."""
@@ -61,7 +61,7 @@ def pick(choices: Choices, these: Sequence[T]) -> T:
 
 @dataclass(frozen=True)
 class Signer:
-    """An issuer as its tokens show it. ``stranger`` is a key of the same type that is not its."""
+    """An issuer and its keys. ``stranger`` is another key of the same type."""
 
     issuer: str
     key_id: str
@@ -87,8 +87,8 @@ def decoded(text: str) -> bytes:
 
 
 def twin(signature: bytes, algorithm: str) -> bytes:
-    """Return the other signature of ECDSA that verifies for the same content, which anybody can
-    make: (r, n - s) for (r, s). Others have none, and come back as they are.
+    """Return the other ECDSA signature that verifies for the same content, (r, n - s) for (r, s),
+    which needs no key to make. Other signatures are returned unchanged.
     """
     order = ORDERS.get(algorithm, 0)
     half = (order.bit_length() + 7) // 8
@@ -144,7 +144,7 @@ def _header(algorithm: str, key_id: str) -> str:
 
 
 class Mutants:
-    """Makes mutants of tokens of these issuers, and of nothing else.
+    """Makes mutants of tokens of these issuers only.
 
     A class because keys, which are slow to make, are made once for very many mutants.
     """
@@ -210,7 +210,7 @@ class Mutants:
 
     @staticmethod
     def _respelt(choices: Choices, token: str) -> str:
-        """Write a part in another way that careless readers take for the same."""
+        """Write a part in another way that careless parsers take for the same."""
         parts = token.split(".")
         place = choices.below(len(parts))
         part, data = parts[place], decoded(parts[place])
@@ -238,7 +238,7 @@ class Mutants:
         return ".".join(parts)
 
     def _swapped(self, choices: Choices, token: str) -> str:
-        """Take parts of other tokens, or the parts in another order or number."""
+        """Use parts of other tokens, or the parts in another order or number."""
         parts, others = token.split("."), pick(choices, self._tokens).split(".")
         place = choices.below(len(parts))
         match choices.below(4):
@@ -253,11 +253,11 @@ class Mutants:
         return ".".join(parts)
 
     def _resigned(self, choices: Choices, token: str) -> str:
-        """Sign what is there by a key that is not its issuer's, or by a public one as a secret."""
+        """Sign the content with another issuer's key, or with a public key as an HMAC secret."""
         header, _, payload = token.rpartition(".")[0].partition(".")
         claims = dict(pairs_of(decoded(payload)) or [])
         signer = pick(choices, self._signers)
-        # What an issuer signs in its own name is a good token, and no mutant.
+        # A token that an issuer signs in its own name is good, and not a mutant.
         is_its_own = claims.get("iss") == json.dumps(signer.issuer)
         key = signer.stranger if is_its_own or choices.below(2) else signer.private_key
         kind = choices.below(3)
@@ -274,7 +274,7 @@ class Mutants:
         return f"{content}.{base64url(signature)}"
 
     def _signed_otherwise(self, choices: Choices, token: str) -> str:
-        """Leave what was signed, and change the signature."""
+        """Keep what was signed, and change the signature."""
         signing_input, _, text = token.rpartition(".")
         raw = decoded(text)
         half = len(raw) // 2

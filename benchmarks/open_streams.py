@@ -22,8 +22,8 @@ COUNTER = "users/counter"
 """The user whose display name is the number of its last change."""
 
 STATUS_LOST = "status lost in grpcio"
-"""The ending of a stream whose caller was just sending when the status came: grpc.aio has failed to
-send, and says INTERNAL by itself instead of what the server said."""
+"""The ending of a stream whose caller was sending when the status came: grpc.aio fails to send, and
+reports INTERNAL instead of the server's status."""
 
 
 class Numbers:
@@ -31,9 +31,9 @@ class Numbers:
 
     def __init__(self) -> None:
         self.begun = 0
-        """The newest that may be there."""
+        """The newest that may have arrived."""
         self.acknowledged = 0
-        """The newest that is there."""
+        """The newest that has arrived."""
 
 
 class OpenStream(ABC):
@@ -45,7 +45,7 @@ class OpenStream(ABC):
         self._call: Any = None
         self.opened = asyncio.Event()
         self.last = 0
-        """The newest number that has come."""
+        """The newest number received."""
         self.messages = 0
         self.missed = False
         """Whether a number was left out, or came twice or late."""
@@ -99,7 +99,7 @@ class OpenStream(ABC):
         self.last = number
 
     def due(self) -> int:
-        """The number that it must have come to, once no more are sent."""
+        """The number that it must have received, once no more are sent."""
         return self._numbers.acknowledged
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class IntrospectStream(OpenStream):
             yield int(answer.correlation_id)
 
     def _ending(self, error: grpc.aio.AioRpcError) -> str:
-        # Only who sends can fail to.
+        # Only a caller that sends can fail to.
         failed_to_send = (error.details() or "").startswith("Internal error from Core")
         return STATUS_LOST if failed_to_send else super()._ending(error)
 

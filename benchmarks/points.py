@@ -42,7 +42,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A point or a ratio that this machine cannot have."""
+    """A point or a ratio that this machine cannot measure."""
 
     name: str
     reason: str
@@ -98,7 +98,7 @@ def plan(tokens: Tokens, scale: float) -> Plan:
     points = (
         Point("bare, no token", bare, Load()),
         Point("bare", bare, good),
-        Point("everybody's interceptor", Server("everybody"), good),
+        Point("usual interceptor", Server("usual"), good),
         Point("guard", guard, good),
         *refusals,
         Point(f"guard, {rules:,} rules", large_policy, good),
@@ -119,8 +119,8 @@ def plan(tokens: Tokens, scale: float) -> Plan:
     )
     ratios = (
         Ratio("full guard ÷ bare", "guard", "bare", 1.10),
-        Ratio("full guard ÷ everybody's interceptor", "guard", "everybody's interceptor", 0.45),
-        Ratio("everybody's interceptor ÷ bare", "everybody's interceptor", "bare"),
+        Ratio("full guard ÷ usual interceptor", "guard", "usual interceptor", 0.45),
+        Ratio("usual interceptor ÷ bare", "usual interceptor", "bare"),
         *(
             Ratio(
                 f"refusing ÷ serving: {point.name.partition(': ')[2]}",

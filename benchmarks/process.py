@@ -25,7 +25,7 @@ class Process:
                 [sys.executable, "-m", "benchmarks.serve", wanted, str(folder), json.dumps(core)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # To a file: the audit of refusals is written, as in life.
+                # To a file: the audit of refusals is written, as in production.
                 stderr=log,
                 text=True,
             )

@@ -96,7 +96,7 @@ class Report:
 
 
 def conditions(*, calls: int, rounds: int, core: int | None) -> dict[str, Any]:
-    """Return what one must know to compare a run with another."""
+    """Return the conditions of a run, for comparing it with another."""
     return {
         "calls": calls,
         "rounds": rounds,

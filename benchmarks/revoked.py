@@ -1,4 +1,4 @@
-"""``python -m benchmarks.revoked``: kill -9 at each step of a revocation, and who is served."""
+"""``python -m benchmarks.revoked``: kill -9 at each step of a revocation, then check calls."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MEANINGS = {
     "told": "revocations that were acknowledged",
     "in_doubt": "revocations under way when the kill came",
     "in_doubt_in_force": "of these, how many are in force",
-    "checks": "calls, refreshes and streams that were looked at",
+    "checks": "calls, refreshes and streams that were checked",
     "revoked_but_served": "acknowledged, and served by a process or renewed",
-    "served_wrongly_refused": "revoked by nobody, and refused, or the stream ended",
+    "served_wrongly_refused": "not revoked, and refused, or the stream ended",
     "disagreed": "in doubt, and not the same for all processes, restarts and tokens",
     "late": "noticed by the other process, and not within a second",
     "noticed_ms_median": "until the other process refused",
@@ -58,7 +58,7 @@ def main(
     figures = killed.figures
     console.print(_by_step(figures))
     summary = figures.summary()
-    table = Table("figure", "", "meaning", title="kill -9 while somebody revokes")
+    table = Table("figure", "", "meaning", title="kill -9 during revocations")
     table.columns[1].justify = "right"
     for name, value in summary.items():
         table.add_row(name, str(value), _MEANINGS[name])

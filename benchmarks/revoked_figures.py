@@ -1,4 +1,4 @@
-"""What is counted while processes die in the middle of revocations."""
+"""The counts of ``benchmarks.revoked``."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from benchmarks.dying import Step
 
 @dataclass
 class Figures:
-    """What is counted. The sets hold names of credentials and must stay empty."""
+    """The counts. The sets hold names of credentials and must stay empty."""
 
     rounds: int = 0
     told: int = 0
     in_doubt: int = 0
-    """Revocations that nobody was told of when the kill came; each may be in force or not."""
+    """Revocations that were not acknowledged before the kill; each may be in force or not."""
     in_doubt_in_force: int = 0
     checks: int = 0
     revoked_but_served: set[str] = field(default_factory=set)
-    """Somebody was told that they are revoked, and a process serves them, or renews them."""
+    """Acknowledged as revoked, and served or renewed by a process."""
     served_wrongly_refused: set[str] = field(default_factory=set)
-    """Nobody revoked them, and a process refuses them, or has ended their stream."""
+    """Not revoked, and refused by a process, or their stream ended."""
     disagreed: set[str] = field(default_factory=set)
-    """Of a revocation in doubt: two processes, two restarts or two of its tokens differ."""
+    """Credentials of an unacknowledged revocation on which processes, restarts or tokens differ."""
     late: set[str] = field(default_factory=set)
     """Refused by the other process, or ended there, and not within a second."""
     noticed_ms: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Figures:
 
     @property
     def wrong(self) -> set[str]:
-        """Everything that must not be."""
+        """All violations."""
         return self.revoked_but_served | self.served_wrongly_refused | self.disagreed | self.late
 
     def summary(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 class Way(StrEnum):
-    """How somebody revokes, and is told that it is done."""
+    """The call or command that revokes."""
 
     CALL = "call"
     COMMAND = "command"
@@ -78,7 +78,7 @@ class Revocation:
 
 @dataclass(eq=False)
 class Credential:
-    """An access token, of a session or of a workload, and what must be true of it."""
+    """An access token, of a session or of a workload, and whether it must be refused."""
 
     name: str
     user: str
@@ -86,12 +86,12 @@ class Credential:
     token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     revoked: bool = False
-    """Somebody was told so."""
+    """The revocation was acknowledged."""
     found_revoked: bool = False
-    """Nobody was told, but after the restart it was."""
+    """The revocation was not acknowledged, but in force after the restart."""
     session_ended: bool = False
     since: float = 0.0
-    """When it was revoked, of the monotonic clock."""
+    """When it was revoked, by ``time.monotonic``."""
     awaited: bool = False
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Credential:
         self.expires_at = float(claims["exp"])
 
     def mark(self, kind: Kind) -> str:
-        """What a revocation of that kind knows it by; empty where it has no such thing."""
+        """Return the ID that a revocation of that kind uses; empty where it has none."""
         return {
             Kind.TOKEN: self.token_id,
             Kind.SESSION: self.session_id,
@@ -109,11 +109,11 @@ class Credential:
         }[kind]
 
     def is_meant_by(self, revocation: Revocation) -> bool:
-        """Whether it is good no longer when this is revoked."""
+        """Whether this revocation revokes it."""
         return self.mark(revocation.kind) == revocation.value
 
     def end(self, revocation: Revocation, *, told: bool, since: float) -> None:
-        """Note that a revocation that means it is in force."""
+        """Note that a revocation of it is in force."""
         self.since = self.since or since
         self.revoked |= told
         self.found_revoked |= not told
@@ -138,7 +138,7 @@ def as_workload(stub: TokenServiceStub, name: str, client: str) -> Credential:
 
 
 def is_served(stub: TokenServiceStub, credential: Credential) -> bool:
-    """Call with it."""
+    """Make a call with it."""
     return not _refuses(
         lambda: stub.WhoAmI(pb.WhoAmIRequest(), metadata=bearer(credential.token), timeout=DEADLINE)
     )
@@ -155,7 +155,7 @@ def is_refreshed(stub: TokenServiceStub, credential: Credential) -> bool:
 
 
 class Administrator:
-    """Who revokes, by gRPC and by ``secure-client`` with a folder of its own."""
+    """An administrator who revokes, by gRPC and by ``secure-client`` with its own folder."""
 
     def __init__(self, files: ClientFiles, folder: Path) -> None:
         self.files = files
@@ -168,7 +168,7 @@ class Administrator:
             self.tokens = TokenServiceStub(channel).Login(request, timeout=DEADLINE)
 
     def revoke(self, address: str, revocation: Revocation, way: Way) -> str:
-        """Return nothing where it is done, and why where it is not: nobody can tell then."""
+        """Return an empty text on success, else the error: then the revocation is in doubt."""
         if way is Way.CALL:
             with self.files.channel(address) as channel:
                 try:
@@ -224,7 +224,7 @@ class Stream:
         return not self._ended.is_set()
 
     def seconds_to_end(self, since: float) -> float:
-        """Wait for its end; infinite where it did not come, or not by a revocation."""
+        """Wait for its end by a revocation; infinite where that did not come."""
         if not self._ended.wait(DEADLINE) or self._call.code() is not _REFUSED:
             return float("inf")
         return self._ended_at - since

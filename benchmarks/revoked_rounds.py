@@ -1,4 +1,4 @@
-"""Two processes on one store, kill -9 at a step of a revocation, and who is served afterwards."""
+"""Two processes on one store: kill -9 at a step of a revocation, then calls with all tokens."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _PROMISE = 1.0
 _POLL = 0.005
 _MOST_WRITES = 10  # as many as the smallest revocation writes
 _SPREAD = {Way.CALL: 0.04, Way.COMMAND: 1.5}
-"""Seconds that a revocation takes at the most, from its beginning: when to kill at any moment."""
-_SPARE = 60.0  # seconds that a token must be good for, to be tried
+"""The most seconds that a revocation takes: a kill at any moment comes within them."""
+_SPARE = 60.0  # seconds that a token must still live, to be used
 
 
 class Dying(Installation):
@@ -67,10 +67,10 @@ class Dying(Installation):
 
 
 class Rounds:
-    """A writer that dies, another process that looks on, and everybody's credentials."""
+    """A writer that dies, another process on the same store, and the credentials of all users."""
 
     def __init__(self, root: Path, *, seed: int) -> None:
-        """``seed`` decides when to kill, where the step leaves that open, and whom."""
+        """``seed`` decides which process to kill, and when, where the step leaves that open."""
         self._installation = Dying(root, settings=SETTINGS)
         self._admin = Administrator(self._installation.client("admin"), root / "home")
         self._files = {name: self._installation.client(name) for name in CLIENTS}
@@ -80,7 +80,7 @@ class Rounds:
         self.figures = Figures()
 
     def run(self, rounds: int) -> Iterator[Figures]:
-        """Yield the figures after each round, and after the last check of everything."""
+        """Yield the figures after each round, and after the final check."""
         secret = self._installation.bootstrap()
         self._writer, self._other = self._start(plan(0).step), self._start()
         try:
@@ -125,10 +125,10 @@ class Rounds:
                 TokenServiceStub(channel).Login(login, timeout=DEADLINE)
 
     def _round(self, number: int, next_step: Step) -> None:
-        """Revoke one thing and be told, revoke another and kill; restart, and try everybody."""
+        """Revoke with an answer, revoke again and kill; restart, and use all credentials."""
         step, kind, way, both = plan(number)
         self._admin.log_in(self._writer.address, self._password)
-        mine = self._log_everybody_in(f"round {number}, {step.name}")
+        mine = self._log_all_in(f"round {number}, {step.name}")
         with ExitStack() as stack:
             streams = self._open_streams(mine, stack)
             self._revoke_and_be_told(_revocation(before(kind), mine[_TOLD]))
@@ -148,7 +148,7 @@ class Rounds:
             if in_force:
                 self._note(doubt, told=False, since=over)
                 if survived:
-                    # When it noticed, only its streams tell: nobody asked before the restart.
+                    # Only its streams show when it noticed: no call was made before the restart.
                     self._await_refusals(mine, timed=False)
             self._check(recent)
             self._check_sessions(mine)
@@ -166,7 +166,7 @@ class Rounds:
         outcome = "told" if told else "in force" if in_force else "undone"
         self.figures.steps[step].update(["rounds", outcome])
 
-    def _log_everybody_in(self, name: str) -> list[Credential]:
+    def _log_all_in(self, name: str) -> list[Credential]:
         """Open two sessions of one user and client, one of each other pair, and fetch tokens of the
         clients' own; by both processes.
         """
@@ -197,7 +197,7 @@ class Rounds:
         self._note(revocation, told=True, since=time.monotonic())
 
     def _revoke_and_kill(self, revocation: Revocation, step: Step, way: Way) -> tuple[bool, float]:
-        """Return whether somebody was told that it is revoked, and when all was over."""
+        """Return whether the revocation was acknowledged, and when the process was dead."""
         timer = None
         if step in {Step.ANYTIME, Step.OTHER}:
             victim = self._other if step is Step.OTHER else self._writer
@@ -218,7 +218,7 @@ class Rounds:
         return not problem, over
 
     def _revive(self, step: Step, next_step: Step) -> None:
-        """Start whoever is dead. A writer that lives is looked at before it has to go."""
+        """Start dead processes. A writer that lives is checked before it is stopped."""
         if step is not Step.OTHER:
             self._writer = self._start(next_step)
         if not _is_alive(self._other):
@@ -230,7 +230,7 @@ class Rounds:
                 each.end(revocation, told=told, since=since)
 
     def _await_refusals(self, mine: Iterable[Credential], *, timed: bool = True) -> None:
-        """Ask the other process, which was not told, until it refuses what is revoked."""
+        """Call the other process until it refuses what is revoked."""
         with ExitStack() as stack:
             stubs = self._stubs(self._other, stack)
             for each in mine:
@@ -249,7 +249,7 @@ class Rounds:
                     self.figures.late.add(each.name)
 
     def _is_in_force(self, doubt: Revocation, recent: Iterable[Credential]) -> bool:
-        """Ask the new writer; it must say the same of all whom the revocation means."""
+        """Call the new writer; it must serve or refuse all tokens of the revocation alike."""
         meant = [each for each in recent if each.is_good and each.is_meant_by(doubt)]
         with ExitStack() as stack:
             stubs = self._stubs(self._writer, stack)
@@ -259,7 +259,7 @@ class Rounds:
         return False in served
 
     def _check(self, credentials: Iterable[Credential]) -> None:
-        """Call both processes with each, once more."""
+        """Call both processes with each token, once more."""
         for server in (self._writer, self._other):
             with ExitStack() as stack:
                 stubs = self._stubs(server, stack)
@@ -277,7 +277,7 @@ class Rounds:
             self.figures.served_wrongly_refused.add(credential.name)
 
     def _check_sessions(self, credentials: Iterable[Credential]) -> None:
-        """Refresh each: a session that was ended gives no more tokens, any other one does."""
+        """Refresh each: a revoked session gives no more tokens, any other one does."""
         with ExitStack() as stack:
             both = [self._stubs(server, stack) for server in (self._writer, self._other)]
             for each in credentials:
@@ -307,7 +307,7 @@ class Rounds:
 
 
 _TOLD, _IN_DOUBT = 2, 3
-"""Of everybody, one user at one client and the other user at the other one."""
+"""Return those of one user at one client, and of the other user at the other client."""
 
 
 def _revocation(kind: Kind, credential: Credential) -> Revocation:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Serve what the first argument says: a ``Server`` as JSON."""
+    """Serve as the first argument describes: a ``Server`` as JSON."""
     wanted, folder, core = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     # Before grpc starts threads, which inherit it.
     move_to(core)

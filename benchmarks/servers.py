@@ -15,7 +15,8 @@ import grpc
 import grpc.aio
 
 from benchmarks.credentials import AUDIENCE, ISSUER, LIFETIME, ROLE, key_ring, read_tokens
-from benchmarks.everybody import EverybodysInterceptor
+from benchmarks.usual_interceptor import UsualInterceptor
+from secure_server.app.metrics import Metrics
 from secure_server.audit.loggers import Loggers
 from secure_server.audit.options import configured_loggers
 from secure_server.auth import Authenticators, Credentials, NothingRevoked, Principal
@@ -26,7 +27,6 @@ from secure_server.authz import Policy
 from secure_server.guard import AuditEvent, Core, Guard, TLSSet, log_refusal
 from secure_server.guard.call import Call
 from secure_server.limits import Limits, channel_arguments
-from secure_server.telemetry import Metrics
 from secure_server.tokens.revoked import Entries, RevokedOfIssuer, Snapshot
 from secure_tls.peer import Peer
 
@@ -48,8 +48,8 @@ Stack = Literal["threads", "asyncio", "asyncio + uvloop"]
 class Guarded:
     """What stands behind the guard, in numbers.
 
-    With ``audited`` every call that is let in is told to ``stdout_logger``, which writes into a
-    pipe of which the benchmark reads one line, the port.
+    With ``audited`` every allowed call goes to ``stdout_logger``, which writes into a pipe of which
+    the benchmark reads one line, the port.
     """
 
     rules: int = 10
@@ -62,7 +62,7 @@ class Guarded:
 class Server:
     """One of the compared servers.
 
-    ``front`` is what stands before the service: ``bare``, ``everybody``, or a guard's numbers.
+    ``front`` is what stands before the service: ``bare``, ``usual``, or a guard's numbers.
     """
 
     front: Guarded | str
@@ -132,9 +132,9 @@ async def _aio_stream(requests: AsyncIterator[bytes], _context: Any) -> AsyncIte
 def _interceptors(front: Guarded | str, folder: Path) -> list[grpc.ServerInterceptor]:
     if isinstance(front, Guarded):
         return [_guard(front, folder).interceptor()]
-    if front == "everybody":
+    if front == "usual":
         ring = key_ring(folder)
-        return [EverybodysInterceptor(ring.keys[ring.key_id].public_key, ISSUER, AUDIENCE)]
+        return [UsualInterceptor(ring.keys[ring.key_id].public_key, ISSUER, AUDIENCE)]
     return []
 
 
@@ -189,7 +189,7 @@ def _verifier(keys: FindKey) -> JWTAuthenticator:
 
 
 def policy_text(rules: int, *, audited: bool = False) -> str:
-    """Write a policy of so many rules, the last of which lets the benchmark in.
+    """Write a policy of so many rules, the last of which allows the benchmark's calls.
 
     All but the last are about the same method and another caller, or about other methods, in equal
     parts: those that an index finds and those that it does not.
@@ -219,9 +219,8 @@ def policy_text(rules: int, *, audited: bool = False) -> str:
 class _Seen:
     """Recognises stand-ins for tokens, ``Seen TOKEN`` with a serial number at its end.
 
-    Signing and verifying 100,000 tokens takes half a minute a server. What is measured happens
-    after a token was verified, so these are believed without a signature; everything that the guard
-    keeps of them is what it keeps of a token.
+    Signing and verifying 100,000 tokens takes half a minute per server. The measured code runs
+    after a token was verified, so these need no signature; the guard caches them like tokens.
     """
 
     name = "seen"
@@ -250,7 +249,7 @@ def seen_authorization(token: str, serial: int) -> str:
 
 
 def _let_in(core: Core, seen: int, folder: Path) -> None:
-    """Let the guard see so many tokens, over the client's certificate."""
+    """Make the guard cache so many tokens, over the client's certificate."""
     token = read_tokens(folder).good
     certificate = (folder / "client.pem").read_bytes()
     transport = {

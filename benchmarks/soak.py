@@ -1,4 +1,4 @@
-"""``python -m benchmarks.soak``: rotate everything, again and again, under load."""
+"""``python -m benchmarks.soak``: rotate certificates, keys and policies under load."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _RETIRE = "8"
 
 
 class Soak:
-    """One server, callers who must notice nothing, and what is rotated under them."""
+    """One server under rotations, and callers none of whose calls may fail."""
 
     def __init__(self, installation: Installation, server: ServerProcess) -> None:
         self._folder = CertificateFolder(installation.root / "certs")
@@ -95,7 +95,7 @@ class Soak:
                 self._count("unary", lambda: stub.WhoAmI(pb.WhoAmIRequest(), timeout=20))
 
     def _stream(self) -> None:
-        """One stream after the other; that a retiring server ends one is as it should be."""
+        """One stream after the other; a retiring server may end one."""
         with self._channel() as channel:
             stub = TokenServiceStub(channel)
             while not self._over.is_set():
@@ -115,7 +115,7 @@ class Soak:
             self._over.wait(0.02)
 
     def _flood(self) -> None:
-        """Connections, one after the other, as nobody in particular."""
+        """Connections of an anonymous caller, one after the other."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         while not self._over.is_set():
@@ -181,7 +181,7 @@ class Soak:
         return lambda: self._key_id() not in {"", before}
 
     def _authority(self, number: int) -> Callable[[], bool]:
-        """Another authority beside ours; its clients come in, and the one before is out."""
+        """Trust another authority beside ours: accept its clients, refuse the previous one's."""
         bundle = self._root / "certs/ca.pem"
         own = bundle.read_bytes().split(b"-----END CERTIFICATE-----\n")[0]
         own += b"-----END CERTIFICATE-----\n"
@@ -248,7 +248,7 @@ _HEALTH = "/grpc.health.v1.Health/Check"
 
 
 def policy(*, open_key_set: bool) -> str:
-    """A policy for the server's own methods, with one door that opens and closes."""
+    """A policy for the server's own methods, of which one method is allowed or denied."""
     shipped = json.loads((Path(__file__).parents[1] / "secure_server/policy.json").read_text())
     if not open_key_set:
         paths = shipped["allow_rules"][0]["request"]["paths"]

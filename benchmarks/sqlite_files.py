@@ -1,4 +1,4 @@
-"""What SQLite does to its files, told before it is done (sqlite.org/vfs.html)."""
+"""Reports SQLite's writes and syncs before they happen (sqlite.org/vfs.html)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Watcher(Protocol):
 
 
 _kept: list[Any] = []
-"""What C holds pointers to lives as long as the process."""
+"""Objects that C points to; they live as long as the process."""
 
 
 def watch(watcher: Watcher) -> None:
     """Call ``watcher`` before and after each write and sync of databases opened from now on.
 
     It runs on the thread that uses the database. Raises ``RuntimeError`` where this Python's
-    SQLite is no library of its own, whose functions could be found.
+    SQLite is not a shared library, so that its functions cannot be found.
     """
     try:
         find = ctypes.CDLL(_sqlite3.__file__).sqlite3_vfs_find
@@ -81,7 +81,7 @@ def watch(watcher: Watcher) -> None:
 
 
 def _replace_methods(file: int, name: Literal["database", "wal"], watcher: Watcher) -> None:
-    """Give an open file methods of its own: the first field of ``sqlite3_file`` points to them."""
+    """Replace the methods of an open file: the first field of ``sqlite3_file`` points to them."""
     pointer = c_void_p.from_address(file)
     methods = (c_void_p * _METHODS)()
     ctypes.memmove(methods, pointer.value or 0, ctypes.sizeof(methods))

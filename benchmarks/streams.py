@@ -66,7 +66,7 @@ async def _run(
 
 
 def measure(runner: asyncio.Runner, *, servers: int, streams: int, rounds: int) -> dict[str, Any]:
-    """Run it on so many server processes of one store, and return what came of it.
+    """Run it on so many server processes of one store, and return the figures.
 
     The same ``runner`` each time: grpcio serves one event loop of a process well.
     """
@@ -108,7 +108,7 @@ def run(*, streams: int = STREAMS, rounds: int = ROUNDS) -> dict[str, Any]:
 
 
 def is_bad(figures: dict[str, Any]) -> bool:
-    """Whether it took too long, or anything was counted that must not be."""
+    """Whether it took too long, or a count of violations is not zero."""
     return figures["stream_end_p99_s"] > GOAL or any(figures[name] for name in MUST_BE_NOUGHT)
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.survival``: kill -9 at any moment, and count what was lost."""
+"""``python -m benchmarks.survival``: kill -9 at any moment; count lost writes."""
 
 from __future__ import annotations
 

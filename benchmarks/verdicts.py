@@ -1,4 +1,4 @@
-"""What must hold of every credential, key set and answer, however it was made."""
+"""Checks that every accepted credential, key set and answer is good."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _ANSWERS_FROM = "https://opaque.example.org"
 
 
 class AcceptedMutantError(AssertionError):
-    """What nobody signed, or nobody should have signed, was believed."""
+    """A mutant without a valid signature was accepted."""
 
 
 class _Canned:
-    """In place of the network: the answer that is to be read."""
+    """Replaces the network by a given answer."""
 
     def __init__(self) -> None:
         self.body = b""
@@ -49,15 +49,15 @@ class _Canned:
         return self.body
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class Verdicts:
-    """Authenticators of all our kinds, the few credentials that they know, and mutants of these.
+    """Authenticators of all our types, a few credentials that they accept, and mutants of these.
 
-    Time stands still in it: what was good stays good. Each method returns ``refused``, or how what
-    was accepted is good; raises ``AcceptedMutantError`` where it is not; and lets out whatever the
-    code under test raises beside its own error.
+    Its clock does not move: what was good stays good. Each method returns ``refused``, or why an
+    accepted input is good; raises ``AcceptedMutantError`` where it is not; and passes on any
+    exception of the code under test that is not its own error.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Verdicts:
                 CertificateAuthenticator("certificate", {}),
             ]
         )
-        # Bound to the certificate, and, but for our own, to none.
+        # Bound to the certificate and, except for our own issuer, to none.
         tokens = [issuer.token(self._peer.thumbprint) for issuer, _ in issuers]
         tokens += [issuer.token(None, subject="bob") for issuer, _ in issuers[:-1]]
         self._known = {
@@ -125,7 +125,7 @@ class Verdicts:
         except AuthenticationError:
             return "refused"
         original = self._twins.get(credentials.value, credentials.value)
-        # Equal principals have equal token IDs: who revokes one spelling revokes all.
+        # Equal principals have equal token IDs: revoking one spelling revokes all.
         if credentials.scheme != "bearer" or self._known.get(original) != principal:
             raise AcceptedMutantError(text)
         return "known" if original == credentials.value else "twin"
@@ -146,7 +146,7 @@ class Verdicts:
     def answer(self, body: bytes) -> str:
         """Have an answer of introspection read."""
         self._canned.body = body
-        self._count += 1  # another token each time, so that nothing is remembered
+        self._count += 1  # another token each time, so that nothing is cached
         try:
             self._asked.authenticate(Credentials("bearer", f"opaque-{self._count}"), self._peer)
         except AuthenticationError:
@@ -226,5 +226,5 @@ def _introspection(
     )
     asked, canned = IntrospectionAuthenticator(settings, context), _Canned()
     asked.close()
-    asked._fetcher = canned  # type: ignore[assignment]  # noqa: SLF001 - it is asked no more
+    asked._fetcher = canned  # type: ignore[assignment]  # noqa: SLF001 - not used again
     return asked, canned

@@ -170,6 +170,8 @@ def _acquire(descriptor: int, path: Path, seconds: float | None) -> None:
 
 
 def _draft(path: Path) -> Path:
+    if not path.name:  # "/" and "."
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f"{_PREFIX}{path.name}-{secrets.token_hex(8)}{_SUFFIX}")
 
 

@@ -71,7 +71,10 @@ class BatchingWriter(Generic[T]):
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive() and not self._given_up:
             self._given_up = True
-            self._dropped(self._queue.qsize() - 1 + self._in_hand, _LATE)
+            # One in the queue is the end, which the thread may have taken already.
+            lost = max(0, self._queue.qsize() - 1) + self._in_hand
+            if lost:
+                self._dropped(lost, _LATE)
 
     def _run(self) -> None:
         while batch := self._next():

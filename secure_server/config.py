@@ -1,6 +1,7 @@
 """The configuration: one TOML file, the environment over it, defaults that run.
 
-An unknown key refuses to start: a misspelt limit would otherwise be no limit.
+An unknown key refuses to start: a misspelt limit would otherwise be no limit. So does a key that
+the way of starting has no use for.
 """
 
 from __future__ import annotations
@@ -8,233 +9,41 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Any, get_origin
 
-from pydantic import (
-    BaseModel,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
-from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
-from secure_server.auth.plugin import AuthenticatorType, find_type
-from secure_server.config_errors import ENVIRONMENT, explain
-from secure_server.fields import (
-    Address,
-    File,
-    Name,
-    Section,
-    SpiffeIDText,
-    Word,
-    relative_to,
-    resolve,
-    sentence_of,
+from secure_server.auth.plugin import find_type
+from secure_server.config_errors import ENVIRONMENT, explain, place_of
+from secure_server.config_uses import GUARD, SERVICE, Use
+from secure_server.fields import relative_to
+from secure_server.sections import (
+    OWN_TOKENS,
+    AuthenticatorSection,
+    HTTPSection,
+    LogSection,
+    PolicySection,
+    ServerSection,
+    StoreSection,
+    TLSSection,
+    TokensSection,
+    WorkloadSection,
+    read_authenticator,
 )
-from secure_server.limits import Limits
-from secure_tls.spiffe import check_trust_domain
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the file, the line and the key."""
 
 
-class ServerSection(Section):
-    """``[server]``: where to listen, and how much at once."""
-
-    listen: Address = "127.0.0.1:50051"
-    grace: Annotated[float, Field(ge=0, le=3600)] = 30.0
-    """Seconds that calls in flight get when the server stops."""
-    retire: Annotated[float, Field(ge=1, le=86400)] = 600.0
-    """Seconds that connections under a replaced certificate get until they are closed."""
-    reflection: bool = True
-    """Serve gRPC reflection, to those whom the policy allows it."""
-    door_threads: Annotated[int, Field(ge=2, le=4096)] = 128
-    """Decisions and unary calls at once."""
-    stream_threads: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Open streams at once; one more is RESOURCE_EXHAUSTED."""
-    max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 4 * 1024 * 1024
-    """A larger message is RESOURCE_EXHAUSTED, before and after decompression."""
-
-    @property
-    def limits(self) -> Limits:
-        """What of this bounds a guard."""
-        return Limits(self.door_threads, self.stream_threads, self.max_message_bytes, self.retire)
-
-
-class TLSSection(Section):
-    """``[tls]``: our certificate, and whom we let connect."""
-
-    certificate: File = Path("certs/server.pem")
-    private_key: File = Path("certs/server.key")
-    client_ca: File = Path("certs/ca.pem")
-    crl: File | None = None
-    """Revocation lists: a file, or a folder of files."""
-    stale_crl: Literal["warn", "refuse"] = "warn"
-    """What a list that is late, or missing for a client's authority, comes to."""
-    trust_bundles: dict[str, File] = Field(default_factory=dict)
-    """Authorities of their own for some trust domains, whose clients ``client_ca`` does not vouch
-    for; a domain that has some is admitted."""
-    trust_domains: Annotated[list[str], Field(min_length=1)] = Field(
-        default_factory=lambda: ["example.org"]
-    )
-    """SPIFFE trust domains whose members may connect."""
-    minimum_version: Literal["1.2", "1.3"] = "1.3"
-    allow_readable_private_key: bool = False
-    """Start although others on this machine can read the private key."""
-
-    @field_validator("trust_domains", "trust_bundles")
-    @classmethod
-    def _check_trust_domains(cls, domains: Iterable[str]) -> Iterable[str]:
-        for domain in domains:
-            sentence_of(check_trust_domain, domain)
-        return domains
-
-    @model_validator(mode="after")
-    def _check_crl(self) -> TLSSection:
-        if self.stale_crl == "refuse" and self.crl is None:
-            raise ValueError(
-                'has stale_crl = "refuse" and no crl: every client would be refused; name the list'
-            )
-        return self
-
-
-class TokensSection(Section):
-    """``[tokens]``: what we vouch for."""
-
-    issuer: Name = "https://secure-grpc.example.org"
-    audience: Name = "secure-grpc"
-    signing_key: File = Path("state/signing-key.pem")
-    """Made on first start; holds all keys of the ring."""
-    signing_key_passphrase_file: File | None = None
-    """With it the keys are encrypted where they lie."""
-    signing_key_lifetime: Annotated[int, Field(ge=0)] = 90 * 86400
-    """Seconds after which the next key is made; 0 is never."""
-    signing_key_publishing: Annotated[int, Field(ge=0)] = 600
-    """Seconds for verifiers to fetch a key before it signs."""
-    key_set: File | None = None
-    """For ``Guard.from_config``: the issuer's public keys, where the issuer is another server."""
-    access_token_lifetime: Annotated[int, Field(ge=30, le=3600)] = 600
-    """Seconds."""
-    session_idle_lifetime: Annotated[int, Field(ge=60)] = 7 * 86400
-    """Seconds after which a refresh token that is not used ends."""
-    session_lifetime: Annotated[int, Field(ge=60)] = 30 * 86400
-    """Seconds after which a session ends, however busy."""
-
-    @field_validator("signing_key_lifetime")
-    @classmethod
-    def _check_signing_key_lifetime(cls, seconds: int) -> int:
-        """Refuse what would fill the key set: a key is published for an hour after its last use."""
-        if 0 < seconds < 3600:
-            raise ValueError("is less than 3600 seconds; 0 is never")
-        return seconds
-
-
-class WorkloadSection(Section):
-    """``[[workloads]]``: who gets a token by its client certificate alone."""
-
-    spiffe_id: SpiffeIDText
-    roles: tuple[Word, ...] = ()
-    scopes: tuple[Word, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AuthenticatorSection:
-    """``[[authenticators]]``: one way to recognise callers, with the settings of its own type."""
-
-    name: str
-    kind: AuthenticatorType[Any]
-    settings: BaseModel
-
-
-def read_authenticator(table: object) -> AuthenticatorSection:
-    """Read one table of ``[[authenticators]]``. Raises ``ValueError``."""
-    if isinstance(table, AuthenticatorSection):
-        return table
-    if not isinstance(table, dict):
-        raise ValueError("is not a table")  # noqa: TRY004 - the one that pydantic listens to
-    settings = dict(table)
-    name = settings.pop("type", None)
-    try:
-        kind = find_type(name if isinstance(name, str) else "")
-        called = _NAME.validate_python(settings.pop("name", name))
-    except ValueError as error:
-        at_fault = "name" if isinstance(error, ValidationError) else "type"
-        reason = "is no name of 1 to 256 characters" if at_fault == "name" else str(error)
-        problem = InitErrorDetails(
-            type=PydanticCustomError("value_error", "{reason}", {"reason": reason}),
-            loc=(at_fault,),
-            input=name,
-        )
-        raise ValidationError.from_exception_data("authenticators", [problem]) from None
-    # What this raises keeps its own place below ours.
-    return AuthenticatorSection(called, kind, kind.settings.model_validate(settings))
-
-
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
-_OWN_TOKENS = AuthenticatorSection("jwt", LOCAL_ISSUER, LocalIssuerSettings())
-
-
-class StoreSection(Section):
-    """``[store]``: what is remembered, and where."""
-
-    url: str = "sqlite:///state/secure-grpc.db"
-    max_feed_staleness: Annotated[float, Field(ge=1, le=3600)] = 60.0
-    """Seconds for which tokens are believed when revocations cannot be read; then UNAVAILABLE."""
-
-    @field_validator("url")
-    @classmethod
-    def _resolve_sqlite(cls, url: str) -> str:
-        """Let ``sqlite:///FILE`` count from the configuration's folder; ``sqlite:////`` is /."""
-        prefix = "sqlite:///"
-        if not url.startswith(prefix) or not url.removeprefix(prefix):
-            raise ValueError(
-                f"is not sqlite:///FILE, the only kind of store there is (scheme "
-                f"{urlsplit(url).scheme!r})"
-            )
-        return prefix + str(resolve(Path(url.removeprefix(prefix))).absolute())
-
-
-class PolicySection(Section):
-    """``[policy]``: who may call what."""
-
-    file: File | None = None
-    """gRFC A43 JSON; without it the policy that is shipped with the server."""
-
-
-class HTTPSection(Section):
-    """``[http]``: /healthz, /metrics and /.well-known/jwks.json, in the clear; off by default."""
-
-    listen: Address | None = None
-
-
-class LogSection(Section):
-    """``[log]``: to standard error."""
-
-    format: Literal["auto", "json", "text"] = "auto"
-    """``auto`` is text on a terminal and JSON elsewhere."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Config(BaseSettings):
+class Config(BaseModel):
     """All of it. Read one with ``read_config``."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENVIRONMENT, env_nested_delimiter="__"
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
     )
 
     server: ServerSection = Field(default_factory=ServerSection)
@@ -243,7 +52,7 @@ class Config(BaseSettings):
     authenticators: Annotated[
         list[Annotated[AuthenticatorSection, PlainValidator(read_authenticator)]],
         Field(min_length=1),
-    ] = [_OWN_TOKENS]
+    ] = [OWN_TOKENS]
     workloads: list[WorkloadSection] = []
     store: StoreSection = Field(default_factory=StoreSection)
     policy: PolicySection = Field(default_factory=PolicySection)
@@ -259,41 +68,47 @@ class Config(BaseSettings):
             raise ValueError(f"is ambiguous: {twice[0]} stands there twice")
         return workloads
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the library's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment over the file."""
-        return env_settings, init_settings
 
-
-def read_config(path: Path | None) -> Config:
+def read_config(path: Path | None, use: Use = SERVICE) -> Config:
     """Read the file, lay the environment over it, and check everything.
 
-    Relative paths count from the folder of the file; without a file, from the current one.
-    Raises ``ConfigError``.
+    Relative paths count from the folder of the file; without a file, from the current one. A key
+    that is set and that the ``use`` refuses is an error. Raises ``ConfigError``.
     """
     text = "" if path is None else _read(path)
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}.") from None
-    _check_environment()
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML that can be read: it is nested too deeply.") from None
+    _lay_environment_over(settings)
     try:
         with relative_to(Path() if path is None else path.parent):
-            return Config(**settings)
+            config = Config(**settings)
     except ValidationError as error:
         raise ConfigError(explain(error, path, text, known_keys(settings))) from None
-    except SettingsError:
+    refused = {**use.refused, **({} if config.tokens.key_set else use.without_key_set)}
+    lines = [
+        f"{place_of((section, key), path, text)} is not for {use.name}: {refused[name]}."
+        for section, table in settings.items()
+        for key in (table if isinstance(table, dict) else ())
+        if (name := f"{section}.{key}") in refused
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return config
+
+
+def read_guard_config(path: Path) -> Config:
+    """Read the file of a guard before a servicer of one's own. Raises ``ConfigError``."""
+    config = read_config(path, GUARD)
+    if config.policy.file is None:
         raise ConfigError(
-            f"The environment: {' or '.join(_unreadable_variables())} cannot be read: lists and "
-            "whole sections are written as JSON."
-        ) from None
+            f"{path}: policy.file is missing: the policy that comes with the server is about its "
+            "own methods and would deny all of yours."
+        )
+    return config
 
 
 def known_keys(settings: dict[str, Any]) -> Callable[[tuple[int | str, ...]], list[str]]:
@@ -308,8 +123,7 @@ def known_keys(settings: dict[str, Any]) -> Callable[[tuple[int | str, ...]], li
             case ("authenticators", int(number), *_):
                 kind = find_type(settings["authenticators"][number]["type"])
                 return ["type", "name", *kind.settings.model_fields]
-        section = Config.model_fields[str(location[0])].annotation
-        return list(getattr(section, "model_fields", {}))
+        return list(_keys_of(str(location[0])))
 
     return known
 
@@ -323,36 +137,39 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: not UTF-8.") from None
 
 
-def _check_environment() -> None:
-    for name in os.environ:
-        if name.startswith(ENVIRONMENT) and not _is_known(name.removeprefix(ENVIRONMENT).lower()):
+def _keys_of(section: str) -> dict[str, FieldInfo]:
+    return getattr(Config.model_fields[section].annotation, "model_fields", {})
+
+
+def _lay_environment_over(settings: dict[str, Any]) -> None:
+    """Put ``SECURE_SERVER_SECTION__KEY`` in place of what the file says, whole sections first."""
+    names = [name for name in os.environ if name.startswith(ENVIRONMENT)]
+    for name in sorted(names, key=lambda name: ("__" in name, name)):
+        section, _, key = name.removeprefix(ENVIRONMENT).lower().partition("__")
+        if section not in Config.model_fields or (key and key not in _keys_of(section)):
             raise ConfigError(
                 f"The environment variable {name} names no setting; they are "
                 f"{ENVIRONMENT}SECTION__KEY, such as {ENVIRONMENT}SERVER__LISTEN. Unset it."
             )
+        value: Any = os.environ[name]
+        is_text = key and get_origin(_keys_of(section)[key].annotation) not in {list, dict}
+        if not is_text:
+            value = _json(name, value)
+        table = settings.get(section)
+        if not key and isinstance(value, dict) and isinstance(table, dict):
+            settings[section] = {**table, **value}
+        elif not key:
+            settings[section] = value
+        elif isinstance(table, dict):
+            table[key] = value
+        elif table is None:
+            settings[section] = {key: value}
 
 
-def _is_known(name: str) -> bool:
-    section, _, key = name.partition("__")
-    field = Config.model_fields.get(section)
-    if field is None:
-        return False
-    kind = field.annotation
-    return not key if not isinstance(kind, type) else key in getattr(kind, "model_fields", {})
-
-
-def _unreadable_variables() -> Iterator[str]:
-    """Find those that should hold JSON and do not; pydantic-settings names the section alone."""
-    for name, value in os.environ.items():
-        section, _, key = name.removeprefix(ENVIRONMENT).lower().partition("__")
-        if not name.startswith(ENVIRONMENT) or section not in Config.model_fields:
-            continue
-        field = Config.model_fields[section]
-        kind = field.annotation
-        if key and isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = kind.model_fields[key]
-        if not key or get_origin(field.annotation) is list:
-            try:
-                json.loads(value)
-            except ValueError:
-                yield name
+def _json(name: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ConfigError(
+            f"The environment: {name} cannot be read: lists and whole sections are written as JSON."
+        ) from None

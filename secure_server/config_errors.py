@@ -26,15 +26,20 @@ def explain(error: ValidationError, path: Path | None, text: str, known_keys: Kn
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         location = problem["loc"]
-        variable = ENVIRONMENT + "__".join(str(part).upper() for part in location)
-        if variable in os.environ:
-            where = f"environment: {variable}"
-        else:
-            line = _line_of(text, location)
-            key = ".".join(str(part) for part in location)
-            where = f"{path or 'defaults'}{f':{line}' if line else ''}: {key}"
+        where = place_of(location, path, text)
         lines.append(f"{where} {_sentence(problem, location, known_keys)}")
     return "\n".join(lines)
+
+
+def place_of(location: Location, path: Path | None, text: str) -> str:
+    """Say where a setting is: its variable, or file, line and key."""
+    for length in (len(location), 2, 1):
+        variable = ENVIRONMENT + "__".join(str(part).upper() for part in location[:length])
+        if variable in os.environ:
+            return f"environment: {variable}"
+    line = _line_of(text, location)
+    key = ".".join(str(part) for part in location)
+    return f"{path or 'defaults'}{f':{line}' if line else ''}: {key}"
 
 
 def _sentence(problem: Any, location: Location, known_keys: KnownKeys) -> str:

@@ -1,7 +1,7 @@
 """File descriptors: how many this process may have open, and how many of them are connections.
 
-Every connection is one, whether it has shown a certificate or not. Where callers hold them all, the
-page of health and metrics cannot answer and the store cannot open its files: a part is theirs.
+Every connection uses one, before it has presented a certificate. If connections could use them all,
+the HTTP page could not answer and the store could not open its files: so some are reserved.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import resource
 from secure_server import logs
 
 CONNECTIONS = 10_000
-"""Connections of one server at the most, where the limit of descriptors allows as many."""
+"""The most connections of one server, where the limit of descriptors allows as many."""
 
 RESERVE = 128
-"""Descriptors that no connection of gRPC's gets: for 32 connections to the store (two files each),
-the HTTP page (``http.MOST_CONNECTIONS``), issuers that are asked, files that are read anew, and the
-twenty that the process begins with."""
+"""Descriptors reserved from gRPC's connections: for 32 connections to the store (two files each),
+the HTTP page (``http.MOST_CONNECTIONS``), requests to issuers, reloaded files, and the twenty that
+the process starts with."""
 
 _FEWEST = 16  # where the limit is below the reserve: then the reserve is not kept
 
@@ -25,13 +25,13 @@ ENOUGH = RESERVE + 2 * CONNECTIONS
 
 
 def limit() -> int:
-    """How many descriptors this process may have open now (the soft ``RLIMIT_NOFILE``)."""
+    """Return how many descriptors this process may have open (the soft ``RLIMIT_NOFILE``)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one, for this process; log where that is not allowed."""
+    """Raise this process's soft limit to the hard one; log a warning where that fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -59,5 +59,5 @@ def log_limit() -> None:
 
 
 def most_connections(*, servers: int) -> int:
-    """How many connections each of so many servers may hold, so that the reserve stays free."""
+    """Return how many connections each of ``servers`` may hold, so that the reserve stays free."""
     return max(_FEWEST, min(CONNECTIONS, (limit() - RESERVE) // servers))

@@ -1,4 +1,4 @@
-"""What settings are made of, for the sections of the configuration and for authenticators."""
+"""The types of settings, for the sections of the configuration and for authenticators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDER: ContextVar[Path] = ContextVar("folder", default=Path())
 
 @contextmanager
 def relative_to(folder: Path) -> Iterator[None]:
-    """Let relative paths count from a folder while settings are read."""
+    """Resolve relative paths against a folder while settings are read."""
     anchor = _FOLDER.set(folder)
     try:
         yield
@@ -30,15 +30,18 @@ def relative_to(folder: Path) -> Iterator[None]:
 
 
 def resolve(path: Path) -> Path:
-    """Return where a path of the configuration leads."""
+    """Resolve a path of the configuration."""
     text = os.fspath(path)
     if text == "." or "\0" in text:  # pathlib's "." is also the empty text
         raise ValueError("is not the path of a file")
-    return _FOLDER.get() / path.expanduser()
+    try:
+        return _FOLDER.get() / path.expanduser()
+    except RuntimeError:
+        raise ValueError("is below the home folder of a user who is not known") from None
 
 
 def sentence_of(check: Callable[[str], object], text: str) -> None:
-    """Hand on the sentence of a check; pydantic listens to ``ValueError`` alone."""
+    """Turn a check's error into ``ValueError``, the only one that pydantic reports."""
     try:
         check(text)
     except SpiffeIDError as error:
@@ -72,20 +75,20 @@ def _check_url(text: str) -> str:
 
 
 File = Annotated[Path, AfterValidator(resolve)]
-"""A path that counts from the folder of the configuration."""
+"""A path, relative to the folder of the configuration."""
 Address = Annotated[str, AfterValidator(_check_address)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,63}$")]
-"""A role or a scope of ours."""
+"""A role or a scope."""
 SpiffeIDText = Annotated[str, AfterValidator(_check_spiffe_id)]
 URL = Annotated[str, AfterValidator(_check_url)]
-"""Where something is fetched from: over TLS, always."""
+"""A URL to fetch from: https:// only."""
 
 
 class Section(BaseModel):
-    """One table of the configuration. A key that it does not know is an error."""
+    """One table of the configuration. An unknown key is an error."""
 
-    # Hidden, because what somebody mistyped may be a secret.
+    # Hidden, because a mistyped value may be a secret.
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
     )
@@ -93,10 +96,10 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what Python would take for 1: `grace = true` is a misunderstanding."""
+        """Refuse booleans where numbers belong: Python would take `grace = true` for 1."""
         if (
             isinstance(value, bool)
             and cls.model_fields[str(info.field_name)].annotation is not bool
         ):
-            raise ValueError("is not for true or false")
+            raise ValueError("must be a number, not true or false")
         return value

@@ -1,4 +1,4 @@
-"""The end of a process whose threads do not end."""
+"""Ends a process whose threads do not end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from secure_server.guard.stacks import all_stacks
 
 
 def end_within(seconds: float, status: int) -> None:
-    """End the process with this exit status if it has not ended by itself in so many seconds.
+    """End the process with this exit status if it has not ended by itself after ``seconds``.
 
-    Python waits at its end for every thread of every pool, and a servicer's may wait for ever.
+    At exit Python joins every thread of every pool, and a servicer's thread may wait for ever.
     """
 
     def end() -> None:

@@ -38,7 +38,7 @@ class Limits:
 def channel_arguments(limits: Limits, *, servers: int = 1) -> list[tuple[str, int]]:
     """Return the options for ``grpc.server``, of ``servers`` that this process runs at once."""
     return [
-        # For the server that comes after: `listener.sockets.is_free` keeps others off the port.
+        # For the server that comes after: `listener.sockets.check_free` keeps others off the port.
         ("grpc.so_reuseport", 1),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * _SECOND)),
         # Sockets that are still in their handshake count too, hence the short time-out above. One

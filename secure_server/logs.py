@@ -34,11 +34,11 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 def set_up_logging(form: str, level: str) -> None:
     """Log to standard error, as ``json`` or ``text``; ``auto`` is text on a terminal only.
 
-    In both forms a control character in a value is escaped: nobody's name breaks a line. As text,
-    the lines of a traceback or a stack are indented; no other line is. Logging never waits for
-    standard error: where nothing reads it, lines that there is no room for are lost and counted.
+    In both forms control characters in values are escaped, so that no value can forge a line. As
+    text, the lines of a traceback or a stack are indented; no other line is. Logging never blocks:
+    where nothing reads standard error, lines that do not fit the buffer are dropped and counted.
     """
-    # structlog asks for no more of a TextIO than to write and to flush.
+    # structlog only calls ``write`` and ``flush``.
     stream: Any = _unblocked() if _is_standard_error(sys.stderr) else sys.stderr
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderers = _TEXT if as_text else [structlog.processors.JSONRenderer()]
@@ -48,7 +48,7 @@ def set_up_logging(form: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    # Libraries log the standard way; they get the same form, and callers cannot make them fill it.
+    # Libraries use ``logging``: the same form, and a throttle, so that callers cannot flood it.
     handler = logging.StreamHandler(stream)
     handler.addFilter(_BoundedRate())
     handler.setFormatter(
@@ -61,16 +61,16 @@ def set_up_logging(form: str, level: str) -> None:
 
 
 def write_to(descriptor: int) -> None:
-    """Have the log written to this descriptor, where it went to standard error before."""
+    """Write the log to this descriptor instead of standard error."""
     _unblocked().descriptor = descriptor
 
 
 def library_line(
     library: str, text: str, level: int = logging.WARNING, *, kind: Hashable = None, **values: Any
 ) -> None:
-    """Log what a library had to say, if not too much of its ``kind`` was said lately.
+    """Log a library's message, unless its ``kind`` is throttled.
 
-    ``level`` is one of ``logging``'s. Without a ``kind``, lines that differ in their numbers alone
+    ``level`` is one of ``logging``'s. Without a ``kind``, lines that differ only in their numbers
     are of one kind.
     """
     alike = _DIGITS.sub("0", text[:_KIND_LENGTH]) if kind is None else kind
@@ -84,28 +84,28 @@ def library_line(
 
 
 def count_library_lines() -> None:
-    """Log now how many lines of libraries were left out: the process ends."""
+    """Log how many lines of libraries were throttled: the process is ending."""
     _libraries.tell(at_once=True)
 
 
 def lost_lines() -> int:
-    """Return how many lines of the log were lost because nobody read it."""
+    """Return how many lines were dropped because standard error was not read."""
     return _unblocked().lost if _unblocked.cache_info().currsize else 0
 
 
 def flush() -> None:
-    """Write what was logged, for the process is about to end without Python's own way of ending;
-    a second at the most.
+    """Write buffered lines, for a second at most: the process is about to end without Python's
+    normal exit.
     """
     if _unblocked.cache_info().currsize:
         _unblocked().finish()
 
 
 def write_lines(descriptor: int, lines: Iterable[bytes]) -> None:
-    """Write lines, and wait for as long as that takes."""
+    """Write lines, and block until they are written."""
     chunk = b""
     for line in lines:
-        # A pipe takes so much as a whole: no other writer gets into the middle of a line.
+        # A pipe writes this much atomically: no other writer gets into the middle of a line.
         if chunk and len(chunk) + len(line) > select.PIPE_BUF:
             _write_all(descriptor, chunk)
             chunk = b""
@@ -117,7 +117,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # whoever shares it with us has made it so
+        except BlockingIOError:  # another process that shares it has set O_NONBLOCK
             poll = select.poll()  # select() refuses descriptors above 1023
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
@@ -131,7 +131,7 @@ def _is_standard_error(stream: Any) -> bool:
 
 
 class _Unblocked(io.TextIOBase):
-    """Standard error, written to by a thread of its own."""
+    """Standard error, written by a thread of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,8 +151,8 @@ class _Unblocked(io.TextIOBase):
         self._queue.close(time.monotonic() + _FLUSH)
 
     def _write(self, lines: Sequence[str]) -> None:
-        # To the descriptor: a thread that holds the lock of Python's own stream when the process
-        # ends would be a fatal error.
+        # To the descriptor: a thread that holds the lock of Python's own stream at exit is a fatal
+        # error.
         encoded = (line.encode("utf-8", "backslashreplace") for line in lines)
         write_lines(self.descriptor, encoded)
 
@@ -166,7 +166,7 @@ _libraries = Throttle()
 
 
 class _BoundedRate(logging.Filter):
-    """Lets so many lines from one place in a library's code pass, and counts the others."""
+    """Throttles lines per place in a library's code, and counts the others."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         def more(count: int) -> None:
@@ -181,7 +181,7 @@ def _more(count: int) -> str:
 
 
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape what the text form writes as it is: all values but these two are ``repr`` already."""
+    """Escape what the text form writes verbatim: all values but these two are ``repr`` already."""
     event["event"] = escape(str(event["event"]))
     for key in ("exception", "stack"):
         if key in event:
@@ -201,7 +201,7 @@ _TEXT: list[Any] = [
     structlog.dev.ConsoleRenderer(
         colors=sys.stderr is not None and sys.stderr.isatty(),
         repr_native_str=True,
-        # No other formatter: they print what variables hold, tokens among them.
+        # No other formatter: they print the values of variables, tokens among them.
         exception_formatter=structlog.dev.plain_traceback,
     ),
 ]
@@ -210,17 +210,17 @@ _TEXT: list[Any] = [
 def logger(name: str) -> Any:
     """Return a logger whose lines carry a name.
 
-    It goes where structlog was told to go, by ``set_up_logging`` or by the application around us;
-    where nobody said anything, to standard error: standard output is the application's own.
+    It writes where structlog was configured to, by ``set_up_logging`` or by the host application;
+    without configuration to standard error, since standard output belongs to the application.
     """
     if structlog.is_configured():
         return structlog.get_logger().bind(logger=name)
-    # None in a process that has no standard error: PrintLogger would take standard output then.
+    # None in a process without standard error, where PrintLogger would use standard output.
     stream: Any = sys.stderr or io.StringIO()
     own = structlog.wrap_logger(structlog.PrintLogger(stream), [*_SHARED, *_TEXT])
     return own.bind(logger=name)
 
 
 def log_reload(level: str, event: str, **values: object) -> None:
-    """Log what became of a reload: a ``secure_base.reloading.Log``."""
+    """Log the outcome of a reload: a ``secure_base.reloading.Log``."""
     getattr(logger("secure_server.reloading"), level)(event, **values)

@@ -1,7 +1,7 @@
-"""Everything that an authenticator of your own needs: docs/authenticators.md shows how.
+"""Everything that your own authenticator needs: docs/authenticators.md shows how.
 
-The protocol has version 1 (``AuthenticatorType.api_version``). What is added to it later leaves
-plug-ins of this version as they are.
+The protocol has version 1 (``AuthenticatorType.api_version``). Later additions do not break
+plug-ins of this version.
 """
 
 from secure_base.reloading import Reloaded, signature

@@ -1,9 +1,8 @@
-"""Standard error, taken for the log: what libraries write there becomes lines of it.
+"""Redirects standard error into the log: what libraries write there becomes log lines.
 
-gRPC's core writes to descriptor 2 by itself, as often as callers make it; Python writes tracebacks
-there. With this, descriptor 2 is a pipe that a thread reads; the log has a duplicate of what it was
-before, and so has ``faulthandler``. For a process that is ours alone, never for one that a library
-is used in.
+gRPC's core writes to descriptor 2 itself, as often as callers cause it; Python writes tracebacks
+there. Here descriptor 2 becomes a pipe that a thread reads; the log and ``faulthandler`` get a
+duplicate of the original. For our own process only, never where the guard is used as a library.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from secure_server import logs
 
 _DESCRIPTOR = 2
 _CHUNK = 65536  # bytes
-_ROOM = 1 << 20  # bytes in the pipe: what any user may ask for
+_ROOM = 1 << 20  # bytes in the pipe: the most that an unprivileged user may set
 _WAIT = 1.0  # seconds for the last lines, at the end
 _ASKED_FOR = ("GRPC_TRACE", "GRPC_VERBOSITY")
 
@@ -43,12 +42,12 @@ _LEVELS = {
 
 @contextmanager
 def captured() -> Iterator[None]:
-    """Bring everything that is written to standard error into the log, for so long.
+    """Redirect standard error into the log while the block runs.
 
-    Nothing waits: what the pipe has no room for is lost, as are lines of one kind that come too
-    often (these are counted). Of a process that is killed by a signal, ``faulthandler`` writes the
-    stacks of all threads to what standard error was before. What a library wrote in its very last
-    moment may be lost: set GRPC_VERBOSITY or GRPC_TRACE, and descriptor 2 is left as it is.
+    Writers never block: what does not fit into the pipe is lost; lines of one kind that come too
+    often are dropped and counted. When a signal kills the process, ``faulthandler`` writes the
+    stacks of all threads to the original standard error. A library's very last lines may be lost:
+    set GRPC_VERBOSITY or GRPC_TRACE, and descriptor 2 is not redirected.
     """
     with _hooks():
         if any(os.environ.get(name) for name in _ASKED_FOR):
@@ -63,7 +62,7 @@ def captured() -> Iterator[None]:
             yield
         finally:
             sys.stderr = before
-            # The last writing end of the pipe but for those of children: the reader comes to it.
+            # The last writing end but those of children: the reader sees the end of the pipe.
             os.dup2(real, _DESCRIPTOR)
             logs.write_to(_DESCRIPTOR)
             faulthandler.enable(_for_last_words(_DESCRIPTOR))
@@ -75,7 +74,7 @@ def _redirect(real: int) -> threading.Thread:
     reading, writing = os.pipe()
     with contextlib.suppress(OSError):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _ROOM)
-    # A thread that holds the interpreter may write there, and then the reader cannot read.
+    # A thread that holds the GIL may write there, and then the reader cannot read.
     os.set_blocking(writing, False)
     os.dup2(writing, _DESCRIPTOR)
     os.close(writing)
@@ -105,23 +104,23 @@ def _log(line: bytes, real: int) -> None:
         logs.library_line("stderr", text)
         return
     severity, place, said = match.groups()
-    if severity == "F":  # the process ends: the log's own thread would come too late
+    if severity == "F":  # the process ends: the log's own thread would be too late
         with contextlib.suppress(OSError):
             os.write(real, line + b"\n")
     logs.library_line("grpc", said, _LEVELS[severity], kind=place, place=place)
 
 
 def _for_last_words(descriptor: int) -> int:
-    """Return a descriptor that a dying process does not wait for, where nothing reads a pipe."""
+    """Return a descriptor that never blocks a dying process, even if it is an unread pipe."""
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         with contextlib.suppress(OSError):
-            # Opened anew: others who share the pipe do not expect it to be non-blocking.
+            # Reopened: other processes that share the pipe do not expect O_NONBLOCK.
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     return descriptor
 
 
 class _Text(io.TextIOBase):
-    """``sys.stderr`` without the pipe: writing never fails, and each line comes whole."""
+    """``sys.stderr`` without the pipe: writing never fails, and lines are never split."""
 
     encoding = "utf-8"
 
@@ -146,7 +145,7 @@ class _Text(io.TextIOBase):
 
 @contextmanager
 def _hooks() -> Iterator[None]:
-    """Log the exceptions that Python would print itself, and its warnings."""
+    """Log the exceptions and warnings that Python would print."""
     hooks = threading.excepthook, sys.unraisablehook
     threading.excepthook = _thread_ended
     sys.unraisablehook = _unraisable
@@ -165,7 +164,7 @@ def _thread_ended(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: Any) -> None:
-    # Not the object itself: nothing says what its repr holds.
+    # Not the object itself: its repr may hold secrets.
     what = getattr(args.object, "__qualname__", type(args.object).__qualname__)
     _log_exception(f"{args.err_msg or 'an exception was ignored'}: {what}", args.exc_value)
 

@@ -1,4 +1,4 @@
-"""Lines that come as often as a caller likes: the first of a kind are written, the rest counted."""
+"""Throttles log lines that callers can cause: the first of a kind are written, the rest counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _KINDS = 64
 
 More = Callable[[int], object]
-"""Says that so many more like it were not written."""
+"""Logs how many more lines of the kind were not written."""
 
 
 @dataclass(slots=True)
@@ -25,8 +25,8 @@ class _Kind:
 class Throttle:
     """At most ``most`` lines of one kind in ``seconds``, then one that counts the others.
 
-    A class because it has a clock and a memory, of 64 kinds at the most: what comes beside them is
-    one kind together. So there is a bound on all lines, whatever they say.
+    A class because it counts by kind, for 64 kinds at most: all others together are one kind. So
+    the total number of lines is bounded, whatever they say.
     """
 
     def __init__(
@@ -36,21 +36,21 @@ class Throttle:
         seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``seconds`` begin with the first line of a kind."""
+        """A kind's ``seconds`` begin with its first line."""
         self._most = most
         self._seconds = seconds
         self._clock = clock
-        # Reentrant, and every step under it complete in itself: the garbage collector may run
-        # there, and what it finds may want to log (``sys.unraisablehook``).
+        # Reentrant, and every step under it is complete in itself: the garbage collector may run
+        # there, and a finalizer may log (``sys.unraisablehook``).
         self._lock = threading.RLock()
         self._kinds: dict[Hashable, _Kind] = {}
         self._timer: threading.Timer | None = None
 
     def admit(self, kind: Hashable, more: More) -> bool:
-        """Whether a line of this kind is to be written now.
+        """Whether to write a line of this kind now.
 
         If not, ``more`` is called once, on another thread or by a later line, with the number of
-        lines that were not.
+        lines that were not written.
         """
         now = self._clock()
         with self._lock:
@@ -68,7 +68,7 @@ class Throttle:
         return admitted
 
     def tell(self, *, at_once: bool = False) -> None:
-        """Say what was held back in the seconds that are over; ``at_once``: in all."""
+        """Report the lines held back in expired seconds; ``at_once``: all that were held back."""
         with self._lock:
             self._timer = None
             over = self._take_over(float("inf") if at_once else self._clock())
@@ -86,7 +86,7 @@ class Throttle:
         if self._timer is None:
             self._timer = threading.Timer(max(0.0, seconds), self.tell)
             self._timer.daemon = True
-            with contextlib.suppress(RuntimeError):  # no new thread: the next line will tell
+            with contextlib.suppress(RuntimeError):  # no new thread: the next line reports it
                 self._timer.start()
                 return
             self._timer = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secure_base.version import installed_version
 from secure_tls.check import check_folder
 from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError
 from secure_tls.folder import CertificateFolder, Order
@@ -74,11 +75,23 @@ class _Shared:
         return timedelta(days=self.days or _DAYS)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secure-certs {installed_version()}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def generate(
     context: typer.Context,
     *,
     out: _Out = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
     trust_domain: Annotated[
         str | None, typer.Option(metavar="NAME", help="SPIFFE trust domain. [example.org]")
     ] = None,

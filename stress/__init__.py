@@ -1,1 +1,1 @@
-"""What the server survives: commands that print figures, each run small by a test."""
+"""What the server survives: commands that print figures; tests run each on a small scale."""

@@ -1,8 +1,8 @@
-"""``python -m stress.health_watch``: streams opened and cancelled as fast as it goes.
+"""``python -m stress.health_watch``: streams opened and cancelled as fast as possible.
 
 Against the server of this repository (``Health/Watch``), and against a guarded servicer whose
-callbacks wait for a lock that a sender holds. What is measured beside it is what other callers
-notice, and whether SIGTERM still ends the process.
+callbacks wait for a lock that a sender holds. It measures the latency of other callers meanwhile,
+and whether SIGTERM still ends the process.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ client_ca = "certs/ca.pem"
 type = "certificate"
 
 [policy]
-file = "everybody.json"
+file = "everyone.json"
 """
-_POLICY = '{"name": "stress", "allow_rules": [{"name": "everybody"}]}'
+_POLICY = '{"name": "stress", "allow_rules": [{"name": "everyone"}]}'
 
 WATCHES = {
     "service": [f"/{_HEALTH}/Watch"],
@@ -56,7 +56,7 @@ CHECKS = {"service": f"/{_HEALTH}/Check", "servicer": f"/{SERVICE}/Check"}
 def _start_servicer(installation: Installation) -> ServerProcess:
     root = installation.root
     (root / "servicer.toml").write_text(_CONFIG, encoding="utf-8")
-    (root / "everybody.json").write_text(_POLICY, encoding="utf-8")
+    (root / "everyone.json").write_text(_POLICY, encoding="utf-8")
     ready, log = root / "ready-servicer", root / "servicer.log"
     command = [sys.executable, "-m", "stress.servicer", str(root / "servicer.toml"), str(ready)]
     with log.open("wb") as output:
@@ -116,7 +116,7 @@ def measure(kind: str, server: ServerProcess, files: ClientFiles, run: dict[str,
     try:
         beside = Beside(server.address, files, CHECKS[kind])
         with beside.calling():
-            # A process of its own: in this one it would be this caller that its threads hold up.
+            # A process of its own: in this one its threads would slow the measured caller.
             done = subprocess.run(
                 [sys.executable, "-m", "stress.watchers", json.dumps(wanted)],
                 capture_output=True,
@@ -150,7 +150,7 @@ def measure(kind: str, server: ServerProcess, files: ClientFiles, run: dict[str,
 
 
 def is_alive(figures: Any) -> bool:
-    """Whether everybody was answered, and the server ended by itself."""
+    """Whether all calls were answered, and the server ended by itself."""
     return not figures["failed"] and not figures["others_failed"] and figures["stop_status"] == 0
 
 
@@ -161,7 +161,7 @@ def main(
     server: Annotated[str, typer.Option(help="service, servicer, or both.")] = "both",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Open and cancel streams; exit status 1 where a server froze. A missed goal is only told."""
+    """Open and cancel streams; exits with 1 if a server froze. A missed goal is only reported."""
     kinds = list(WATCHES) if server == "both" else [server]
     report = {}
     with tempfile.TemporaryDirectory(prefix="stress-") as name:

@@ -1,4 +1,4 @@
-"""``python -m stress.revoke_client``: a gateway with many sessions is revoked, and others go on."""
+"""``python -m stress.revoke_client``: a gateway with many sessions is revoked under load."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MEANINGS = {
 
 @dataclass
 class Figures:
-    """What came of it; times are in milliseconds."""
+    """The figures; times are in milliseconds."""
 
     sessions: int = 0
     answered_ms: float = 0.0
@@ -103,7 +103,7 @@ def count_sessions(store: Path, spiffe_id: str) -> int:
 
 @contextmanager
 def _repeating(step: Callable[[int], None], took: list[float], failed: list[str]) -> Iterator[None]:
-    """Do something again and again on another thread, until the block ends."""
+    """Repeat an action on another thread, until the block ends."""
     over = threading.Event()
 
     def repeat() -> None:

@@ -1,7 +1,7 @@
 """A guarded server whose servicer misbehaves as grpcio's health service does.
 
 Run as ``python -m stress.servicer``. Its callbacks wait for a lock that is held while a message is
-sent, and what is sent waits for the thread that runs the callbacks, unless that is another one.
+sent, and sending waits for the serving thread: a deadlock where that thread runs the callbacks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m stress.sockets``: silent sockets, more than there is room for."""
+"""``python -m stress.sockets``: more silent sockets than the server has descriptors for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MEANINGS = {
 
 @dataclass
 class Figures:
-    """What came of it."""
+    """The figures."""
 
     seconds: float = 0.0
     descriptors: int = 0
@@ -57,7 +57,7 @@ class Figures:
 
 
 def limited(root: Path, descriptors: int) -> Installation:
-    """Install a server with the HTTP page, which may open so many descriptors and no more."""
+    """Install a server with the HTTP page and a limit of descriptors."""
     return Installation(root, settings=HTTP, before=f"ulimit -n {descriptors}")
 
 
@@ -70,7 +70,7 @@ def http_address(server: ServerProcess) -> str:
 
 @contextmanager
 def silent_sockets(address: str, count: int) -> Iterator[Sequence[socket.socket]]:
-    """Connect so often, and say nothing. A connection that is refused counts as one."""
+    """Open ``count`` connections, and send nothing. A refused connection counts too."""
     host, _, port = address.rpartition(":")
     with contextlib.ExitStack() as opened:
         sockets = []
@@ -91,7 +91,7 @@ def flood(running: Running, target: str, *, sockets: int, seconds: float) -> Fig
     server, figures = running.server, Figures()
     pid, page = server.process.pid, f"http://{http_address(server)}"
     written, used, begin = server.log_file.stat().st_size, cpu_seconds(pid), time.monotonic()
-    # One connection a page: one that is kept open says nothing about accepting.
+    # A new connection for each page: a kept one would not test accepting.
     with silent_sockets(target, sockets), httpx.Client(trust_env=False, timeout=3) as client:
         while time.monotonic() - begin < seconds:
             for path in PAGES:
@@ -123,7 +123,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="For which they stay open.")] = 10.0,
     http: Annotated[bool, typer.Option(help="To the HTTP page, instead of gRPC's port.")] = False,
 ) -> None:
-    """Flood a server with sockets that never say anything. The last line is JSON.
+    """Flood a server with sockets that never send anything. The last line is JSON.
 
     Exits with 1 if a page was not answered.
     """

@@ -14,7 +14,7 @@ import grpc
 from tests.support.running import ClientFiles
 
 _DEADLINE = 10.0
-"""Seconds in which the first message of a stream must come; a server that froze sends none."""
+"""Seconds in which the first message of a stream must come; a frozen server sends none."""
 
 
 class Watchers:
@@ -56,7 +56,7 @@ class Watchers:
 
 
 def main(wanted: str) -> None:
-    """Take JSON (address, files, paths, watches, threads), and print JSON."""
+    """Read JSON (address, files, paths, watches, threads), and print JSON."""
     told = json.loads(wanted)
     files = ClientFiles(*(Path(name) for name in told["files"]))
     watchers = Watchers(told["address"], files, told["paths"], told["watches"])

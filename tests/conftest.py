@@ -10,7 +10,7 @@ import structlog
 from support.house import House, running_house
 
 # From now on, not from the first test that asks for ``log``: that would not hear a logger which was
-# made while nobody had said where lines go.
+# made before logging was configured.
 structlog.configure(processors=list(structlog.get_config()["processors"]))
 
 

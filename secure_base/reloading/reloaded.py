@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Reloaded(Generic[T]):
     """A ``Watched`` value. What cannot be loaded leaves the last good one in its place.
 
-    It has no thread: whoever owns it calls ``look``, as ``Reloads`` does for what it follows.
+    It has no thread: its owner calls ``look``, as ``Reloads`` does for what it follows.
     """
 
     def __init__(
@@ -53,14 +53,15 @@ class Reloaded(Generic[T]):
         self._problems = problems
         self._describe = describe
         self._subscribers: tuple[Callable[[T], object], ...] = ()
-        # One that may be entered again: a subscriber may look.
+        # One that may be entered again: a subscriber may look, and finds nothing newer.
         self._lock = threading.RLock()
+        self._is_loading = False
         if first is not None:
             self.value = first
             return
         seen = self._version()  # before the load: what changes in between is loaded again
         self.value = load(None)
-        self._judge(seen, problems(self.value), changed=False)
+        self._judge(seen, problems(self.value), describe(self.value), changed=False)
 
     def subscribe(self, told: Callable[[T], object]) -> Callable[[], None]:
         """Call ``told`` with each new value, on the thread that loads it; return what ends that.
@@ -82,9 +83,16 @@ class Reloaded(Generic[T]):
         Any thread may call it; of several at once, one loads and the others wait.
         """
         with self._lock:
+            if self._is_loading:
+                return
             version = self._version()
-            if self.status.is_due(version):
+            if not self.status.is_due(version):
+                return
+            self._is_loading = True
+            try:
                 self._reload(version)
+            finally:
+                self._is_loading = False
 
     def want(self, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> bool:  # noqa: ARG002 - there is no network to wait for
         """Look now, as ``OnDemand`` says; returns True."""
@@ -112,21 +120,27 @@ class Reloaded(Generic[T]):
         before = self.value
         try:
             after = self._load(before)
-            problems = self._problems(after)
+            problems, values = self._problems(after), self._describe(after)
+            changed = after is not before and bool(after != before)
         except self._errors as error:
             self.status.fail(version, str(error))
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the last good value stays
             self.status.fail(version, f"{type(error).__name__} while it was loaded.")
             return
-        changed = after is not before and after != before
         if changed:
             self.replace(after)
-        self._judge(version, problems, changed=changed)
+        self._judge(version, problems, values, changed=changed)
 
-    def _judge(self, version: object, problems: Sequence[str], *, changed: bool) -> None:
+    def _judge(
+        self,
+        version: object,
+        problems: Sequence[str],
+        values: Mapping[str, object],
+        *,
+        changed: bool,
+    ) -> None:
         if problems:
             self.status.fail(version, " ".join(problems))
         else:
-            values = self._describe(self.value)
             self.status.succeed(version, changed=changed, **values)

@@ -30,7 +30,7 @@ def silent(level: str, event: str, **values: object) -> None:
 class ReloadStatus:
     """How the reloads of one source went.
 
-    A class of its own, so that all sources have the same rules, whoever does the loading: ask
+    A class of its own, so that all sources have the same rules, however they are loaded: ask
     ``is_due``, load, and say ``succeed`` or ``fail``. ``version`` is whatever differs when the
     source does.
     """

@@ -1,20 +1,19 @@
 """The root of the command line: global options, and the exit status of every failure."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
-import grpc
 import typer
 from typer.core import TyperGroup
 
+from secure_base.version import installed_version
 from secure_client.cli import bulk, session, sessions, tokens, users
-from secure_client.cli.failures import explain
 from secure_client.cli.output import complain
 from secure_client.cli.state import RunState, UsageProblem, state_of
-from secure_client.errors import CallError, ClientError, NotLoggedInError, TokenError
-from secure_tls import TLSError
 
 _WITH_VALUE = ("--target", "--ca", "--certificate", "--private-key", "--server-name", "--profile")
 
@@ -44,10 +43,22 @@ users.add_to(app)
 bulk.add_to(users.users)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secure-client {installed_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
     *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
     target: Annotated[
         str | None, typer.Option(help="The server, as host:port.", metavar="HOST:PORT")
     ] = None,
@@ -96,15 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code = 2
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), obj=state)
-    except CallError as error:
-        complain(explain(error, state))
-        code = 1
-    except TokenError as error:
-        complain(str(error))
-        if error.cause is not None and error.cause.code is grpc.StatusCode.UNAVAILABLE:
-            complain(explain(error.cause, state))
-        code = 2 if isinstance(error, NotLoggedInError) else 1
-    except (ClientError, TLSError, UsageProblem) as error:
+    except UsageProblem as error:
         complain(str(error))
     except UnicodeError:
         complain("This is not UTF-8: what is typed, piped in or given as an argument must be.")
@@ -114,6 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader has closed the pipe. Python must not report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        # The disk of a redirected output is full, say.
+        complain(f"{error.filename or 'The system'}: {error.strerror}.")
+    except Exception as error:  # noqa: BLE001 - `report` raises what is not the client's
+        from secure_client.cli.failures import report
+
+        code = report(error, state)
     sys.exit(code)
 
 

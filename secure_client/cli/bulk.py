@@ -1,34 +1,27 @@
 """``users import`` and ``users watch``."""
 
+from __future__ import annotations
+
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import grpc
 import typer
-from google.rpc import code_pb2
 
-from secure_api.users.v1 import user_service_pb2
-from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from secure_base.terminal import escape, print_table
 from secure_client.cli.output import as_json, complain, fields_of, line, note
-from secure_client.cli.rows import Row, read_rows
 from secure_client.cli.state import RunState, state_of
 from secure_client.cli.users import state_name
-from secure_client.errors import CallError, TokenError
-from secure_client.users import watch_users
+
+if TYPE_CHECKING:
+    from secure_api.users.v1 import user_service_pb2
+    from secure_client.cli.rows import Row
 
 # Seconds for a whole import, and for each row of it.
 _IMPORT = 30.0
 _IMPORT_EACH = 0.05
 
 # After these the watch cannot be resumed.
-_NO_PLACE = frozenset({grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT})
-
-_CHANGES = {
-    user_service_pb2.WatchUsersResponse.CHANGE_CREATED: "created",
-    user_service_pb2.WatchUsersResponse.CHANGE_UPDATED: "updated",
-    user_service_pb2.WatchUsersResponse.CHANGE_DELETED: "deleted",
-}
+_NO_PLACE = frozenset({"OUT_OF_RANGE", "INVALID_ARGUMENT"})
 
 
 def add_to(users: typer.Typer) -> None:
@@ -50,6 +43,10 @@ def import_users(
 
     They have no password yet. A bad row is reported and does not stop the others.
     """
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+    from secure_client.cli.rows import read_rows
+
     state = state_of(ctx)
     rows = read_rows(file)
     with state.channel() as channel:
@@ -80,6 +77,9 @@ def watch(
 
     One a line, until Ctrl-C or the end of the session; then it prints how to resume.
     """
+    from secure_client.errors import CallError, TokenError
+    from secure_client.users import watch_users
+
     state = state_of(ctx)
     token = resume
     _tell_of_interruptions()
@@ -93,7 +93,7 @@ def watch(
         _tell_place(token)
         raise typer.Exit(130) from None
     except (CallError, TokenError) as error:
-        if not isinstance(error, CallError) or error.code not in _NO_PLACE:
+        if not isinstance(error, CallError) or error.code.name not in _NO_PLACE:
             _tell_place(token)
         raise
 
@@ -115,6 +115,8 @@ def _tell_place(token: str) -> None:
 
 
 def _tell(state: RunState, change: user_service_pb2.WatchUsersResponse) -> None:
+    from secure_api.users.v1 import user_service_pb2
+
     if state.as_json:
         as_json(fields_of(change))
         return
@@ -124,13 +126,23 @@ def _tell(state: RunState, change: user_service_pb2.WatchUsersResponse) -> None:
     user = change.user
     fields = [
         f"{user.update_time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}",
-        _CHANGES.get(change.change, str(change.change)),
+        _change(change.change),
         user.name,
         state_name(user),
         ",".join(user.roles) or "-",
         user.email or "-",
     ]
     line("  ".join(fields))
+
+
+def _change(number: int) -> str:
+    from secure_api.users.v1 import user_service_pb2
+
+    try:
+        name: str = user_service_pb2.WatchUsersResponse.Change.Name(number)
+    except ValueError:
+        return str(number)  # a newer server may know more
+    return name.removeprefix("CHANGE_").lower()
 
 
 def _report(rows: list[Row], answer: user_service_pb2.ImportUsersResponse) -> None:
@@ -158,6 +170,8 @@ def _report(rows: list[Row], answer: user_service_pb2.ImportUsersResponse) -> No
 
 
 def _code(number: int) -> str:
+    from google.rpc import code_pb2
+
     try:
         return str(code_pb2.Code.Name(number))
     except ValueError:

@@ -5,10 +5,12 @@ import re
 import grpc
 
 from secure_base.terminal import escape
+from secure_client.cli.output import complain
 from secure_client.cli.probe import probe
 from secure_client.cli.state import RunState
 from secure_client.connection_settings import ConnectionSettings
-from secure_client.errors import CallError, ClientError
+from secure_client.errors import CallError, ClientError, NotLoggedInError, TokenError
+from secure_tls import TLSError
 
 # What gRPC and OpenSSL say about a failed connection, and what it means.
 _CONNECTING = {
@@ -54,6 +56,23 @@ _MEANINGS = {
     grpc.StatusCode.CANCELLED: "{target} ended the call; try again.",
     grpc.StatusCode.PERMISSION_DENIED: "{target} does not allow this to {who}.",
 }
+
+
+def report(error: Exception, state: RunState) -> int:
+    """Say what an error of the client means, and return the exit status; raise any other again."""
+    match error:
+        case CallError():
+            complain(explain(error, state))
+            return 1
+        case TokenError():
+            complain(str(error))
+            if error.cause is not None and error.cause.code is grpc.StatusCode.UNAVAILABLE:
+                complain(explain(error.cause, state))
+            return 2 if isinstance(error, NotLoggedInError) else 1
+        case ClientError() | TLSError():
+            complain(str(error))
+            return 2
+    raise error
 
 
 def explain(error: CallError, state: RunState) -> str:

@@ -1,14 +1,16 @@
 """What ``secure-client`` prints: lines and JSON to standard output, the rest to standard error."""
 
+from __future__ import annotations
+
 import json
 import sys
-from typing import Any
-
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import TYPE_CHECKING, Any
 
 from secure_base.terminal import escape
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def line(text: str) -> None:
@@ -33,6 +35,8 @@ def complain(text: str) -> None:
 
 def fields_of(message: Message) -> dict[str, Any]:
     """A message as JSON, with all fields, named as in the ``.proto`` file."""
+    from google.protobuf.json_format import MessageToDict
+
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

@@ -1,20 +1,20 @@
 """``login``, ``logout``, ``whoami``, ``token``."""
 
-import time
-from typing import Annotated
+from __future__ import annotations
 
-import grpc
+import time
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from secure_api.tokens.v1 import token_service_pb2
-from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_base.terminal import print_fields
-from secure_client.cli.failures import explain
 from secure_client.cli.output import as_json, complain, fields_of, line, moment, note
 from secure_client.cli.secrets import read_new_password, read_password
 from secure_client.cli.state import RunState, state_of
-from secure_client.errors import CallError, SessionEndedError
-from secure_client.session import session_of
+
+if TYPE_CHECKING:
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_client.errors import CallError
 
 PasswordFile = Annotated[
     str | None,
@@ -40,6 +40,9 @@ def login(
     new_password_file: NewPasswordFile = None,
 ) -> None:
     """Open a session, and save the connection settings in the profile."""
+    from secure_client.errors import CallError
+    from secure_client.session import session_of
+
     state = state_of(ctx)
     user = user.removeprefix("users/")
     # Report wrong settings before the user types a password.
@@ -78,6 +81,12 @@ def login(
 
 def logout(ctx: typer.Context) -> None:
     """End the session, here and on the server."""
+    import grpc
+
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+    from secure_client.errors import CallError, SessionEndedError
+
     state = state_of(ctx)
     session = state.session()
     if session is None:
@@ -100,6 +109,9 @@ def logout(ctx: typer.Context) -> None:
 
 def whoami(ctx: typer.Context) -> None:
     """Show who the server thinks is calling."""
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     state = state_of(ctx)
     with state.channel() as channel:
         answer = TokenServiceStub(channel).WhoAmI(token_service_pb2.WhoAmIRequest())
@@ -144,6 +156,13 @@ def token(ctx: typer.Context) -> None:
 def _login(
     state: RunState, user: str, password: str, new_password: str
 ) -> token_service_pb2.Tokens:
+    import grpc
+
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+    from secure_client.cli.failures import explain
+    from secure_client.errors import CallError
+
     failure = None
     try:
         with state.channel(authenticated=False) as channel:
@@ -168,6 +187,8 @@ def _login(
 
 
 def _wants_new_password(error: CallError) -> bool:
+    import grpc
+
     return (
         error.code is grpc.StatusCode.FAILED_PRECONDITION
         and error.reason == "PASSWORD_CHANGE_REQUIRED"

@@ -1,17 +1,20 @@
 """``sessions list``, ``sessions revoke``."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_api.tokens.v1 import token_service_pb2
-from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_base.terminal import print_table
 from secure_client.cli.output import as_json, fields_of, moment, note
 from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
-from secure_client.errors import NotLoggedInError
+
+if TYPE_CHECKING:
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 
 _PAGE = 500
 
@@ -34,6 +37,8 @@ def list_sessions(
     ] = None,
 ) -> None:
     """List live sessions, the oldest first. An asterisk marks the one in use here."""
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     state = state_of(ctx)
     parent = resource(_myself(state) if user is None else user)
     with state.channel() as channel:
@@ -70,6 +75,9 @@ def revoke(
     ] = False,
 ) -> None:
     """End a session: your own, or with the role admin any user's."""
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     state = state_of(ctx)
     if (session is None) is not others:
         raise UsageProblem("Give a session to revoke, or --others: one of both.")
@@ -88,6 +96,9 @@ def revoke(
 
 def revoke_session(state: RunState, session: str) -> None:
     """End the session of this ID, or of this name."""
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     name = session if session.startswith("users/") else f"users/-/sessions/{session}"
     with state.channel() as channel:
         TokenServiceStub(channel).RevokeSession(token_service_pb2.RevokeSessionRequest(name=name))
@@ -98,6 +109,8 @@ def revoke_session(state: RunState, session: str) -> None:
 
 
 def _myself(state: RunState) -> str:
+    from secure_client.errors import NotLoggedInError
+
     session = state.session()
     if session is None:
         raise NotLoggedInError(
@@ -108,6 +121,8 @@ def _myself(state: RunState) -> str:
 
 
 def _all(stub: TokenServiceStub, parent: str) -> Iterator[token_service_pb2.Session]:
+    from secure_api.tokens.v1 import token_service_pb2
+
     token = ""
     while True:
         page = stub.ListSessions(

@@ -1,18 +1,22 @@
 """What all commands share: the settings in force, the session, and channels."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import grpc
 import typer
 
-from secure_client.connection_settings import ConnectionSettings, find_connection
-from secure_client.errors import CallError
-from secure_client.profile import Profile
-from secure_client.session import Session
-from secure_client.tokens.session import SessionTokenSource
+if TYPE_CHECKING:
+    import grpc
+
+    from secure_client.connection_settings import ConnectionSettings
+    from secure_client.profile import Profile
+    from secure_client.session import Session
+    from secure_client.tokens.session import SessionTokenSource
 
 
 class UsageProblem(Exception):  # noqa: N818 - a mistake of the user, not of the program
@@ -29,14 +33,20 @@ class RunState:
 
     @cached_property
     def profile(self) -> Profile:
+        from secure_client.profile import Profile
+
         return Profile.named(self.profile_name)
 
     @cached_property
     def connection(self) -> ConnectionSettings:
+        from secure_client.connection_settings import find_connection
+
         return find_connection(self.flags, profile=self.profile)
 
     @cached_property
     def source(self) -> SessionTokenSource:
+        from secure_client.tokens.session import SessionTokenSource
+
         return SessionTokenSource(self.profile.name, connection=self.connection)
 
     def session(self) -> Session | None:
@@ -64,6 +74,10 @@ class RunState:
 @contextmanager
 def calling() -> Iterator[None]:
     """Turn a failed call into ``CallError``, which holds nothing of the request."""
+    import grpc
+
+    from secure_client.errors import CallError
+
     try:
         yield
     except grpc.RpcError as error:

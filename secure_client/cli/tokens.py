@@ -1,18 +1,20 @@
 """``tokens issue``, ``tokens revoke``, ``tokens introspect``, ``keys``."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_api.tokens.v1 import token_service_pb2
-from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_base.terminal import print_table
 from secure_client.cli.output import as_json, fields_of, line, moment, note
 from secure_client.cli.secrets import read_lines
 from secure_client.cli.sessions import revoke_session
 from secure_client.cli.state import RunState, UsageProblem, state_of
 from secure_client.cli.users import resource
-from secure_client.tokens.workload import WorkloadTokenSource
+
+if TYPE_CHECKING:
+    from secure_api.tokens.v1 import token_service_pb2
 
 # Seconds for a whole stream of tokens, and for each token on it.
 _INTROSPECT = 30.0
@@ -37,6 +39,8 @@ def issue(
     ] = None,
 ) -> None:
     """Print an access token for the workload that this client certificate names."""
+    from secure_client.tokens.workload import WorkloadTokenSource
+
     state = state_of(ctx)
     # Read first: a wrong file is a local problem, with exit status 2.
     state.connection.open().close()
@@ -104,6 +108,9 @@ def revoke(
 
 
 def _revoke_token(state: RunState, token: str, jti: str | None, issuer: str | None) -> None:
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     if jti is None:
         found = read_lines([token], "token")
         if len(found) != 1:
@@ -120,6 +127,9 @@ def _revoke_token(state: RunState, token: str, jti: str | None, issuer: str | No
 
 
 def _revoke_user(state: RunState, user: str) -> None:
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     name = resource(user)
     with state.channel() as channel:
         answer = TokenServiceStub(channel).RevokeUser(
@@ -132,6 +142,9 @@ def _revoke_user(state: RunState, user: str) -> None:
 
 
 def _revoke_client(state: RunState, client: str) -> None:
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     with state.channel() as channel:
         answer = TokenServiceStub(channel).RevokeClient(
             token_service_pb2.RevokeClientRequest(client_id=client)
@@ -155,6 +168,9 @@ def introspect(
     ] = None,
 ) -> None:
     """Ask the server whether tokens are good, and whose they are."""
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     state = state_of(ctx)
     asked = read_lines(token or [], "token")
     requests = (
@@ -181,6 +197,9 @@ def keys(ctx: typer.Context) -> None:
 
     They verify its tokens (RFC 7517).
     """
+    from secure_api.tokens.v1 import token_service_pb2
+    from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
+
     state = state_of(ctx)
     with state.channel(authenticated=False) as channel:
         answer = TokenServiceStub(channel).GetKeySet(token_service_pb2.GetKeySetRequest())

@@ -1,20 +1,22 @@
 """``users create|get|list|update|delete|password``."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from google.protobuf.field_mask_pb2 import FieldMask
 
-from secure_api.users.v1 import user_service_pb2
-from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 from secure_base.terminal import print_fields, print_table
 from secure_client.cli.output import as_json, fields_of, moment, note
 from secure_client.cli.secrets import random_password, read_new_password, read_password
 from secure_client.cli.session import NewPasswordFile, PasswordFile
 from secure_client.cli.state import RunState, UsageProblem, state_of
-from secure_client.errors import NotLoggedInError
+
+if TYPE_CHECKING:
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
 
 _PAGE = 500
 
@@ -27,11 +29,6 @@ class UserState(StrEnum):
     active = "active"
     disabled = "disabled"
 
-
-_STATES = {
-    UserState.active: user_service_pb2.User.STATE_ACTIVE,
-    UserState.disabled: user_service_pb2.User.STATE_DISABLED,
-}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user name.")]
 Email = Annotated[str | None, typer.Option(help="An e-mail address.")]
@@ -57,6 +54,9 @@ def create(
 
     Unless an initial password is given, a random one is made and shown. It works for one log-in.
     """
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+
     state = state_of(ctx)
     name = name.removeprefix("users/")
     given = password_file is not None
@@ -88,6 +88,9 @@ def create(
 @users.command()
 def get(ctx: typer.Context, name: Name) -> None:
     """Show one user."""
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+
     state = state_of(ctx)
     with state.channel() as channel:
         user = UserServiceStub(channel).GetUser(
@@ -99,6 +102,8 @@ def get(ctx: typer.Context, name: Name) -> None:
 @users.command(name="list")
 def list_users(ctx: typer.Context) -> None:
     """List all users by name."""
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+
     state = state_of(ctx)
     with state.channel() as channel:
         found = list(_all(UserServiceStub(channel)))
@@ -135,6 +140,11 @@ def update(
     state: Annotated[UserState | None, typer.Option(help="Whether the user may log in.")] = None,
 ) -> None:
     """Change what the options name."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+
     run = state_of(ctx)
     given = {"email": email, "display_name": display_name, "roles": role, "state": state}
     mask = [field for field, value in given.items() if value is not None]
@@ -149,7 +159,7 @@ def update(
         roles=[each for each in role or () if each],
     )
     if state is not None:
-        user.state = _STATES[state]
+        user.state = user_service_pb2.User.State.Value(f"STATE_{state.upper()}")  # type: ignore[assignment]
     with run.channel() as channel:
         user = UserServiceStub(channel).UpdateUser(
             user_service_pb2.UpdateUserRequest(user=user, update_mask=FieldMask(paths=mask))
@@ -160,6 +170,9 @@ def update(
 @users.command()
 def delete(ctx: typer.Context, name: Name) -> None:
     """Delete a user for good."""
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+
     state = state_of(ctx)
     with state.channel() as channel:
         UserServiceStub(channel).DeleteUser(user_service_pb2.DeleteUserRequest(name=resource(name)))
@@ -179,6 +192,10 @@ def password(
 
     Your other sessions end.
     """
+    from secure_api.users.v1 import user_service_pb2
+    from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+    from secure_client.errors import NotLoggedInError
+
     state = state_of(ctx)
     session = state.session()
     if session is None:
@@ -208,6 +225,8 @@ def resource(name: str) -> str:
 
 
 def state_name(user: user_service_pb2.User) -> str:
+    from secure_api.users.v1 import user_service_pb2
+
     try:
         return user_service_pb2.User.State.Name(user.state).removeprefix("STATE_").lower()
     except ValueError:
@@ -216,6 +235,8 @@ def state_name(user: user_service_pb2.User) -> str:
 
 
 def _all(stub: UserServiceStub) -> Iterator[user_service_pb2.User]:
+    from secure_api.users.v1 import user_service_pb2
+
     token = ""
     while True:
         page = stub.ListUsers(user_service_pb2.ListUsersRequest(page_size=_PAGE, page_token=token))

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from secure_base.creatable import creation_error
 from secure_server.audit.errors import AuditLoggerError
 from secure_server.audit.event import AuditEvent
 from secure_server.audit.plugin import AuditLoggerType
@@ -43,10 +44,7 @@ class FileLogger:
         try:
             self._file = self._open()
         except OSError as error:
-            raise AuditLoggerError(
-                f"{self._path}: cannot be written: {error.strerror}. Let the server write there, "
-                "or name another path."
-            ) from None
+            raise _cannot_be_written(self._path, error) from None
 
     def write(self, events: Sequence[AuditEvent]) -> None:
         """Append all events or none. Raises ``OSError``, which names the file."""
@@ -70,10 +68,15 @@ class FileLogger:
     def _open(self) -> int:
         # O_NONBLOCK, or opening a FIFO at this path would block the start.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(self._path, flags, 0o600)
+        try:
+            file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a FIFO that no process reads, or a socket
+                raise _no_regular_file() from None
+            raise
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            raise OSError(errno.EINVAL, "it is not a regular file")
+            raise _no_regular_file()
         return file
 
     def _lock(self) -> None:
@@ -109,4 +112,41 @@ class FileLogger:
             raise
 
 
-FILE = AuditLoggerType(FileSettings, FileLogger)
+def look(settings: FileSettings) -> None:
+    """Raise the ``AuditLoggerError`` that ``FileLogger`` would, without opening the file."""
+    path = settings.path
+    try:
+        _check_writable(path)
+    except OSError as error:
+        raise _cannot_be_written(path, error) from None
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        path = path.resolve()  # it may be a link to the place where the file is made
+        path.parent.stat()  # no folder is made for it
+        if (error := creation_error(path)) is not None:
+            raise error from None
+        return
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(path, os.W_OK, effective_ids=True):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if not stat.S_ISREG(mode):
+        raise _no_regular_file()
+
+
+def _no_regular_file() -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _cannot_be_written(path: Path, error: OSError) -> AuditLoggerError:
+    return AuditLoggerError(
+        f"{path}: cannot be written: {error.strerror}. Let the server write there, or name another "
+        "path."
+    )
+
+
+FILE = AuditLoggerType(FileSettings, FileLogger, look)

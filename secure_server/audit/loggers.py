@@ -102,6 +102,13 @@ class _Running:
     queued: BatchingWriter[AuditEvent]
 
 
+def told(
+    configured: Sequence[ConfiguredLogger], condition: AuditCondition
+) -> Sequence[ConfiguredLogger]:
+    """Return the loggers that are opened under this condition: under ``NONE`` nothing is told."""
+    return () if condition is AuditCondition.NONE else configured
+
+
 class Loggers:
     """Passes events to the loggers of the current policy. Each has a queue and a thread of its own,
     so no logger can delay a call or another logger.
@@ -130,9 +137,8 @@ class Loggers:
         before = list(self._told[1])
         running: list[_Running] = []
         built: list[_Running] = []
-        wanted = () if condition is AuditCondition.NONE else configured
         try:
-            for each in wanted:
+            for each in told(configured, condition):
                 same = next((one for one in before if one.configured == each), None)
                 if same is not None:
                     before.remove(same)

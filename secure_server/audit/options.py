@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,19 @@ class ConfiguredLogger:
 
     def build(self) -> AuditSink:
         """Build the logger. Raises ``AuditLoggerError``, which names it."""
-        try:
+        with self._named():
             return self.kind.build(self.settings)
+
+    def look(self) -> None:
+        """Raise the ``AuditLoggerError`` that ``build`` would, and open nothing."""
+        with self._named():
+            if self.kind.look is not None:
+                self.kind.look(self.settings)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
         except AuditLoggerError as error:
             raise AuditLoggerError(f"The audit logger {self.name}: {error}") from None
 

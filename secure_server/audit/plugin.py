@@ -49,11 +49,14 @@ class AuditLoggerType(Generic[S]):
     ``settings`` is the model of the logger's ``config``, a ``secure_server.audit.Settings``:
     relative paths (``secure_server.audit.File``) count from the folder of the policy, and mistakes
     are reported with their line. ``build`` returns the sink; it may raise ``AuditLoggerError``, and
-    should not wait for the network.
+    should not wait for the network. ``look``, for `secure-server check`, raises the
+    ``AuditLoggerError`` that ``build`` would and opens nothing; without it a mistake that only
+    ``build`` finds is found by the start.
     """
 
     settings: type[S]
     build: Callable[[S], AuditSink]
+    look: Callable[[S], object] | None = None
     # Not API_VERSION: a plug-in that names no version was written for version 1.
     api_version: int = 1
 

@@ -1,4 +1,4 @@
-"""``type = "api_key"``: long random keys, of which a file holds the digests."""
+"""``type = "api_key"``: long random keys; a file holds their SHA-256 digests."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from secure_server.fields import File, Name, Section, Word
 from secure_tls.peer import Peer
 
 PREFIX = "sgk_"
-"""How each key begins: scanners for leaked secrets know it by that."""
+"""How each key begins, so that scanners for leaked secrets recognise it."""
 
 _KEY = re.compile(rf"{PREFIX}([0-9a-f]{{16}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 _OWNER = re.compile(r"[\w.@:/-]{1,128}")
 
 
 class APIKeysSettings(Section):
-    """Where the digests are."""
+    """The file of digests, and the issuer of the principals."""
 
     file: File
-    """TOML, as `secure-server api-keys create` writes it; reloaded as it changes."""
+    """TOML, as `secure-server api-keys create` writes it; reloaded when it changes."""
     issuer: Name = "api-keys"
     """The issuer of the principals, for policies: ``request_principals = ["api-keys/ci"]``."""
 
@@ -66,7 +66,7 @@ _ENTRIES: TypeAdapter[list[_Entry]] = TypeAdapter(list[_Entry])
 class APIKey:
     """One key, without the key: ``digest`` is its SHA-256, ``expires_at`` seconds since the epoch.
 
-    A fast digest is right here: nobody guesses 256 random bits, however fast the guessing is.
+    A fast digest is enough: 256 random bits cannot be guessed at any speed.
     """
 
     key_id: str
@@ -82,8 +82,8 @@ class APIKeyAuthenticator:
 
     matchers: Collection[CredentialMatcher] = (Prefix(PREFIX),)
     ended_by = (
-        "An API key is good as long as the server's file of keys says so: have its table taken out "
-        "of that file."
+        "An API key is good as long as the server's file of keys lists it: have its table removed "
+        "from that file."
     )
 
     def __init__(self, settings: APIKeysSettings, context: AuthenticatorContext) -> None:
@@ -108,10 +108,12 @@ class APIKeyAuthenticator:
         )
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:  # noqa: ARG002 - a key is good over any certificate
-        """Say whose key it is. Raises ``AuthenticationError``."""
+        """Return the owner of the key as a principal. Raises ``AuthenticationError``."""
         match = None if credentials is None else _KEY.fullmatch(credentials.value)
         if credentials is None or match is None:
-            raise AuthenticationError("malformed", "It begins like an API key and is none.")
+            raise AuthenticationError(
+                "malformed", "The bearer token begins like an API key, but is malformed."
+            )
         key = self._keys.find(match[1])
         digest = hashlib.sha256(credentials.value.encode()).digest()
         if key is None or not hmac.compare_digest(digest, key.digest):
@@ -133,7 +135,7 @@ class APIKeyAuthenticator:
         )
 
     def check(self) -> str:
-        """Say what is accepted. Raises ``AuthenticatorError``."""
+        """Describe which keys are accepted. Raises ``AuthenticatorError``."""
         keys, now = self._keys.loaded().values(), self._clock()
         live = sum(key.expires_at > now for key in keys)
         return f"API keys out of {self._file}: {live} of {len(keys)} are in time"
@@ -179,9 +181,9 @@ def read_api_keys(path: Path) -> Mapping[str, APIKey]:
 def make_api_key(
     owner: str, *, scopes: Collection[str], roles: Collection[str], expires: datetime
 ) -> tuple[str, str]:
-    """Return a new key, to be shown once, and the entry for the file, which does not hold it.
+    """Return a new key, to be shown once, and the entry for the file, which holds only a digest.
 
-    Raises ``pydantic.ValidationError`` for what cannot stand in the file.
+    Raises ``pydantic.ValidationError`` for an owner, scope or role that the file cannot hold.
     """
     key_id = secrets.token_hex(8)
     key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
@@ -207,7 +209,7 @@ def make_api_key(
 
 
 def _toml(text: str) -> str:
-    """Write a basic string (TOML 1.0); JSON's are."""
+    """Write a basic string (TOML 1.0); every JSON string is one."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -1,9 +1,9 @@
-"""The chain of authenticators: who is asked about which credentials."""
+"""The chain of authenticators: which one is asked about which credentials."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from secure_base.reloading import Reloads
@@ -28,14 +28,14 @@ class Authenticator(Protocol):
     """Recognises callers by one kind of credentials.
 
     It is asked about credentials that match one of its ``matchers``, and about no others.
-    ``authenticate`` returns the principal; None for "none of mine", which lets the next one try; or
-    raises ``AuthenticationError``, which is final. It is called from many threads at once, and what
-    it returns is remembered until ``Principal.expires_at`` or ``recheck_at``. ``credentials`` is
+    ``authenticate`` returns the principal; None for "not mine", which lets the next one try; or
+    raises ``AuthenticationError``, which is final. It is called from many threads at once. The
+    guard caches the principal until ``Principal.expires_at`` or ``recheck_at``. ``credentials`` is
     None for a call with a client certificate and no credential.
 
-    It may also have ``check() -> str``, which fetches what can be fetched and says in a sentence
-    what would be accepted, for `secure-server check`; ``close()``; and what ``VerifiesTokens``,
-    ``LimitsLifetime`` or ``EndedElsewhere`` have, for those who revoke.
+    It may also have ``check() -> str``, which fetches its keys and describes in a sentence what it
+    accepts, for `secure-server check`; ``close()``; and the members of ``VerifiesTokens``,
+    ``LimitsLifetime`` or ``EndedElsewhere``, which revocation uses.
     """
 
     @property
@@ -51,10 +51,10 @@ class Authenticator(Protocol):
 
 @runtime_checkable
 class VerifiesTokens(Authenticator, Protocol):
-    """An authenticator that recognises a bearer token wherever it comes from."""
+    """An authenticator that can verify a bearer token without the call that carries it."""
 
     def verify(self, text: str) -> Principal:
-        """Say whom a token vouches for, over whichever certificate. Never for admission.
+        """Return the principal of a token without checking its certificate. Never for admission.
 
         Raises ``AuthenticationError``.
         """
@@ -63,24 +63,36 @@ class VerifiesTokens(Authenticator, Protocol):
 
 @runtime_checkable
 class LimitsLifetime(Authenticator, Protocol):
-    """An authenticator that refuses tokens which live longer than some time."""
+    """An authenticator that refuses tokens with too long a lifetime."""
 
     @property
     def token_lifetime(self) -> float:
-        """Seconds; no token that it ever accepts lives longer, however it is configured."""
+        """Seconds; the longest lifetime that any of its configurations can accept."""
         ...
 
 
 @runtime_checkable
 class EndedElsewhere(Authenticator, Protocol):
-    """An authenticator whose credentials are no tokens, so that revoking an ID ends none."""
+    """An authenticator whose credentials are not tokens, so that they have no ID to revoke."""
 
     ended_by: str
-    """A sentence for callers: how such a credential is ended."""
+    """A sentence for callers: how to end such a credential."""
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_all(parts: Iterable[object]) -> None:
+    """Close those of the parts that have a ``close()``."""
+    for part in parts:
+        if isinstance(part, _Closable):
+            part.close()
 
 
 class Authenticators:
-    """Asks those whose matchers fit the credentials. Credentials that nobody claims are refused."""
+    """Asks the authenticators whose matchers fit; refuses credentials that fit none of them."""
 
     def __init__(
         self,
@@ -89,10 +101,10 @@ class Authenticators:
         reloads: Reloads | None = None,
         closing: Sequence[object] = (),
     ) -> None:
-        """Raises ``AuthenticatorError`` for two that claim the same, or have the same name.
+        """Raises ``AuthenticatorError`` for two that claim the same credentials or share a name.
 
         ``cache_epoch`` is advanced by the members of the chain when cached answers become invalid;
-        ``closing`` is what to close with them.
+        ``closing`` is closed with the members.
         """
         self.members = tuple(chain)
         self._closing = (*self.members, *closing)
@@ -110,12 +122,14 @@ class Authenticators:
 
     @property
     def asks_about_certificates(self) -> bool:
-        """Whether a call without a credential is anybody's business."""
+        """Whether some authenticator recognises callers by their client certificate alone."""
         return self._bare is not None
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal:
-        """Return the principal, ``ANONYMOUS`` where there are no credentials and nobody knows the
-        certificate, or raise ``AuthenticationError``.
+        """Return the principal. Raises ``AuthenticationError``.
+
+        It is ``ANONYMOUS`` without credentials and without an authenticator that recognises the
+        certificate.
         """
         if credentials is None:
             bare = self._bare
@@ -128,23 +142,23 @@ class Authenticators:
         raise AuthenticationError("unclaimed", "No authenticator knows this kind of credentials.")
 
     def named(self, name: str) -> Authenticator | None:
-        """The member of this name."""
+        """Return the member of this name."""
         return next((member for member in self.members if member.name == name), None)
 
     def issued_by(self, issuer: str) -> Authenticator | None:
-        """The member that is asked about JWTs of this issuer."""
+        """Return the member that is asked about JWTs of this issuer."""
         return self._issuers.get(issuer)
 
     def claimant(self, credentials: Credentials) -> Authenticator | None:
-        """The member that is asked about such credentials. Raises ``AuthenticationError`` where
-        they are malformed.
+        """Return the member that is asked about such credentials.
+
+        Raises ``AuthenticationError`` where they are malformed.
         """
         return next(iter(self._candidates(credentials)), None)
 
     def close(self) -> None:
-        """Let go of threads and connections."""
-        for one in self._closing:
-            getattr(one, "close", bool)()
+        """Close the members: their threads and connections."""
+        close_all(self._closing)
 
     def _file(self, matcher: CredentialMatcher, member: Authenticator) -> None:
         match matcher:
@@ -160,7 +174,7 @@ class Authenticators:
                 self._bare = member
 
     def _candidates(self, credentials: Credentials) -> list[Authenticator]:
-        """Find whom to ask: by prefix, else by the issuer that a JWT names, else by nothing."""
+        """Find the member for a bearer token: by prefix, by a JWT's issuer, or by ``Opaque``."""
         if credentials.scheme != BEARER:
             found = [self._schemes.get(credentials.scheme)]
         else:

@@ -10,19 +10,22 @@ from secure_server.auth.errors import AuthenticatorUnavailable
 
 
 class Bulkhead:
-    """Lets so many in and tells the others to come again: one slow issuer must not take all the
-    threads, which everybody else's calls need.
+    """Admits a bounded number of threads and refuses the others at once.
+
+    One slow issuer must not block all threads: calls that need no network need them too.
     """
 
     def __init__(self, threads: int) -> None:
-        """Let ``threads`` wait at once."""
+        """Let at most ``threads`` wait at once."""
         self._free = threading.Semaphore(threads)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Hold a place; raises ``AuthenticatorUnavailable`` where there is none."""
+        """Hold a place while waiting. Raises ``AuthenticatorUnavailable`` where none is free."""
         if not self._free.acquire(blocking=False):
-            raise AuthenticatorUnavailable("bulkhead", "Too many authentications wait already.")
+            raise AuthenticatorUnavailable(
+                "bulkhead", "Too many authentications already wait for their issuers."
+            )
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class CacheEpoch:
-    """Read on the way of every call; incremented when cached results become invalid."""
+    """A counter that every call reads; incremented when cached results become invalid."""
 
     __slots__ = ("_lock", "_subscribers", "value")
 

@@ -1,4 +1,4 @@
-"""``type = "certificate"``: workloads that have a client certificate and nothing else."""
+"""``type = "certificate"``: workloads that present a client certificate and no token."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _NOTHING = Grant()
 
 
 class CertificateSettings(Section):
-    """There is nothing to set: roles and scopes are those of ``[[workloads]]``."""
+    """No settings of its own: ``[[workloads]]`` grants roles and scopes."""
 
 
 class CertificateAuthenticator:
-    """Recognises whoever calls without a credential by the SPIFFE ID of the client certificate.
+    """Recognises callers without a credential by the SPIFFE ID of their client certificate.
 
     The subject is the SPIFFE ID, the issuer its trust domain. A workload that ``[[workloads]]``
-    does not list is known all the same, without roles or scopes: policy decides.
+    does not list is recognised too, without roles or scopes: policy decides about it.
     """
 
     matchers: Collection[CredentialMatcher] = (BareCertificate(),)
     ended_by = (
-        "The caller has no token, and a certificate does not end by an ID: put it on its "
+        "The caller has no token whose ID could be revoked: put the certificate on its "
         "authority's revocation list (`secure-certs revoke`)."
     )
 
     def __init__(self, name: str, workloads: Mapping[str, Grant]) -> None:
-        """Take what is granted, by SPIFFE ID."""
+        """``workloads`` maps SPIFFE IDs to what they are granted."""
         self.name = name
         self._workloads = workloads
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
-        """Say who is calling; None for a certificate without a SPIFFE ID."""
+        """Return the workload; None for a certificate without a SPIFFE ID."""
         if credentials is not None or peer is None or peer.spiffe_id is None:
             return None
         grant = self._workloads.get(peer.spiffe_id, _NOTHING)
@@ -53,7 +53,7 @@ class CertificateAuthenticator:
         )
 
     def check(self) -> str:
-        """Say what is accepted."""
+        """Describe which certificates are accepted."""
         return (
             "client certificates with a SPIFFE ID, on calls without a credential; "
             f"{len(self._workloads)} of them have roles or scopes by [[workloads]]"

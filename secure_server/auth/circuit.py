@@ -1,4 +1,4 @@
-"""A circuit breaker: who does not answer is not asked for a while."""
+"""A circuit breaker: after failures in a row, requests stop for a while."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 
 class Circuit:
-    """Opens after several failures in a row, and then lets one request through now and then to see
-    whether the other side is back. Without it every call would wait for its time-out.
+    """Opens after several failures in a row; then lets one request through per pause as a probe.
+
+    Without it every call would wait for its time-out.
     """
 
     def __init__(
         self, *, failures: int, pause: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Open after so many ``failures``, for ``pause`` seconds at a time."""
+        """Open after ``failures`` failures in a row, for ``pause`` seconds at a time."""
         self._most = failures
         self._pause = pause
         self._clock = clock
@@ -24,17 +25,17 @@ class Circuit:
         self._closed_again_at = 0.0
 
     def try_pass(self) -> bool:
-        """Whether to ask now; whoever may reports how it went."""
+        """Whether a request may be sent now; its caller must then call ``report``."""
         with self._lock:
             if self._failures < self._most:
                 return True
             if self._clock() < self._closed_again_at:
                 return False
-            self._closed_again_at = self._clock() + self._pause  # one at a time
+            self._closed_again_at = self._clock() + self._pause  # one probe at a time
             return True
 
     def report(self, *, answered: bool) -> None:
-        """Say whether the other side answered."""
+        """Record whether the other side answered."""
         with self._lock:
             self._failures = 0 if answered else self._failures + 1
             if self._failures >= self._most:

@@ -14,7 +14,7 @@ _BRACKETED = re.compile(r"(?:\[[^\[\]]+\])+")
 
 
 def claim_path(name: str) -> ClaimPath | None:
-    """The member names that lead to the claim, or None where ``name`` is not a claim's name.
+    """Return the member names that lead to the claim; None where ``name`` is no claim's name.
 
     ``realm_access.roles`` is the member ``roles`` of the claim ``realm_access``. A member whose own
     name has dots, slashes or colons is written in brackets as Istio writes it:
@@ -28,10 +28,10 @@ def claim_path(name: str) -> ClaimPath | None:
 
 
 def claim_texts(claims: Mapping[str, Any], path: ClaimPath) -> tuple[str, ...]:
-    """The texts of the claim at ``path``: one per element for a list, none where it is absent.
+    """Return the texts of the claim at ``path``: one per element of a list, none where absent.
 
-    Numbers and booleans read as their JSON text. null is absence, and what is nested deeper than a
-    list of scalars has no text.
+    Numbers and booleans are read as their JSON text; null counts as absent. Values nested deeper
+    than a list of scalars are left out.
     """
     value: Any = claims
     for name in path:

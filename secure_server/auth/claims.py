@@ -1,6 +1,6 @@
 """Claims (RFC 7519, section 4), read strictly: a claim is what its standard says, or an error.
 
-Each raises ``AuthenticationError`` with the claim's own name for a code.
+Each function raises ``AuthenticationError`` with the claim's name as its code.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def text_of(claims: Claims, name: str) -> str:
 
 
 def check_times(claims: Claims, now: float, leeway: float) -> None:
-    """Refuse what is from the future: ``iat`` and ``nbf``, where they are there."""
+    """Refuse a token whose ``iat`` or ``nbf``, where present, is in the future."""
     for name in ("iat", "nbf"):
         if name in claims and time_of(claims, name) > now + leeway:
             raise AuthenticationError(
@@ -50,7 +50,7 @@ def check_times(claims: Claims, now: float, leeway: float) -> None:
 
 
 def check_audience(claims: Claims, expected: str) -> None:
-    """Refuse what is not meant for us (RFC 7519, section 4.1.3)."""
+    """Refuse a token for another audience (RFC 7519, section 4.1.3)."""
     audience = claims.get("aud")
     if isinstance(audience, str):
         audience = [audience]
@@ -87,8 +87,8 @@ def roles_of(claims: Claims) -> frozenset[str]:
 def thumbprint_of(claims: Claims) -> str:
     """Return the certificate that the token is bound to (RFC 8705, section 3.1), or nothing.
 
-    A token that is bound to anything else, such as a key for DPoP (RFC 9449), is refused: we could
-    not tell whether it came from whom it was meant for.
+    A token that is bound to anything else, such as a key for DPoP (RFC 9449), is refused: the guard
+    cannot check that its sender is the one it was issued to.
     """
     if "cnf" not in claims:
         return ""
@@ -100,7 +100,7 @@ def thumbprint_of(claims: Claims) -> str:
 
 
 def check_binding(thumbprint: str, peer: Peer | None) -> None:
-    """Refuse a bound token that comes over another certificate, or none."""
+    """Refuse a bound token that is sent over another certificate, or without one."""
     if peer is None:
         raise AuthenticationError("cnf", "The token is bound to a certificate; there is none.")
     if not hmac.compare_digest(
@@ -110,7 +110,7 @@ def check_binding(thumbprint: str, peer: Peer | None) -> None:
 
 
 def unverified(claims: Claims) -> dict[str, str]:
-    """Return what an operator wants to see of a refused token: short, and nobody's secret."""
+    """Return the claims that audit shows of a refused token: short, and no secrets."""
     return {
         name: value[:_MAX_TEXT]
         for name in ("iss", "sub", "client_id", "jti")

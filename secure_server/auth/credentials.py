@@ -1,4 +1,4 @@
-"""What a call brings along to say who is calling."""
+"""The credentials of a call: its ``authorization`` value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BEARER = "bearer"
 
 @dataclass(frozen=True)
 class Credentials:
-    """One ``authorization`` value, taken apart (RFC 9110, section 11.4).
+    """One ``authorization`` value, parsed (RFC 9110, section 11.4).
 
-    ``scheme`` is lower case. The value itself never shows in a ``repr``.
+    ``scheme`` is lower case. The value is left out of the ``repr``.
     """
 
     scheme: str
@@ -23,10 +23,10 @@ class Credentials:
 
     @classmethod
     def parse(cls, authorization: str) -> Credentials:
-        """Take ``authorization`` apart at its one space.
+        """Split ``authorization`` at its one space.
 
-        Raises ``AuthenticationError`` with code ``authorization`` where there is not exactly one,
-        and for what gRPC does not have in a text: anything but printable ASCII.
+        Raises ``AuthenticationError`` with code ``authorization`` for a value without exactly one
+        space, and for anything but printable ASCII, which gRPC metadata cannot hold as text.
         """
         scheme, space, value = authorization.partition(" ")
         if not (scheme and space and value) or " " in value:
@@ -43,6 +43,6 @@ class Credentials:
     def jwt(self) -> jws.UnverifiedToken | None:
         """The bearer token, read and *not* verified, where it has the form of a JWT; else None.
 
-        Read once, however many ask. Raises ``AuthenticationError``, as ``jws.parse`` does.
+        Parsed once and cached. Raises ``AuthenticationError``, as ``jws.parse`` does.
         """
         return jws.parse(self.value) if self.scheme == BEARER else None

@@ -22,7 +22,7 @@ WELL_KNOWN = "/.well-known/openid-configuration"
 def key_set_url(fetcher: Fetcher, issuer: str) -> str:
     """Return the ``jwks_uri`` that the issuer publishes.
 
-    Raises ``AuthenticatorError`` where its document is not to be had, or is another issuer's.
+    Raises ``AuthenticatorError`` where its document cannot be fetched, or is another issuer's.
     """
     url = issuer.rstrip("/") + WELL_KNOWN
     try:
@@ -47,7 +47,7 @@ def key_set_url(fetcher: Fetcher, issuer: str) -> str:
 def fetching(
     fetcher: Fetcher, location: Callable[[], str], algorithms: Sequence[str]
 ) -> Callable[[KeySet | None], KeySet]:
-    """Return what fetches the key set from wherever ``location`` says."""
+    """Return a function that fetches the key set from the URL that ``location`` returns."""
     told: list[str] = []
 
     def load(_last: KeySet | None) -> KeySet:
@@ -75,7 +75,7 @@ def follow_key_file(
     cache_epoch: CacheEpoch,
     algorithms: Sequence[str] = ALGORITHMS,
 ) -> KeySource[VerificationKey]:
-    """Read an issuer's key set from a file, again as that changes. Raises ``KeySetError``."""
+    """Read an issuer's key set from a file, reloaded when it changes. Raises ``KeySetError``."""
     keys: Reloaded[KeySet] = Reloaded(
         f"keys {issuer}",
         lambda _: read_key_set(path, algorithms),
@@ -89,5 +89,5 @@ def follow_key_file(
 
 
 def key_names(keys: KeySet) -> Mapping[str, object]:
-    """Return what the log has about a key set."""
+    """Return the fields that the log gets about a key set."""
     return {"names": sorted(keys)}

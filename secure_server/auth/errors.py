@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class AuthenticationError(Exception):
-    """The credentials are not good: final, no other authenticator is asked.
+    """The credentials are refused: final, no other authenticator is asked.
 
     ``code`` is a short machine code for audit and metrics (``expired``, ``signature``, …);
-    ``claims`` holds what the credential says of itself and nobody has verified.
+    ``claims`` holds unverified claims of the credential.
     """
 
     def __init__(self, code: str, message: str, *, claims: dict[str, str] | None = None) -> None:
@@ -16,8 +16,8 @@ class AuthenticationError(Exception):
         self.claims = claims or {}
 
 
-class AuthenticatorUnavailable(AuthenticationError):  # noqa: N818 - it is a condition, not a fault
-    """Nobody can tell now whether the credentials are good; the caller may try again."""
+class AuthenticatorUnavailable(AuthenticationError):  # noqa: N818 - a condition, not a fault
+    """The credentials cannot be verified now; the caller may retry."""
 
 
 class AuthenticatorError(Exception):

@@ -1,4 +1,4 @@
-"""Fetching from an issuer, by HTTPS: small answers, from the address that was meant, in time."""
+"""Fetching from an issuer by HTTPS, with bounds on address, size and time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from secure_base.reloading import Reloaded, Reloads, signature
 
 MAX_BODY_BYTES = 512 * 1024
 TIMEOUT = 5.0
-"""Seconds for one request as a whole, however slowly an answer's body trickles in; of the head,
-each part may take as long.
-"""
+"""Seconds for one request with the whole body of its answer. In the head, each part may take as
+long."""
 _KEPT_OPEN = 2048
-"""Connections to one address: half of the most threads that a door may have, which is how many the
-bulkhead lets ask at once. All that were needed stay open, until their issuer closes them."""
+"""Connections to one address: half of the largest ``door_threads``, as many as the bulkhead lets
+wait at once. They stay open until the issuer closes them."""
 
 
 class FetchError(Exception):
-    """Nothing usable came; the message names the URL. ``status`` is HTTP's, if there was one."""
+    """The fetch failed; the message names the URL. ``status`` is the HTTP status, if any."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -36,16 +35,16 @@ class FetchError(Exception):
 
 
 class Fetcher:
-    """An HTTPS client for the URLs of a configuration and those that they lead to.
+    """An HTTPS client for the URLs of a configuration and those that a document there names.
 
-    What a document names may not make us ask machines that only we can reach: no address that is
-    not public, unless ``allow_private_addresses``, and link-local ones (where clouds keep their
-    secrets) never. The address that was looked at is the one that is connected to. No redirects,
-    no proxies from the environment.
+    Against server-side request forgery it connects to public addresses only: to private ones with
+    ``allow_private_addresses``, to link-local ones (cloud metadata services) never. It connects to
+    the very address that it checked. It follows no redirects and uses no proxies from the
+    environment.
     """
 
     def __init__(self, *, ca: Path | None = None, allow_private_addresses: bool = False) -> None:
-        """Trust ``ca``, a PEM bundle, or by default the system's. Raises ``FetchError``."""
+        """Trust ``ca``, a PEM bundle; by default the system's. Raises ``FetchError``."""
         self._allow_private = allow_private_addresses
         self._ca: Reloaded[_Trusted] | None = None
         trusted = _trust(None)
@@ -61,9 +60,9 @@ class Fetcher:
         self._pools = trusted.pools
 
     def follow_ca(self, reloads: Reloads, name: str) -> Callable[[], None]:
-        """Have the bundle reloaded as it changes: new connections are made by the new one.
+        """Reload the bundle when it changes: new connections use the new one.
 
-        ``name`` is the authenticator's. Returns what ends that.
+        ``name`` is the authenticator's. Returns a function that stops the reloading.
         """
         if self._ca is None:
             return lambda: None
@@ -88,7 +87,7 @@ class Fetcher:
         self._pools.clear()
 
     def _connect_anew(self, trusted: _Trusted) -> None:
-        # Those before close their connections once no request uses them any more.
+        # The old pools close their connections once no request uses them any more.
         self._pools = trusted.pools
 
     def _request(self, method: str, url: str, headers: dict[str, str], body: str | None) -> bytes:
@@ -135,7 +134,7 @@ class Fetcher:
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         for text in addresses:
             address = ipaddress.ip_address(text.partition("%")[0])
-            # An IPv4 address in IPv6 clothes is where it leads.
+            # An IPv4 address written as IPv6 is checked as the IPv4 address.
             address = getattr(address, "ipv4_mapped", None) or address
             if address.is_link_local or not (address.is_global or self._allow_private):
                 raise FetchError(
@@ -154,6 +153,8 @@ class _Trusted:
 def _read_trusted(ca: Path, last: _Trusted | None) -> _Trusted:
     try:
         pem = ca.read_bytes()
+        if not pem:  # `ssl` would trust the system's authorities instead
+            raise FetchError(f"{ca}: cannot be used as a CA bundle: it is empty.")
         return last if last is not None and last.pem == pem else _trust(pem)
     except OSError as error:
         raise FetchError(f"{ca}: cannot be used as a CA bundle: {error.strerror}.") from None
@@ -162,7 +163,8 @@ def _read_trusted(ca: Path, last: _Trusted | None) -> _Trusted:
 
 
 def _trust(pem: bytes | None) -> _Trusted:
-    data = None if pem is None else pem.decode("ascii", "replace")
+    # Comments may be in any language; in a certificate no other character is good.
+    data = None if pem is None else pem.decode("ascii", "backslashreplace")
     context = ssl.create_default_context(cadata=data)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     pools = urllib3.PoolManager(ssl_context=context, maxsize=_KEPT_OPEN, retries=False)
@@ -194,14 +196,14 @@ def _body_of(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> b
     except HTTPError as error:
         raise FetchError(f"{url}: {_reason(error)}.") from None
     finally:
-        # Read to its end it has given the connection back; else there is more to come that nobody
-        # wants.
+        # A body read to its end has returned the connection to the pool; otherwise the rest is
+        # unread, and the connection cannot be used again.
         response.close()
 
 
 def _bounded(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> Iterator[bytes]:
     size = 0
-    # What has come by now: a whole block may be long in coming.
+    # What has come by now: a read of a whole block would wait for all of it.
     while piece := response.read1(65536, decode_content=False):
         size += len(piece)
         if size > MAX_BODY_BYTES:
@@ -212,7 +214,7 @@ def _bounded(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> I
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the system said, without the objects that it was said about."""
+    """Return the system's error text, without the objects that urllib3 puts before it."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip().rstrip(".")

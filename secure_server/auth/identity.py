@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Issuer and subject, which say who a caller is only together: an immutable value.
+    """Issuer and subject, which identify a caller only together: an immutable value.
 
     A subject is unique within its issuer alone (RFC 7519, section 4.1.2; OpenID Connect Core 1.0,
-    section 5.7), so whatever is remembered, sealed or looked up about a caller is keyed by both.
+    section 5.7), so everything stored, sealed or looked up about a caller is keyed by both.
     """
 
     issuer: str

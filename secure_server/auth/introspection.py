@@ -1,4 +1,4 @@
-"""``type = "introspection"``: opaque tokens, about which their issuer is asked (RFC 7662)."""
+"""``type = "introspection"``: opaque tokens, verified by asking their issuer (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from secure_tls.pem import read_secret
 
 _FAILURES, _PAUSE = 5, 5.0  # in a row; seconds
 _REFUSED_FOR = 5.0
-"""Seconds for which a token that was not active is not asked about again."""
+"""Seconds for which the answer "not active" is cached."""
 _MOST_ANSWERS = 10_000
 
 
 class IntrospectionSettings(Section):
-    """Whom to ask, and what the answer must say."""
+    """Which endpoint to ask, and what its answer must say."""
 
     endpoint: URL
     issuer: URL
-    """Whose tokens they are; the answer's ``iss``, where it has one."""
+    """The issuer of the tokens; must equal the answer's ``iss``, where it has one."""
     audience: Name
-    """What must be in the answer's ``aud``."""
+    """A value that the answer's ``aud`` must contain."""
     client_id: Name
     client_secret_file: File
-    """The secret with which this server shows who it is (HTTP Basic); mode 0600."""
+    """The file of this server's client secret (HTTP Basic); mode 0600."""
     cache: Annotated[float, Field(ge=0, le=300)] = 30.0
-    """Seconds for which an answer holds: as long may a revoked token go on."""
+    """Seconds for which an answer is cached; a revoked token works for at most as long."""
     roles_claim: Name | None = None
     roles: dict[str, Word] = Field(default_factory=dict)
     certificate_bound: bool = False
@@ -68,7 +68,7 @@ class IntrospectionSettings(Section):
 
 
 class _Answer:
-    """What the issuer said of a token, or why it said nothing; ``until`` is by our clock."""
+    """The issuer's answer about a token, or its failure; cached ``until``, by our clock."""
 
     __slots__ = ("error", "members", "until")
 
@@ -81,10 +81,10 @@ class _Answer:
 
 
 class IntrospectionAuthenticator:
-    """Recognises opaque tokens by asking their issuer; answers hold for a short while.
+    """Recognises opaque tokens by asking their issuer; answers are cached for a short while.
 
-    A class because the answers are remembered, by digests of the tokens: in them, and in the
-    guard's own memory, until ``Principal.recheck_at``.
+    A class because it caches answers, by digests of the tokens. The guard's own cache keeps the
+    principal until ``Principal.recheck_at``.
     """
 
     matchers: Collection[CredentialMatcher] = (Opaque(),)
@@ -98,7 +98,7 @@ class IntrospectionAuthenticator:
         self._roles = RoleMap.of_settings(settings.roles_claim, settings.roles)
         self._circuit = Circuit(failures=_FAILURES, pause=_PAUSE)
         self._answers: BoundedCache[bytes, _Answer] = BoundedCache(_MOST_ANSWERS)
-        # Those who wait for another's question: as long as it may take at two addresses.
+        # Calls that wait for another call's request: as long as it may take at two addresses.
         self._questions: SingleFlight[bytes, _Answer] = SingleFlight(2 * TIMEOUT)
         try:
             self._fetcher = Fetcher(
@@ -118,16 +118,19 @@ class IntrospectionAuthenticator:
         self._closing.callback(context.reloads.follow(self._secret))
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
-        """Say who is calling. Raises ``AuthenticationError``, and ``AuthenticatorUnavailable``
-        where the issuer does not answer.
+        """Return the principal.
+
+        Raises ``AuthenticationError``, and ``AuthenticatorUnavailable`` where the issuer does not
+        answer.
         """
         if credentials is None:
             return None
         return self._recognise(credentials.value, peer, over_peer=True)
 
     def verify(self, text: str) -> Principal:
-        """Say whom a token vouches for, over whichever certificate it may come: its binding is not
-        checked. For revocation, never for admission.
+        """Return the principal of a token without checking its binding to a certificate.
+
+        For revocation, never for admission.
 
         Raises ``AuthenticationError``, and ``AuthenticatorUnavailable`` as ``authenticate`` does.
         """
@@ -147,7 +150,7 @@ class IntrospectionAuthenticator:
             raise
 
     def check(self) -> str:
-        """Ask about a token that does not exist, and say what is accepted.
+        """Ask about a token that does not exist, and describe what is accepted.
 
         Raises ``AuthenticatorError``.
         """
@@ -156,7 +159,7 @@ class IntrospectionAuthenticator:
         except AuthenticatorUnavailable as error:
             raise AuthenticatorError(str(error)) from None
         except AuthenticationError:
-            pass  # not active: as it should be
+            pass  # not active: the right answer about a token that does not exist
         return (
             f"opaque tokens of {self._settings.issuer} for {self._settings.audience}, by asking "
             f"{self._settings.endpoint}"
@@ -177,7 +180,7 @@ class IntrospectionAuthenticator:
         try:
             members = self._ask(token)
         except AuthenticatorUnavailable as error:
-            return _Answer(0.0, {}, error)  # nothing was said, so there is nothing to remember
+            return _Answer(0.0, {}, error)  # a failure is not cached
         except AuthenticationError as error:
             answer = _Answer(self._clock() + _REFUSED_FOR, {}, error)
         else:
@@ -186,11 +189,11 @@ class IntrospectionAuthenticator:
         return answer
 
     def _ask(self, token: str) -> dict[str, Any]:
-        """Return the members of an answer that says active."""
+        """Return the members of an answer that says active. Raises ``AuthenticationError``."""
         settings = self._settings
         if not self._circuit.try_pass():
             raise AuthenticatorUnavailable("introspection", f"{settings.endpoint} is down.")
-        self._secret.look()  # the issuer may take none but a new one by now
+        self._secret.look()  # the issuer may have changed it: reload it
         with self._bulkhead.waiting():
             try:
                 body = self._fetcher.post(
@@ -260,7 +263,7 @@ def _read_secret(path: Path) -> str:
 
 
 def _token_id(digest: bytes) -> str:
-    """Return what revocation goes by: an opaque token has one spelling."""
+    """Return the ID to revoke by: a digest of the text, for an opaque token has one spelling."""
     return "sha256:" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

@@ -1,7 +1,7 @@
 """A strict reader of the JWS compact serialization (RFC 7515, section 7.1) around a JWT.
 
 What it returns is *unverified*. It exists because the claims suffice for most refusals, and because
-JSON as libraries read it is not JSON as attackers write it.
+JSON libraries accept what attackers send: members twice, NaN, deep nesting.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, NoReturn
 from secure_server.auth.errors import AuthenticationError
 
 MAX_TOKEN_BYTES = 8 * 1024
-"""Longer tokens are refused before anything of them is parsed; metadata ends at 16 KiB."""
+"""Longer tokens are refused unparsed. gRPC metadata ends at 16 KiB."""
 
 _MOST_BRACKETS = 256
-"""A bound on how deep a part can be nested, looked at before it is parsed."""
+"""The most brackets in a part, counted before it is parsed: a bound on its nesting."""
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """The parts of a token that parses. Nothing in here is known to be true."""
+    """The parts of a token that parses. Nothing in here is verified."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
@@ -35,7 +35,7 @@ class UnverifiedToken:
 
 
 def parse(token: str) -> UnverifiedToken | None:
-    """Read a token without verifying it; None where the text has not the form of one.
+    """Read a token without verifying it; None where the text does not have the form of one.
 
     Raises ``AuthenticationError`` with code ``too_long`` for more than ``MAX_TOKEN_BYTES``, and
     with code ``malformed`` where the parts are not canonical base64url, not UTF-8 JSON objects,
@@ -82,8 +82,8 @@ def _object(text: str, part: str) -> dict[str, Any]:
 
 
 def read_json(data: bytes) -> Any:
-    """Read JSON that every reader reads alike (RFC 7493): UTF-8, no member twice, no NaN, no half
-    of a surrogate pair.
+    """Read JSON that every parser reads alike (RFC 7493): UTF-8, no member twice, no NaN, no lone
+    surrogate.
 
     Raises ``ValueError`` or ``RecursionError``.
     """
@@ -91,7 +91,7 @@ def read_json(data: bytes) -> Any:
         data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant
     )
     if b"\\u" in data:
-        # Only an escape can bring in half a pair, which no log and no database can write down.
+        # Only an escape can make a lone surrogate, which no log and no database can encode.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
@@ -104,5 +104,5 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(_name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's reader knows and JSON does not."""
+    """Refuse NaN and Infinity, which Python's parser accepts and JSON does not have."""
     raise ValueError

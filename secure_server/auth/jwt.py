@@ -23,9 +23,9 @@ from secure_tls.peer import Peer
 class JWTAuthenticator:
     """Recognises the access tokens that one issuer signs for one audience.
 
-    A token that is certificate-bound (RFC 8705, section 3) is good over its own certificate only.
-    Claims are looked at before the signature, because they suffice to refuse and cost nothing;
-    nothing but the signature suffices to accept.
+    A certificate-bound token (RFC 8705, section 3) is accepted over its own certificate only.
+    Claims are checked before the signature, because they are cheap and suffice to refuse; a token
+    is accepted only after its signature was verified.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class JWTAuthenticator:
         subject_claim: str = "sub",
         roles: RoleMap | None = None,
     ) -> None:
-        """Take what to expect. ``max_lifetime`` and ``leeway`` are seconds.
+        """``max_lifetime`` and ``leeway`` are seconds.
 
-        ``keys`` is asked for the key of each token, so that a rotation needs no word to this
-        object. With ``roles`` the principal's roles are read by it, without they are the claim
-        ``roles``. Unless a token ``must_be_bound``, one that is bound to nothing is accepted.
+        ``keys`` is asked for the key of each token, so that a rotation needs no call to this
+        object. ``roles`` reads the principal's roles; without it they are the claim ``roles``. A
+        token without a binding is accepted unless ``must_be_bound``.
         """
         self.name = name
         self.matchers: Collection[CredentialMatcher] = (IssuedBy(issuer),)
@@ -64,11 +64,11 @@ class JWTAuthenticator:
 
     @property
     def token_lifetime(self) -> float:
-        """Seconds; the longest that a token lives which this accepts."""
+        """Seconds; the longest lifetime of an accepted token."""
         return self._max_lifetime
 
     def authenticate(self, credentials: Credentials | None, peer: Peer | None) -> Principal | None:
-        """Say who is calling; None where the credentials are not of this issuer.
+        """Return the principal; None where the credentials are not of this issuer.
 
         Raises ``AuthenticationError``, whose code says which rule was broken.
         """
@@ -78,14 +78,13 @@ class JWTAuthenticator:
         return self._verify(token, peer, over_peer=True)
 
     def verify(self, text: str) -> Principal:
-        """Say whom a token vouches for, over whichever certificate it may come: its binding is not
-        checked. For introspection and revocation, never for admission.
+        """Return the principal of a token without checking its binding to a certificate.
 
-        Raises ``AuthenticationError``.
+        For introspection and revocation, never for admission. Raises ``AuthenticationError``.
         """
         token = jws.parse(text)
         if token is None or token.claims.get("iss") != self.issuer:
-            raise AuthenticationError("iss", "This is no token of the issuer's.")
+            raise AuthenticationError("iss", "The token is not one of this issuer's.")
         return self._verify(token, None, over_peer=False)
 
     def _verify(
@@ -96,7 +95,7 @@ class JWTAuthenticator:
             principal = self._check_claims(token)
             if over_peer and principal.thumbprint:
                 read.check_binding(principal.thumbprint, peer)
-            # The last two, because finding a key may take a network, and the check takes long.
+            # These two last: finding a key may need the network, and verifying is slow.
             _check_signature(self._key(key_id, token.header), token)
         except AuthenticationError as error:
             error.claims = read.unverified(token.claims)
@@ -104,9 +103,7 @@ class JWTAuthenticator:
         return principal
 
     def _check_header(self, header: dict[str, Any]) -> str:
-        """Return the key's name. Keys that a token brings along (jwk, jku, x5u, x5c) are never
-        looked at.
-        """
+        """Return the ``kid``. Keys in the token itself (jwk, jku, x5u, x5c) are never used."""
         kind = header.get("typ", "")
         if not isinstance(kind, str) or kind.lower() not in self._profile.types:
             expected = " or ".join(sorted(self._profile.types)) or "missing"
@@ -168,8 +165,8 @@ def _first(claims: read.Claims, names: Collection[str]) -> str:
 
 
 def _token_id(token: jws.UnverifiedToken, claim: str) -> str:
-    """Return what revocation goes by: never the text, of which there are several spellings that
-    verify, but what was signed.
+    """Return the ID to revoke by: a digest of what was signed, never of the text, of which
+    several spellings verify.
     """
     if claim:
         return read.text_of(token.claims, claim)

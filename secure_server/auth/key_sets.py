@@ -19,11 +19,11 @@ _MAX_KEY_ID = 512
 
 
 class KeySetError(AuthenticatorError):
-    """A key set cannot be used; the message names where it came from."""
+    """A key set cannot be used; the message names its file or URL."""
 
 
 def read_key_set(path: Path, algorithms: Sequence[str] = ALGORITHMS) -> KeySet:
-    """Read the keys that verify signatures out of a file, all of which must be usable.
+    """Read verification keys from a file, all of which must be usable.
 
     Every key must have a ``kid`` of its own, be public, strong, for one of the ``algorithms`` and
     meant for signatures. Raises ``KeySetError``.
@@ -43,9 +43,9 @@ def parse_key_set(
 ) -> tuple[KeySet, list[str]]:
     """Return the usable keys of a key set, and a sentence for each that is not.
 
-    What cannot be used is skipped (RFC 7517, section 5): other people's sets hold keys for other
-    purposes. Of two keys with one ``kid`` neither can: which is meant, nobody knows. Raises
-    ``KeySetError`` where the text is no key set, or none of its keys is usable.
+    Unusable keys are skipped (RFC 7517, section 5): a set may hold keys for other purposes. Two
+    keys with one ``kid`` are both skipped, since a token could mean either. Raises ``KeySetError``
+    where the text is no key set, or none of its keys is usable.
     """
     try:
         document = json.loads(text)
@@ -87,12 +87,12 @@ def _key(
     if not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("its `key_ops` do not include verify.")
     if "d" in jwk or "k" in jwk:
-        raise ValueError("it is a secret, which nobody but its issuer may have.")
+        raise ValueError("it is a secret, which only its issuer may have.")
     algorithm = jwk.get("alg")
     if "alg" in jwk and algorithm not in algorithms:
         raise ValueError(f"its `alg` is none of {', '.join(algorithms)}.")
     try:
-        # Its type and curve decide how it is read, whatever it says that it is for.
+        # PyJWT reads the key by its type and curve, whatever `alg` it states.
         public_key = jwt.PyJWK({name: jwk[name] for name in jwk if name != "alg"}).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError("it is no public key that is understood.") from None

@@ -1,4 +1,4 @@
-"""The keys of one issuer, of whatever kind, by their names."""
+"""The keys of one issuer (JWKs or API keys), by their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FETCHED = RefreshSchedule(refresh=300, cooldown=10, max_stale=24 * 3600, patienc
 
 
 class KeySource(Generic[K]):
-    """Hands out keys that are reloaded, and forgets the callers of those that are withdrawn."""
+    """Looks up reloaded keys; when a key is withdrawn, cached callers become invalid."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class KeySource(Generic[K]):
         cache_epoch: CacheEpoch,
         close: Callable[[], object],
     ) -> None:
-        """``cache_epoch`` is moved on when a key was withdrawn or replaced. ``close`` ends the
+        """``cache_epoch`` is advanced when a key is withdrawn or replaced. ``close`` stops the
         reloading.
         """
         self._keys = keys
@@ -39,9 +39,9 @@ class KeySource(Generic[K]):
         keys.subscribe(self._forget_withdrawn)
 
     def find(self, key_id: str) -> K | None:
-        """Return the key, None where the issuer has none of this name.
+        """Return the key; None where the issuer has none of this name.
 
-        Raises ``AuthenticatorUnavailable`` where that cannot be known now.
+        Raises ``AuthenticatorUnavailable`` where the keys cannot be loaded now.
         """
         key = self._keys.value.get(key_id)
         if key is not None:

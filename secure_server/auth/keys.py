@@ -11,8 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
-"""What is understood (RFC 7518, section 3.1; RFC 8037), in the order in which an RSA key that does
-not say which it is for gets one. Nothing keyed by a shared secret: whoever verifies could sign."""
+"""The accepted algorithms (RFC 7518, section 3.1; RFC 8037); an RSA key without ``alg`` gets the
+first that fits. None uses a shared secret: a verifier could then sign."""
 
 _CURVE_OF: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
     {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
@@ -41,15 +41,15 @@ class VerificationKey:
             _check_strength(self.key_id, self.public_key)
 
     def verifies(self, signing_input: bytes, signature: bytes) -> bool:
-        """Whether the signature over the JWS signing input is this key's."""
+        """Whether this key made the signature over the JWS signing input."""
         return bool(_VERIFIERS[self.algorithm].verify(signing_input, self.public_key, signature))
 
 
 KeySet = Mapping[str, VerificationKey]
-"""Keys by their ``kid``. Nobody changes one in place: whoever rotates keys hands out another."""
+"""Keys by their ``kid``. Never changed in place: a rotation replaces the whole set."""
 
 FindKey = Callable[[str], VerificationKey | None]
-"""Finds a key by its ``kid``. It may fetch keys first; where nobody can tell now, it raises
+"""Finds a key by its ``kid``. It may fetch keys first; where they cannot be fetched, it raises
 ``AuthenticatorUnavailable``."""
 
 
@@ -68,7 +68,7 @@ def _check_strength(key_id: str, key: rsa.RSAPublicKey) -> None:
             f"Key {key_id!r} has {key.key_size} bits; RSA keys have {_RSA_BITS[0]} to "
             f"{_RSA_BITS[-1]}."
         )
-    if numbers.e < 65537:  # small exponents forgive sloppy padding; nobody generates them today
+    if numbers.e < 65537:  # small exponents make forgery easy where padding is checked badly
         raise ValueError(f"Key {key_id!r} has the public exponent {numbers.e}, less than 65537.")
     if _is_roca(numbers.n):
         raise ValueError(f"Key {key_id!r} is of a kind that can be factored (CVE-2017-15361).")
@@ -76,8 +76,8 @@ def _check_strength(key_id: str, key: rsa.RSAPublicKey) -> None:
 
 def _is_roca(modulus: int) -> bool:
     """Whether a modulus looks like those of Infineon's library: modulo each small prime it is a
-    power of 65537, which of other moduli one in 2^27 is (Nemec et al., "The Return of
-    Coppersmith's Attack", CCS 2017, section 3.2).
+    power of 65537. One in 2^27 other moduli is, too (Nemec et al., "The Return of Coppersmith's
+    Attack", CCS 2017, section 3.2).
     """
     return all(modulus % prime in powers for prime, powers in _ROCA.items())
 

@@ -1,4 +1,4 @@
-"""``type = "jwt"``: the tokens that ``[tokens]`` describes, of this server or of another one."""
+"""``type = "jwt"``: tokens of the identity service, as ``[tokens]`` describes them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from secure_server.auth.plugin import AuthenticatorContext, AuthenticatorType, L
 from secure_server.fields import Section
 
 MAX_TOKEN_LIFETIME = 3600.0
-"""Seconds; the most that our issuer can be set to. A longer token is not ours."""
+"""Seconds; the longest lifetime that the identity service can be configured to issue."""
 
 LEEWAY = 10.0
 """Seconds by which the clocks of our own machines may differ."""
 
 
 class LocalIssuerSettings(Section):
-    """There is nothing to set: ``[tokens]`` says it all."""
+    """No settings of its own: ``[tokens]`` has them."""
 
 
 class LocalIssuerAuthenticator(JWTAuthenticator):
@@ -36,7 +36,7 @@ class LocalIssuerAuthenticator(JWTAuthenticator):
         self._own = own
 
     def check(self) -> str:
-        """Say what is accepted."""
+        """Describe which tokens are accepted."""
         own = self._own
         return f"access tokens of {own.issuer} for {own.audience}, bound to a certificate"
 

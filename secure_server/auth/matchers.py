@@ -1,7 +1,7 @@
 """How an authenticator recognises its credentials, before any cryptography.
 
-No two may lay claim to the same credentials: then which of them is asked would depend on an order
-in a file, and one could vouch for the callers of the other.
+No two authenticators may claim the same credentials: the order in a file would decide which of them
+is asked, and one could vouch for the callers of the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from secure_server.auth.credentials import BEARER
 
-# A JWT begins with the base64url of "{" and of whatever follows it.
+# A JWT begins with the base64url of "{" and the byte after it.
 _JWT_BEGINS = re.compile(r"e?|e[w-z].*", re.DOTALL)
 
 
@@ -37,7 +37,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Bearer tokens that are no JWTs and match no ``Prefix``."""
+    """Bearer tokens that are not JWTs and match no ``Prefix``."""
 
     def __str__(self) -> str:
         return "opaque bearer tokens"
@@ -45,7 +45,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """Everything under one authorization scheme (RFC 9110, section 11.1) other than Bearer."""
+    """All credentials of one authorization scheme (RFC 9110, section 11.1) other than Bearer."""
 
     name: str
 
@@ -65,7 +65,7 @@ CredentialMatcher = IssuedBy | Prefix | Opaque | Scheme | BareCertificate
 
 
 def overlap(one: CredentialMatcher, other: CredentialMatcher) -> bool:
-    """Whether the same credentials could fit both matchers."""
+    """Whether some credentials match both."""
     if isinstance(one, Prefix) and isinstance(other, Prefix):
         return one.text.startswith(other.text) or other.text.startswith(one.text)
     if isinstance(one, Prefix) and isinstance(other, IssuedBy):
@@ -78,7 +78,7 @@ def overlap(one: CredentialMatcher, other: CredentialMatcher) -> bool:
 
 
 def check(matcher: CredentialMatcher) -> None:
-    """Refuse a matcher that would take the credentials of others. Raises ``ValueError``."""
+    """Refuse a matcher that would match other authenticators' credentials, by ``ValueError``."""
     if isinstance(matcher, Scheme) and matcher.name.lower() == BEARER:
         raise ValueError(
             "The scheme Bearer is shared by several authenticators: claim IssuedBy, Prefix "

@@ -30,28 +30,28 @@ Algorithm = Literal["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 class OIDCSettings(Section):
-    """What to expect of one issuer's tokens, and where its keys are."""
+    """The rules for one issuer's tokens, and where its keys are."""
 
     profile: Literal["rfc9068", "id_token", "google", "kubernetes", "github", "entra"]
     issuer: URL
-    """The claim ``iss``, to the letter."""
+    """The claim ``iss``, compared byte by byte."""
     audience: Name
-    """What must be in the claim ``aud``."""
+    """A value that the claim ``aud`` must contain."""
     subject_claim: Name = "sub"
     roles_claim: Name | None = None
     roles: dict[str, Word] = Field(default_factory=dict)
-    """From values of that claim to roles of ours; values that are not here give none."""
+    """Maps values of that claim to our roles; values that are not listed give none."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = get_args(Algorithm)
     max_lifetime: Annotated[float, Field(gt=0, le=MAX_LIFETIME)] | None = None
     """Seconds; the profile's own by default."""
     certificate_bound: bool = False
     """Accept no token that is not bound to the caller's certificate (RFC 8705)."""
     jwks_uri: URL | None = None
-    """Where the keys are, for issuers without discovery."""
+    """The URL of the keys, for issuers without discovery."""
     key_set: File | None = None
     """A JWKS file instead; nothing is fetched."""
     ca: File | None = None
-    """Whom to trust for the fetching; the system's authorities by default."""
+    """Authorities (PEM) to trust when fetching; the system's by default."""
     allow_private_addresses: bool = False
 
     @model_validator(mode="after")
@@ -86,11 +86,11 @@ class OIDCAuthenticator(JWTAuthenticator):
 
     @property
     def token_lifetime(self) -> float:
-        """Seconds. Not the configured ones: they may be more before a token has ended."""
+        """Seconds. Not the configured value, which may be raised while a token still lives."""
         return MAX_LIFETIME
 
     def check(self) -> str:
-        """Wait for the keys and say what is accepted. Raises ``AuthenticatorError``."""
+        """Wait for the keys and describe what is accepted. Raises ``AuthenticatorError``."""
         keys = self._source.loaded()
         named = ", ".join(f"{key.key_id} ({key.algorithm})" for key in keys.values())
         settings = self._settings

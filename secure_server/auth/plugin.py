@@ -48,15 +48,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatorContext:
-    """What an authenticator is built with, beside its own settings.
+    """What an authenticator is built with, besides its own settings.
 
-    ``name`` is what it must call itself. ``clock`` gives seconds since the epoch. ``bulkhead`` is
-    to be held while a call waits for a network: ``with context.bulkhead.waiting(): …``.
-    ``cache_epoch.advance()`` makes the guard ask again about everybody whom it remembers: for when
-    keys were withdrawn, say. ``own`` is None where this server vouches for nothing.
-    ``reloads.follow(source)`` has files looked at as they change, and ``reloads.add(status)`` shows
-    how other reloads go, in health, metrics and log: see ``secure_base.reloading``. In a test, name
-    and clock suffice.
+    ``name`` must become its ``name``. ``clock`` gives seconds since the epoch. Hold ``bulkhead``
+    while a call waits for a network: ``with context.bulkhead.waiting(): …``.
+    ``cache_epoch.advance()`` makes the guard authenticate every cached caller again, for example
+    when keys were withdrawn. ``own`` is None where this server has no tokens of its own.
+    ``reloads.follow(source)`` reloads files when they change, and ``reloads.add(status)`` shows
+    other reloads in health, metrics and log: see ``secure_base.reloading``. In a test, name and
+    clock suffice.
     """
 
     name: str
@@ -74,13 +74,13 @@ class AuthenticatorType(Generic[S]):
 
     ``settings`` is the model of the table's other keys, a ``secure_server.Settings``: relative
     paths (``secure_server.File``) count from the configuration, and mistakes are reported with
-    their line. ``build`` makes the authenticator; it may raise ``AuthenticatorError``, and had
-    better not wait for a network.
+    their line. ``build`` makes the authenticator; it may raise ``AuthenticatorError``, and should
+    not wait for a network.
     """
 
     settings: type[S]
     build: Callable[[S, AuthenticatorContext], Authenticator]
-    # Not API_VERSION: a plug-in that does not say was written for the first, whichever runs it.
+    # Not API_VERSION: a plug-in that does not set it was written for version 1.
     api_version: int = 1
 
 
@@ -101,7 +101,7 @@ def find_type(name: str) -> AuthenticatorType[Any]:
     (point,), (place,) = found.values(), places
     try:
         kind = point.load()
-    except Exception as error:  # a module of anybody's, which may do anything when it is imported
+    except Exception as error:  # importing a plug-in may raise anything
         raise ValueError(
             f"cannot be loaded from {place}: {type(error).__name__}: {error}"
         ) from error
@@ -116,7 +116,7 @@ def find_type(name: str) -> AuthenticatorType[Any]:
 
 
 def _place(point: EntryPoint) -> str:
-    """Say whose it is: what to uninstall, and where to look."""
+    """Name the package to uninstall and the object it announces."""
     package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
     return f"{package} ({point.value})"
 
@@ -124,7 +124,7 @@ def _place(point: EntryPoint) -> str:
 def build(
     kind: AuthenticatorType[Any], settings: BaseModel, context: AuthenticatorContext
 ) -> Authenticator:
-    """Build one. Raises ``AuthenticatorError`` that names it."""
+    """Build an authenticator. Raises ``AuthenticatorError`` with its name."""
     try:
         return kind.build(settings, context)
     except AuthenticatorError as error:

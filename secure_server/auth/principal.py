@@ -16,10 +16,10 @@ _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 class Principal:
     """Who is calling, as one authenticator recognised them: an immutable value.
 
-    ``expires_at`` is seconds since the epoch, or None where the credential has no end of its own;
-    ``recheck_at``, too, is when the authenticator wants to be asked about it again, if earlier.
+    ``expires_at`` is seconds since the epoch, or None for a credential that does not expire;
+    ``recheck_at``, likewise, is when the authenticator must be asked again, if earlier.
     ``thumbprint`` is that of the certificate which the credential is bound to (RFC 8705), if any.
-    ``claims`` are the verified claims, never the credential itself, and stay out of the ``repr``.
+    ``claims`` are the verified claims, never the credential itself, and are left out of ``repr``.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class Principal:
 
     @property
     def identity(self) -> Identity:
-        """Who it is. What is kept about a caller is kept under this, never under the subject."""
+        """The key for everything stored about a caller; the subject alone never is."""
         return Identity(self.issuer, self.subject)
 
     @property
@@ -49,4 +49,4 @@ class Principal:
 
 
 ANONYMOUS = Principal(subject="", issuer="", authenticator="")
-"""The caller who presented no credential. Policy decides about it like about any other."""
+"""The caller without a credential. Policy decides about it like about any other."""

@@ -1,4 +1,4 @@
-"""What the tokens of each kind of issuer must be: one row of rules for each, by its name."""
+"""The rules for the tokens of each kind of issuer, by the profile's name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Profile:
     """The rules for the tokens of one kind of issuer, beyond those for all.
 
     All tokens have ``iss``, ``aud``, ``sub`` and ``exp``. ``types`` are the values of ``typ`` in
-    lower case, empty where it may be missing; ``required`` are texts that must be there;
-    ``max_lifetime`` is seconds from ``iat`` to ``exp``. ``revoked_by`` is the claim that
-    revocation goes by, empty where such tokens have none: then it goes by a digest of the claims.
+    lower case, with "" where it may be missing; ``required`` are text claims that must be present;
+    ``max_lifetime`` is seconds from ``iat`` to ``exp``. ``revoked_by`` is the claim to revoke by,
+    or empty: then revocation uses a digest of the claims.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Profile:
     max_lifetime: float = _HOUR
     revoked_by: str = "jti"
     client_id: tuple[str, ...] = ("client_id",)
-    """The claims that may name the client; the first that is there does."""
+    """The claims that may name the client; the first one present is used."""
     scopes: str = "scope"
     session: str = ""
-    """The claim that names a session of ours, which other issuers know nothing of."""
+    """The claim that names a session of the identity service; other issuers have none."""
     check: Callable[[Claims, str], None] = _nothing
 
 
@@ -56,7 +56,7 @@ def _check_google(claims: Claims, _audience: str) -> None:
 
 
 def _check_kubernetes(claims: Claims, _audience: str) -> None:
-    """Hold the subject against the structured claims: both name the service account."""
+    """Compare the subject with the structured claims: both must name the same service account."""
     details = claims.get("kubernetes.io")
     account = details.get("serviceaccount") if isinstance(details, dict) else None
     if not isinstance(details, dict) or not isinstance(account, dict):
@@ -75,7 +75,7 @@ def _check_github(claims: Claims, _audience: str) -> None:
 def _check_entra(claims: Claims, _audience: str) -> None:
     if claims.get("ver") != "2.0":
         raise AuthenticationError("ver", "The token is not of version 2.0 of Entra's.")
-    # The issuer is compared as a whole; this says that it is the tenant's, and not everybody's.
+    # The issuer was compared as a whole; this checks that it is the tenant's own.
     if f"/{text_of(claims, 'tid')}/" not in text_of(claims, "iss"):
         raise AuthenticationError("tid", "The token is of another tenant than its issuer's.")
     if claims.get("idtyp", "user") not in {"user", "app"}:

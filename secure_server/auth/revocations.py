@@ -1,4 +1,4 @@
-"""What the guard asks about tokens that were good once."""
+"""The guard's view of what is revoked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from secure_server.auth.principal import Principal
 class Revocations(Protocol):
     """A view of what is revoked: tokens, sessions, users and clients, each of one issuer.
 
-    ``generation`` changes whenever the view does; as long as it stays, an answer given stays true.
-    All are asked on the way of every call: look-ups only, no lock and no I/O.
+    ``generation`` changes whenever the view does; while it stays the same, so do the answers.
+    Every call asks: look-ups only, no lock and no I/O.
     """
 
     @property
@@ -20,19 +20,20 @@ class Revocations(Protocol):
 
     @property
     def is_current(self) -> bool:
-        """Whether the view is fresh enough to go by: where it is not, nobody can tell who may."""
+        """Whether the view is fresh enough; calls with credentials are refused while it is not."""
         ...
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call ``on_change`` after every change of the view; return what ends that.
+        """Call ``on_change`` after every change of the view; return a function that unsubscribes.
 
         It runs on the thread that noticed the change and must not block.
         """
         ...
 
     def is_revoked(self, principal: Principal) -> bool:
-        """Whether its issuer's token is revoked, or its session, user or client. What another
-        issuer's has the same ID of says nothing about it.
+        """Whether the principal's token, session, user or client is revoked at its own issuer.
+
+        The same ID at another issuer does not count.
         """
         ...
 

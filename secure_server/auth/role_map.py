@@ -9,12 +9,12 @@ from secure_server.auth.claims import Claims
 
 
 class RoleMap:
-    """Reads roles out of a claim, and knows those that were written down: whoever may name groups
-    over there does not thereby name roles here.
+    """Reads roles from a claim through an explicit map: the other system's administrators name
+    groups there, and must not thereby grant roles here.
     """
 
     def __init__(self, claim: str, roles: Mapping[str, str]) -> None:
-        """Map the values of ``claim`` to roles. Raises ``ValueError`` for what names no claim."""
+        """Map the values of ``claim`` to roles. Raises ``ValueError`` for a malformed name."""
         path = claim_path(claim)
         if path is None:
             raise ValueError(
@@ -26,7 +26,7 @@ class RoleMap:
 
     @classmethod
     def of_settings(cls, claim: str | None, roles: Mapping[str, str]) -> RoleMap:
-        """Return the map of two settings. Raises ``ValueError`` where they make none."""
+        """Return the map of two settings. Raises ``ValueError`` where only one of them is set."""
         if bool(roles) != (claim is not None):
             raise ValueError(
                 "is half a mapping: roles_claim says where to look and roles what a value means; "
@@ -35,6 +35,6 @@ class RoleMap:
         return cls(claim or "roles", roles)
 
     def of(self, claims: Claims) -> frozenset[str]:
-        """Return the roles; values that nobody mapped give none."""
+        """Return the roles; values that are not mapped give none."""
         texts = claim_texts(claims, self._path)
         return frozenset(self._roles[text] for text in texts if text in self._roles)

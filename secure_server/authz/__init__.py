@@ -1,6 +1,6 @@
-"""May they: gRPC's own authorization policy (gRFC A43), with its audit options (A59).
+"""Whether a caller may call: gRPC's authorization policy (gRFC A43) and audit options (A59).
 
-Knows no gRPC and no store: what it decides about is handed in.
+Imports no gRPC and no store: what it decides about is passed in.
 """
 
 from secure_server.authz.audit_options import AuditCondition, NamedLogger

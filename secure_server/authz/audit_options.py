@@ -1,4 +1,4 @@
-"""Which decisions are to be written down, and by whom (gRFC A59)."""
+"""Which decisions are audited, and by which loggers (gRFC A59)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class AuditCondition(Enum):
-    """Deny and allow are the policy's decision, whichever list of rules led to it."""
+    """``DENY`` and ``ALLOW`` are the policy's decision, not the list that the rule stands in."""
 
     NONE = "NONE"
     ON_DENY = "ON_DENY"
@@ -24,7 +24,7 @@ class AuditCondition(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NamedLogger:
-    """One logger to be told. ``name`` is its type; ``config`` is its own, immutable all through."""
+    """One audit logger. ``name`` is its type; ``config`` its settings, immutable throughout."""
 
     name: str
     config: Mapping[str, Any]
@@ -37,5 +37,5 @@ class AuditOptions:
     loggers: tuple[NamedLogger, ...] = ()
 
     def wants(self, *, allowed: bool) -> bool:
-        """Whether there is an event for this decision: never without a logger to tell (A59)."""
+        """Whether this decision makes an event; without a logger none does (A59)."""
         return bool(self.loggers) and self.condition.wants(allowed=allowed)

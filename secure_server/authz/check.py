@@ -1,4 +1,4 @@
-"""What is in a valid policy that its author cannot have meant."""
+"""Finds mistakes in a policy that parses: rules that never decide, paths of no method, …."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from secure_server.authz.rule import Rule
 
 _KIND_OF_RULE = {"deny_rules": "deny rule", "allow_rules": "allow rule"}
 
-# Methods that are close to a wrong one are sought this often; each search takes milliseconds.
+# The most searches for methods close to a wrong one; each takes milliseconds.
 _MAX_HINTS = 20
 
 
 class PolicyFindingKind(StrEnum):
-    """What a finding is about, for programs."""
+    """The kind of a finding, for programs."""
 
     NEVER_MATCHES = "never_matches"
     """A rule that matches no call."""
@@ -34,20 +34,20 @@ class PolicyFindingKind(StrEnum):
     SHADOWED = "shadowed"
     """A rule whose calls are decided by rules before it."""
     LITERAL_STAR = "literal_star"
-    """A star that is no wildcard."""
+    """A star that is not a wildcard."""
     NO_SUCH_METHOD = "no_such_method"
-    """A path that no method can have, or none of the known ones has."""
+    """A path that no method, or no known method, has."""
     NO_SUCH_VALUE = "no_such_value"
     """A pattern for a binary header that no base64 text matches."""
     REPEATED_HEADER = "repeated_header"
-    """A deny rule that a caller passes by sending a header twice."""
+    """A deny rule that a caller evades by sending a header twice."""
     NO_RULE = "no_rule"
-    """A method that nobody can call, because no rule is about it."""
+    """A method that no caller can call, because no rule names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleReference:
-    """Which rule: ``rules`` is ``deny_rules`` or ``allow_rules``; line and column are from 1."""
+    """Names a rule of the list ``rules``, as in the policy; line and column count from 1."""
 
     rules: str
     name: str
@@ -60,10 +60,10 @@ class RuleReference:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFinding:
-    """One thing to mend. ``line`` and ``column`` are None where nothing in the text is to blame.
+    """One mistake. ``line`` and ``column`` are None where no place in the text has it.
 
-    ``earlier`` are the rules that leave nothing to ``rule``. An error keeps the server from
-    starting, all else is a warning.
+    ``earlier`` are the rules that decide all calls of ``rule`` before it. A finding is a warning,
+    unless ``is_error``: then the server does not start.
     """
 
     kind: PolicyFindingKind
@@ -92,11 +92,11 @@ def check(
     methods: Collection[str] = (),
     required: Collection[str] = (),
 ) -> Report:
-    """Look through a policy. Raises `PolicyError` where it is none.
+    """Check a policy. Raises `PolicyError` where it does not parse.
 
-    ``methods`` are all that its server has, full paths, and empty where they are not known; to
-    have no rule is an error for those of them that are ``required``. Of rules that never decide
-    only those are found that can be proved to: an earlier one matches whatever they match.
+    ``methods`` are all methods of its server, as full paths; empty where they are not known. A
+    method without a rule is an error if it is ``required``, else a warning. Rules that never
+    decide are found where single earlier rules match all that they match.
     """
     parsed = parse(text, origin=origin, known_loggers=known_loggers)
     places, root = Places(text), read(text, origin=origin).value
@@ -123,7 +123,7 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A rule, and how the text has it."""
+    """A rule, and its place in the text."""
 
     rule: Rule
     rules: str
@@ -140,7 +140,7 @@ class _Subject:
         return patterns
 
     def finding(self, kind: PolicyFindingKind, message: str, *steps: str | int) -> PolicyFinding:
-        """A finding about the value that the steps lead to from the rule."""
+        """Make a finding about the value at ``steps`` within the rule."""
         line, column = self.places.of(self.rules, self.index, *steps)
         return PolicyFinding(kind, message, line, column, self.reference)
 
@@ -203,7 +203,7 @@ def _header_values(subject: _Subject) -> Iterator[PolicyFinding]:
         if subject.rules == "deny_rules" and key not in HANDED_OVER_ONCE and "*" not in values:
             yield subject.finding(
                 PolicyFindingKind.REPEATED_HEADER,
-                f"A caller passes {_named(subject, 'the')} by sending the header {quoted(key)} "
+                f"A caller evades {_named(subject, 'the')} by sending the header {quoted(key)} "
                 "twice: its values are compared as one text, joined by commas (gRFC A43). "
                 'Deny any value, ["*"], or name the good values in the allow rules instead.',
                 *("request", "headers", number, "values"),
@@ -233,7 +233,7 @@ def _dead_paths(subjects: list[_Subject], methods: Collection[str]) -> Iterator[
 def _is_dead(path: str, methods: Collection[str]) -> bool:
     if not path.startswith(("/", "*")):
         return True
-    # gRPC's own services are added by whoever runs the server.
+    # gRPC's own services (health, reflection) are added at start and are not in ``methods``.
     if not methods or _has_literal_star(path) or path.startswith("/grpc."):
         return False
     return not Patterns.of([path]).match_any(methods)
@@ -241,7 +241,7 @@ def _is_dead(path: str, methods: Collection[str]) -> bool:
 
 def _no_rule(method: str, *, is_error: bool) -> PolicyFinding:
     message = (
-        f"No rule is about {quoted(method)}: nobody may call it. "
+        f"No rule is about {quoted(method)}: no caller may call it. "
         "Add one; a deny rule says that it is meant so."
     )
     return PolicyFinding(PolicyFindingKind.NO_RULE, message, is_error=is_error)

@@ -1,4 +1,4 @@
-"""Whether one rule matches whatever another does, as far as that can be proved."""
+"""Whether one rule provably matches every call that another matches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from secure_server.authz.patterns import Patterns
 from secure_server.authz.rule import Rule
 
-# A kind and a text: of a path pattern, or of a condition on the caller.
+# Kind and text of a path pattern, or of a condition on the caller.
 _Key: TypeAlias = tuple[str, str]
 
 _EXACT, _PREFIX, _SUFFIX = "=", "^", "$"
@@ -19,7 +19,7 @@ _FILED_BY = ("principals", "request_principals", "scopes", "roles")
 
 
 class EarlierRules:
-    """The rules that are asked first, found by what a rule that they cover must look like.
+    """The earlier rules, indexed by paths and conditions that a rule covered by them must have.
 
     A class, because comparing each of ten thousand rules with all those before it takes minutes.
     """
@@ -41,9 +41,9 @@ class EarlierRules:
                 filed[key].append(position)
 
     def covering(self, rule: Rule) -> tuple[int, ...] | None:
-        """For each path of ``rule`` the first that covers it, by the order of adding.
+        """Return for each path of ``rule`` the first rule that covers it, by the order of adding.
 
-        None where some path has none: what only several together cover is not found.
+        None where no single rule covers some path; covering by several together is not found.
         """
         keys = tuple(_sought_under(rule))
         found = set()
@@ -62,7 +62,7 @@ class EarlierRules:
         return tuple(sorted(found))
 
     def _wider(self, path: _Key) -> Iterator[_Key]:
-        """The patterns that match all that ``path`` does."""
+        """Yield the patterns that match everything that ``path`` matches."""
         kind, text = path
         yield _ANY
         if kind == _EXACT:
@@ -74,7 +74,7 @@ class EarlierRules:
 
 
 def never_matches(rule: Rule) -> str | None:
-    """Why no call at all can match, or None where that cannot be told."""
+    """Return why no call can match, or None where one may."""
     who = rule.request_principals
     if who is not None and _is_exact(who) and not any("/" in each for each in who.exact):
         return '"request_principals" are "issuer/subject", and no pattern has a slash'
@@ -96,7 +96,7 @@ def _path_keys(rule: Rule) -> Iterator[_Key]:
 
 
 def _filed_under(rule: Rule) -> Iterator[_Key]:
-    """By the first of its conditions on the caller; each text of it, or any if it has a star."""
+    """Yield the keys to file a rule under: the texts of its first condition on the caller."""
     for name in _FILED_BY:
         patterns: Patterns | None = getattr(rule, name)
         if patterns is not None:
@@ -109,7 +109,7 @@ def _filed_under(rule: Rule) -> Iterator[_Key]:
 
 
 def _sought_under(rule: Rule) -> Iterator[_Key]:
-    """Where every rule that covers this one is filed: one of its own texts suffices each time."""
+    """Yield the keys under which every rule that covers this one is filed."""
     yield _ANY
     for name in _FILED_BY:
         patterns: Patterns | None = getattr(rule, name)
@@ -121,14 +121,14 @@ def _sought_under(rule: Rule) -> Iterator[_Key]:
 
 
 def _covers(wide: Rule, narrow: Rule) -> bool:
-    """Whether ``wide`` matches each caller with its headers that ``narrow`` matches."""
+    """Whether ``wide`` matches every caller with headers that ``narrow`` matches."""
     return (
         _is_within(wide.roles, narrow.roles)
         and _is_within(wide.scopes, narrow.scopes)
         and _is_within(wide.principals, narrow.principals)
         and (
             _is_within(wide.request_principals, narrow.request_principals)
-            # Whoever has a scope, a role or a claim is somebody, and more is not asked.
+            # A rule requiring scopes, roles or claims never matches the anonymous principal.
             or (wide.request_principals == _ANYBODY and _needs_somebody(narrow))
         )
         and _each_is_met(wide.headers, narrow.headers)

@@ -1,4 +1,4 @@
-"""A JSON text read strictly, where every value knows its place."""
+"""A strict JSON reader whose values know their place in the text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class _Flaw:
-    """Stands in the decoded tree where json accepts what JSON or we do not."""
+    """Marks in the decoded tree what Python's json accepts, but JSON or this reader does not."""
 
     what: str
     advice: str
@@ -33,9 +33,9 @@ class _Flaw:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value of the document. Its readers return what was asked for or raise `PolicyError`.
+    """One value of the document. Its readers return a value of their type or raise `PolicyError`.
 
-    ``subject`` names in messages what the value belongs to, for example ``rule "admin"``.
+    ``subject`` names, for messages, the owner of the value, for example ``rule "admin"``.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Node:
     def error(
         self, what: str, advice: str, *, at_key: bool = False, occurrence: int = 1
     ) -> PolicyError:
-        """``what`` and ``advice`` are one sentence each, the first without its full stop."""
+        """Make an error of two sentences: ``what``, without its full stop, and ``advice``."""
         offset = offset_of(self.text, self.steps, at_key=at_key, occurrence=occurrence)
         line, column = line_and_column(self.text, offset)
         path = _json_path(self.steps)
@@ -64,7 +64,7 @@ class Node:
         )
 
     def members(self, *known: str) -> dict[str, Node]:
-        """The members of an object that may hold no others than ``known``."""
+        """Return the members of an object, which may only have ``known`` ones."""
         members = self.any_members()
         for name, member in members.items():
             if name not in known:
@@ -83,7 +83,7 @@ class Node:
 
     def strings(self) -> tuple[str, ...]:
         if isinstance(self.value, list) and all(isinstance(each, str) for each in self.value):
-            return tuple(self.value)  # a big policy is mostly these: no node for each
+            return tuple(self.value)  # a big policy is mostly patterns: no node for each
         return tuple(item.string() for item in self.items())
 
     def string(self) -> str:
@@ -156,12 +156,12 @@ def read(text: str, *, origin: str) -> Node:
 
 
 def quoted(value: str) -> str:
-    """``value`` as an ASCII JSON string, cut to a length that a message can bear."""
+    """Return ``value`` as an ASCII JSON string, shortened to fit a message."""
     return json.dumps(value if len(value) <= 80 else value[:79] + "…")
 
 
 def _check_depth(text: str, origin: str) -> None:
-    # Ahead of json, whose own limit depends on how deep in the stack it is called.
+    # Before json, whose own limit depends on the depth of the stack at the call.
     depth = 0
     for token in _STRUCTURE.finditer(text):
         sign = token[0]
@@ -183,11 +183,11 @@ def _check_flaws(node: Node) -> None:
         member = replace(node, steps=(*node.steps, value.repeated))
         raise member.error(value.what, value.advice, at_key=True, occurrence=2)
     if isinstance(value, str) and _SURROGATE.search(value):
-        raise node.error("The string holds half a surrogate pair", "Write the whole character.")
+        raise node.error("The string holds a lone surrogate", "Write the whole character.")
     if isinstance(value, dict):
         for name, member in node.any_members().items():
             if _SURROGATE.search(name):
-                what = "The key holds half a surrogate pair"
+                what = "The key holds a lone surrogate"
                 raise member.error(what, "Write the whole character.", at_key=True)
             _check_flaws(member)
     elif isinstance(value, list):
@@ -197,7 +197,7 @@ def _check_flaws(node: Node) -> None:
 
 def _hint(name: str, known: tuple[str, ...]) -> str:
     plain = {each.replace("_", ""): each for each in known}
-    # Istio and older tools write camelCase; close matches are not sought in absurdly long names.
+    # Istio and older tools write camelCase; very long names are not searched for close matches.
     spelled = re.sub("[^a-z]", "", name[:64].lower())
     near = get_close_matches(spelled, plain, n=1)
     if near:

@@ -1,14 +1,14 @@
-"""What can be wrong with a policy."""
+"""The errors of policies."""
 
 from __future__ import annotations
 
 
 class PolicyError(ValueError):
-    """A policy text that cannot be used; nothing of it is in force.
+    """A policy text cannot be used; no part of it is in force.
 
     ``str()`` is the whole message, ready for a log or a terminal. ``line`` and ``column`` count
-    from 1 (columns in characters) and are None where no place is to blame; ``path`` is the
-    JSONPath (RFC 9535) of the value to blame, ``$`` for the whole document.
+    from 1 (columns in characters) and are None where the error has no place; ``path`` is the
+    JSONPath (RFC 9535) of the wrong value, ``$`` for the whole document.
     """
 
     def __init__(
@@ -29,4 +29,4 @@ class PolicyError(ValueError):
 
 
 class HeaderError(ValueError):
-    """A header that no call brings to a policy, or not as it was described."""
+    """A header that no policy ever sees, or not with this value."""

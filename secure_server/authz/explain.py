@@ -12,7 +12,7 @@ from secure_server.authz.rule import Caller, Rule
 
 
 class Outcome(StrEnum):
-    """What came of one rule. One that ``MATCHES`` comes after the one that ``DECIDES``."""
+    """The outcome of one rule. Rules that match after the one that ``DECIDES`` are ``MATCHES``."""
 
     DECIDES = "decides"
     MATCHES = "matches"
@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 class Condition:
     """One condition of a rule: ``wanted`` patterns against the values ``found`` in the call.
 
-    ``key`` is where the policy has it, such as ``source.roles`` or ``source.claims.tenant``.
+    ``key`` is its place in the policy, such as ``source.roles`` or ``source.claims.tenant``.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """One rule of ``deny_rules`` or ``allow_rules``, which ``rules`` says; ``index`` is from 0."""
+    """One rule of the list ``rules``: ``deny_rules`` or ``allow_rules``; ``index`` is from 0."""
 
     rules: str
     index: int
@@ -49,7 +49,7 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision with its reasons. ``reports`` has all rules, in the order they are asked in."""
+    """A decision with its reasons. ``reports`` has all rules, in the order of evaluation."""
 
     method: str
     caller: Caller
@@ -58,7 +58,7 @@ class Explanation:
 
     @property
     def decided_by(self) -> RuleReport | None:
-        """The rule that decided, None where none matched: the call is denied."""
+        """The rule that decided; None where no rule matched and the call is denied."""
         return next((each for each in self.reports if each.outcome is Outcome.DECIDES), None)
 
 
@@ -87,8 +87,8 @@ def _conditions(rule: Rule, method: str, caller: Caller) -> Iterator[Condition]:
         yield _condition(f"request.headers.{key}", patterns, () if value is None else (value,))
     if rule.principals is not None:
         yield _condition("source.principals", rule.principals, caller.peer_names)
-    # What nobody says of the anonymous is no value, as in `Rule.match`.
-    somebody = not principal.is_anonymous
+    # The anonymous principal has no values, as in `Rule.match`.
+    is_authenticated = not principal.is_anonymous
     who = (f"{principal.issuer}/{principal.subject}",)
     for key, wanted, values in (
         ("request_principals", rule.request_principals, who),
@@ -96,9 +96,9 @@ def _conditions(rule: Rule, method: str, caller: Caller) -> Iterator[Condition]:
         ("roles", rule.roles, sorted(principal.roles)),
     ):
         if wanted is not None:
-            yield _condition(f"source.{key}", wanted, values if somebody else ())
+            yield _condition(f"source.{key}", wanted, values if is_authenticated else ())
     for path, patterns in rule.claims:
-        texts = claim_texts(principal.claims, path) if somebody else ()
+        texts = claim_texts(principal.claims, path) if is_authenticated else ()
         yield _condition(f"source.claims.{_claim_name(path)}", patterns, texts)
 
 

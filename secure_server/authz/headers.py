@@ -1,7 +1,7 @@
-"""The headers of a call as a policy sees them: the door, `explain`, `test` and `check` ask here.
+"""The headers of a call as a policy sees them: the guard, `explain`, `test` and `check` ask here.
 
-What gRPC hands over is a fact about grpcio's servers, the same on both stacks, and a test asks one
-of each over a real connection (`tests/policy/test_policy_headers.py`).
+These rules describe what grpcio's servers hand over, the same on both stacks. A test checks them
+over a real connection to each (`tests/policy/test_policy_headers.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 """Names and values as gRPC hands them over: bytes where the name ends in ``-bin``, else text."""
 
 BINARY = "-bin"
-"""How the name of a binary header ends."""
+"""The ending of a binary header's name."""
 
 NEVER_HANDED_OVER = frozenset(
     {
@@ -38,12 +38,12 @@ NEVER_HANDED_OVER = frozenset(
         "x-envoy-peer-metadata",
     }
 )
-"""Headers that grpcio reads itself, or ends the call for, and shows no server; neither the
-pseudo-headers (`:path`, `:authority`, ...)."""
+"""Headers that grpcio consumes or ends the call for, so that no server sees them. The
+pseudo-headers (`:path`, `:authority`, ...) are hidden too."""
 
 HANDED_OVER_ONCE = frozenset({"authorization", "host", "lb-token", "user-agent"})
-"""Headers that no call brings to a policy twice. Of a repeated `user-agent` or `lb-token` gRPC
-hands over the last; for a repeated `host` it ends the call, for `authorization` the guard does."""
+"""Headers that a policy never sees twice. Of a repeated `user-agent` or `lb-token` gRPC hands over
+the last; for a repeated `host` it ends the call, for `authorization` the guard does."""
 
 # gRFC A43, "headers": the Host header and hop-by-hop headers are not supported. grpc-go's list.
 _UNSUPPORTED = frozenset(
@@ -64,8 +64,8 @@ _UNSUPPORTED = frozenset(
 def policy_headers(metadata: Metadata) -> dict[str, str]:
     """Join repeated values by commas, as gRFC A43 compares them; binary ones as base64 text (A41).
 
-    Names are lower case as HTTP/2 has them (RFC 9113, section 8.2.1); values are as they came,
-    empty ones and spaces too.
+    Names are lower case as in HTTP/2 (RFC 9113, section 8.2.1); values are unchanged, with empty
+    ones and spaces.
     """
     headers: dict[str, str] = {}
     for name, value in metadata:
@@ -75,10 +75,10 @@ def policy_headers(metadata: Metadata) -> dict[str, str]:
 
 
 def described_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return what a policy would see of a call with these headers, in the order of the wire.
+    """Return what a policy sees of a call with these headers, given in the order of the wire.
 
     The value of a binary header is base64, with or without its padding. Raises `HeaderError` for
-    headers that would come to no policy, or not so.
+    headers that a policy never sees, or never with this value.
     """
     metadata: list[tuple[str, str | bytes]] = []
     for written, value in pairs:
@@ -94,7 +94,7 @@ def described_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def why_unmatchable(name: str) -> str | None:
-    """Say in a sentence why no rule may be about a header, or None. ``name`` is lower case."""
+    """Return a sentence why no rule may name a header, or None. ``name`` is lower case."""
     if name.startswith((":", "grpc-")) or name in _UNSUPPORTED:
         return "Pseudo, grpc-, host and hop-by-hop headers are gRPC's own."
     if name in NEVER_HANDED_OVER:
@@ -105,7 +105,7 @@ def why_unmatchable(name: str) -> str | None:
 
 
 def why_never_the_value(name: str, pattern: str) -> str | None:
-    """Say in a sentence why no header ``name`` has a value like ``pattern``, or None."""
+    """Return a sentence why no header ``name`` can match ``pattern``, or None."""
     if not name.endswith(BINARY) or pattern == "*":
         return None
     if pattern.endswith("*") or pattern.startswith("*"):

@@ -1,4 +1,4 @@
-"""Rules found by the method they are about."""
+"""Rules indexed by the method that they match."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ByAffix: TypeAlias = Mapping[str, _Positions]
 class RuleIndex:
     """A list of rules in file order, immutable once built.
 
-    A class, because looking through ten thousand rules for one method must not cost more than
-    looking through ten: exact paths are one look-up, prefixes and suffixes one per length in use.
+    A class, because ten thousand rules must not cost a call more than ten: exact paths are one
+    look-up, prefixes and suffixes one per length in use.
     """
 
     __slots__ = ("_any", "_any_not_empty", "_exact", "_prefixes", "_rules", "_suffixes")
@@ -54,7 +54,7 @@ class RuleIndex:
         return self._rules
 
     def first_match(self, method: str, caller: Caller) -> Rule | None:
-        """The first rule in file order that is about ``method`` and matches ``caller``."""
+        """Return the first rule in file order that matches ``method`` and ``caller``."""
         groups = self._groups(method)
         for position in groups[0] if len(groups) == 1 else merge(*groups):
             rule = self._rules[position]

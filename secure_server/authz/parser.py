@@ -1,4 +1,4 @@
-"""From the policy's text to its rules: gRFC A43, the audit options of A59, our extensions."""
+"""Parses a policy's text into rules: gRFC A43, the audit options of A59, our extensions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ParsedPolicy:
 
 
 def parse(text: str, *, origin: str, known_loggers: frozenset[str] | None) -> ParsedPolicy:
-    """Read a policy. Raises `PolicyError` for the first thing that is wrong with it."""
+    """Parse a policy. Raises `PolicyError` for the first mistake in it."""
     root = read(text, origin=origin)
     members = root.members("name", "deny_rules", "allow_rules", "audit_logging_options")
     name = _name(root, members, "the policy")
     if "allow_rules" not in members:
         raise root.error('"allow_rules" is missing', "Add a list with at least one rule.")
-    # A policy without them would refuse everybody, which nobody means.
+    # A policy without them would refuse every caller, which no author means.
     if not members["allow_rules"].items():
         raise members["allow_rules"].error('"allow_rules" is empty', "Add at least one rule.")
     return ParsedPolicy(
@@ -92,7 +92,7 @@ def _rule(name: str, members: dict[str, Node]) -> Rule:
 
 
 def _any_if_empty(node: Node | None) -> Patterns | None:
-    # A43, "Details": an empty list is as good as none.
+    # A43, "Details": an empty list equals a missing one.
     patterns = () if node is None else node.strings()
     return Patterns.of(patterns) if patterns else None
 
@@ -102,7 +102,7 @@ def _never_empty(node: Node | None) -> Patterns | None:
 
 
 def _some(node: Node) -> Patterns:
-    # Our own keys do without A43's trap: a list that was emptied must not let everybody in.
+    # Our own keys avoid this trap of A43: emptying a list must not admit every caller.
     patterns = node.strings()
     if not patterns:
         what = f"{quoted(str(node.steps[-1]))} is an empty list"
@@ -127,7 +127,7 @@ def _header_key(node: Node) -> str:
     if (reason := why_unmatchable(key)) is not None:
         raise node.error(f"Header {quoted(written)} cannot be matched", reason)
     if not _HEADER_KEY.fullmatch(written):
-        # No call can carry it, so that a deny rule would never fire.
+        # No call can carry it, so a deny rule would never match.
         what = f"{quoted(written)} is not a header's name"
         raise node.error(what, "Use letters, digits, dash, underscore and dot.")
     return key
@@ -165,7 +165,7 @@ def _audit_options(node: Node | None, known_loggers: frozenset[str] | None) -> A
 
 
 def _audit_logger(node: Node, known_loggers: frozenset[str] | None) -> NamedLogger | None:
-    """The logger, or None where it is unknown and optional: A59 has such a one ignored."""
+    """Return the logger, or None where it is unknown and optional, which A59 ignores."""
     members = node.members("name", "config", "is_optional")
     name = _name(node, members, "each audit logger")
     config = members["config"].any_members() if "config" in members else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """A list of patterns, of which one must match. Case counts, and an inner ``*`` is a ``*``."""
+    """Patterns, of which one must match. Case-sensitive; an inner ``*`` matches only itself."""
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
@@ -42,7 +42,7 @@ class Patterns:
         )
 
     def match_any(self, values: Collection[str]) -> bool:
-        # Mostly the patterns are exact, and then one look-up per value is the whole answer.
+        # Most patterns are exact: then one look-up per value is enough.
         if not self.exact.isdisjoint(values):
             return True
         if not (self.prefixes or self.suffixes or self.present):
@@ -50,9 +50,9 @@ class Patterns:
         return any(map(self.match, values))
 
     def covers(self, other: Patterns) -> bool:
-        """Whether each pattern of ``other`` matches nothing that one of these does not.
+        """Whether for each pattern of ``other`` one of these matches all that it matches.
 
-        False where only several of these together would. No affix is empty: that is ``*``.
+        False where only several of these together do. No affix is empty: that is ``*``.
         """
         return (
             all(map(self.match, other.exact))
@@ -62,7 +62,7 @@ class Patterns:
         )
 
     def written(self) -> tuple[str, ...]:
-        """The patterns as a policy writes them, each once, in an order of their own."""
+        """Return the patterns as a policy writes them, without repetitions; not in file order."""
         return (
             *sorted(self.exact),
             *(f"{prefix}*" for prefix in self.prefixes),

@@ -1,4 +1,4 @@
-"""Where the values of a JSON text stand. The text is valid: `document.read` has seen to that."""
+"""Line and column of the values of a JSON text that `document.read` has accepted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Steps: TypeAlias = tuple[str | int, ...]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
-# Only ever used to step over text that was decoded before, so what numbers are worth is no matter.
+# Only steps over text that was decoded before, so the values of numbers do not matter.
 _STEPPER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 class Places:
     """Lines and columns of many values of one text.
 
-    A class, because a list of ten thousand rules must be walked through once and not once a rule.
+    A class, because a list of ten thousand rules must be scanned once, not once per rule.
     """
 
     def __init__(self, text: str) -> None:
@@ -28,7 +28,7 @@ class Places:
         self._offsets: dict[Steps, dict[str | int, int]] = {}
 
     def of(self, *steps: str | int) -> tuple[int, int]:
-        """Line and column, from 1, of the value that these member names and indexes lead to."""
+        """Return line and column, from 1, of the value at these member names and indexes."""
         offset = self._offset(steps)
         line = bisect_right(self._lines, offset)
         return line, offset - self._lines[line - 1] + 1
@@ -44,7 +44,7 @@ class Places:
 
 
 def offset_of(text: str, steps: Steps, *, at_key: bool, occurrence: int) -> int:
-    """The offset of one value, or of its key, where several members may have the same name."""
+    """Return the offset of one value, or of its key; several members may have the same name."""
     offset = _skip_space(text, 0)
     for depth, step in enumerate(steps, start=1):
         last = depth == len(steps)
@@ -63,7 +63,7 @@ def line_and_column(text: str, offset: int) -> tuple[int, int]:
 
 
 def _children(text: str, offset: int) -> Iterator[tuple[str | int, int, int]]:
-    """Name, offset and value's offset of each child of the valid object or list at ``offset``."""
+    """Yield name, offset and value's offset of each child of the object or list at ``offset``."""
     is_object = text[offset] == "{"
     offset = _skip_space(text, offset + 1)
     number = 0

@@ -1,4 +1,4 @@
-"""Who may call what."""
+"""The policy: which caller may call which method."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from secure_server.authz.rule import Caller
 from secure_tls.peer import Peer
 
 STDOUT_LOGGER = "stdout_logger"
-"""The one logger that gRFC A59 itself defines."""
+"""The one audit logger that gRFC A59 defines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether the call may go on.
+    """Whether the call is allowed.
 
     ``rule`` is the name of the rule that decided, as the file has it, and empty where none did: the
     ``matched_rule`` of A59; ``policy`` is its ``policy_name``. (grpc-go calls the same rule
@@ -36,9 +36,9 @@ class Decision:
 class Policy:
     """A gRPC authorization policy (gRFC A43, A59), compiled: an immutable snapshot.
 
-    A class, because the rules are compiled once and asked at every call. Decides as grpc-go does:
-    the first deny rule that matches denies, else the first allow rule that matches allows, else
-    the call is denied.
+    A class, because the rules are compiled once and evaluated at every call. It decides as grpc-go
+    does: the first deny rule that matches denies, else the first allow rule that matches allows,
+    else the call is denied.
     """
 
     __slots__ = ("_allow", "_audit", "_deny", "_name", "_reading_headers")
@@ -62,16 +62,16 @@ class Policy:
     ) -> Policy:
         """Compile a policy from its JSON text; ``origin`` is the file's name, for messages.
 
-        An audit logger that is neither among ``known_loggers`` nor optional is an error (A59);
-        None knows them all, for whoever only asks for decisions.
+        An audit logger that is neither among ``known_loggers`` nor optional is an error (A59); None
+        accepts all names, for callers that only need decisions.
 
         Beyond A43, ``source`` takes ``request_principals`` (patterns for ``<issuer>/<subject>``),
         ``scopes``, ``roles`` and ``claims`` (an object of claim name to patterns). Each is a list
-        that is not empty, all that are given must match, and none ever matches the anonymous.
-        Where an issuer's name may continue another's, tell them apart by ``claims``: the slash in
-        ``<issuer>/<subject>`` does not say where the subject begins.
+        that is not empty; all given ones must match; none matches the anonymous principal.
+        Where one issuer's name is a prefix of another's, tell them apart by ``claims``: the slash
+        in ``<issuer>/<subject>`` does not show where the subject begins.
 
-        Raises `PolicyError`, and nothing else whatever the text is.
+        Raises `PolicyError`, and no other exception, for any text.
         """
         return cls(text, origin, known_loggers)
 
@@ -88,7 +88,7 @@ class Policy:
 
     @property
     def audit_loggers(self) -> tuple[NamedLogger, ...]:
-        """The loggers to tell, in file order, without optional ones that are unknown."""
+        """The audit loggers, in file order, without optional ones that are unknown."""
         return self._audit.loggers
 
     def reads_headers(self, method: str) -> bool:
@@ -138,7 +138,7 @@ class Policy:
         headers: Mapping[str, str] | None = None,
         tls: bool = True,
     ) -> Explanation:
-        """Say what `decide` decides and why: what came of every rule. Slow; for people."""
+        """Return what `decide` decides, with the outcome of every rule. Slow; for people."""
         caller = Caller(_peer_names(peer, tls=tls), principal, {} if headers is None else headers)
         return explain(self._deny.rules, self._allow.rules, method, caller)
 
@@ -151,5 +151,5 @@ def _peer_names(peer: Peer | None, *, tls: bool) -> tuple[str, ...]:
         return ()
     if peer is None:
         return ("",)
-    # The first kind that is present, as in grpc-go; A43's text would go on to the next one.
+    # Only the first kind present, as in grpc-go; A43's text would try the next one too.
     return peer.uri_sans or peer.dns_sans or (peer.subject,)

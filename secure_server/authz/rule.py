@@ -1,4 +1,4 @@
-"""One rule: whom it is about and which calls."""
+"""One rule: which callers and which calls it matches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secure_server.authz.patterns import Patterns
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What the rules look at, besides the method.
+    """What the rules match against, besides the method.
 
     ``peer_names`` are the identities of the first kind that the certificate has; the empty name for
     TLS without a client certificate; none at all on plaintext, where no ``principals`` match.
@@ -46,7 +46,7 @@ class Rule:
         names, scopes, roles = self.request_principals, self.scopes, self.roles
         if names is None and scopes is None and roles is None and not self.claims:
             return True
-        # Nobody is not somebody, whatever the pattern.
+        # The anonymous principal matches no pattern, not even "*".
         if principal.is_anonymous:
             return False
         return (

@@ -1,4 +1,4 @@
-"""The door: peer, principal, decision, handler."""
+"""The guard: peer, principal, decision, handler."""
 
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.caller import Caller, current_caller, current_principal

@@ -1,4 +1,4 @@
-"""Whether a caller may call a method: the third step of the guard."""
+"""Decides by the policy whether a caller may call a method: the guard's third step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MOST_METHODS = 10_000
 
 
 class Authorization:
-    """Asks the policy in force, and keeps its decisions with the caller that they are about."""
+    """Evaluates the policy in force, and caches its decisions with the caller."""
 
     def __init__(self, policy: Watched[Policy]) -> None:
         self._policy = policy
-        # Methods that no rule is about, of which the log was told; replaced with the policy.
+        # Methods without a rule that were logged; emptied when the policy changes.
         self._forgotten: tuple[Policy | None, set[str]] = (None, set())
 
     def authorize(self, cached: CachedCaller, call: Call) -> Decision:
@@ -31,7 +31,7 @@ class Authorization:
         decision = decisions.get(call.method)
         if decision is None:
             decision = _decide(policy, cached, call)
-            # Paths without a handler are the caller's invention: they may not fill a cache.
+            # Callers invent paths without a handler: these must not fill the cache.
             if call.method_exists and not policy.reads_headers(call.method):
                 decisions[call.method] = decision
         if not decision.allowed:
@@ -54,12 +54,12 @@ class Authorization:
         )
 
     def _warn_of_forgotten(self, policy: Policy, method: str) -> None:
-        """Warn, once, of a method that is denied to every caller because no rule names it."""
+        """Warn, once, about a method that every caller is denied because no rule names it."""
         known_to, methods = self._forgotten
         if known_to is not policy:
             methods = set()
             self._forgotten = (policy, methods)
-        # Bounded: a servicer may take any path, and then callers invent the methods.
+        # Bounded: a generic handler may serve any path, so callers invent methods.
         if method in methods or len(methods) >= _MOST_METHODS:
             return
         methods.add(method)

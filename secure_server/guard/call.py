@@ -1,4 +1,4 @@
-"""One call, as gRPC hands it over."""
+"""One call, with what gRPC knows about it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Transport = Mapping[str, Sequence[bytes]]
 
 
 class Call(NamedTuple):
-    """What the guard decides about; nothing of the call's messages has been read yet.
+    """A call before the decision: no message of it has been read.
 
-    ``method`` is the path as it came (``/package.Service/Method``), ``metadata`` what the client
-    sent with it, ``transport`` gRPC's ``auth_context``. ``method_exists`` says whether the server
-    has a handler for the method.
+    ``method`` is the path as received (``/package.Service/Method``), ``metadata`` the client's
+    metadata, ``transport`` gRPC's ``auth_context``. ``method_exists`` says whether the server has a
+    handler for the method.
     """
 
     method: str
@@ -46,7 +46,7 @@ def credential_of(metadata: Metadata) -> str | None:
     if size > MAX_METADATA_BYTES:
         raise Refusal(RefusalReason.METADATA_SIZE, f"{size} bytes of metadata.")
     if not has_user_agent:
-        # Every gRPC client sends one. When metadata overruns a limit, gRPC hands over none at all.
+        # Every gRPC client sends one. When metadata exceeds a limit, gRPC passes none at all.
         raise Refusal(RefusalReason.NO_METADATA, "Not even a user-agent was sent.")
     if isinstance(credential, bytes):
         raise Refusal(RefusalReason.AUTHORIZATION, "Not a text.")

@@ -1,8 +1,8 @@
-"""Servicers' callbacks (``context.add_callback``), run on threads of the guard's.
+"""Servicers' callbacks (``context.add_callback``), run on the guard's threads.
 
-grpcio runs them on the one thread that serves all calls of a server. A callback that waits there
-stops everybody: grpcio's own health service waits for a lock that a sender holds while it waits for
-that very thread, and two callers who open and cancel ``Watch`` freeze the server for good.
+grpcio runs them on the one thread that serves all calls of a server. A callback that blocks there
+blocks every call: grpcio's own health service waits for a lock whose holder sends and so waits for
+that very thread, and two callers who open and cancel ``Watch`` deadlock the server.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from secure_server.guard.stacks import stack_of
 Callback = Callable[[], object]
 
 _THREADS = 256
-"""How many calls' callbacks run at once."""
+"""The most calls whose callbacks run at once."""
 
 _SHARE = 16
-"""How many of one kind: a callback that never returns holds up calls with the same one alone."""
+"""The most of one kind: a callback that never returns blocks only calls with the same one."""
 
 _MOST_WAITING = 10_000
-"""Calls whose callbacks wait for others of their kind; what comes then is dropped."""
+"""The most calls of one kind whose callbacks wait; further ones are dropped."""
 
 _SLOW = 5.0
-"""Seconds after which a callback that keeps others waiting is told of in the log."""
+"""Seconds after which a callback that blocks others is logged."""
 
 
 class CallCallbacks:
-    """The callbacks of one call, which run one after the other, in the order they were added."""
+    """The callbacks of one call; they run one after the other, in the order of adding."""
 
     __slots__ = (
         "_callbacks",
@@ -49,7 +49,7 @@ class CallCallbacks:
 
     def __init__(self, runner: Callbacks) -> None:
         self.name = ""
-        """That of the functions, which says of what kind they are."""
+        """The kind of the callbacks: their functions."""
         self.thread = 0
         self.started_at = 0.0
         self._runner = runner
@@ -59,14 +59,14 @@ class CallCallbacks:
         self._ended: list[tuple[contextvars.Context, Callback]] = []
 
     def add(self, callback: Callback) -> bool:
-        """Run a callback, in a copy of the present context, when the call has ended; False if it
-        has.
+        """Run a callback, in a copy of the current context, when the call has ended; False if it
+        already has.
         """
         with self._lock:
             if self._callbacks is None:
                 return False
             self._callbacks.append((contextvars.copy_context(), callback))
-            # Each once: how often one is added may be the caller's choice, and would make kinds.
+            # Each once: callers may influence how often one is added, and would create new kinds.
             name = _name(callback)
             if name not in self._names:
                 self._names.add(name)
@@ -74,14 +74,14 @@ class CallCallbacks:
             return True
 
     def end(self) -> None:
-        """Hand the callbacks over: the call has ended. Does not wait for any of them."""
+        """Queue the callbacks: the call has ended. Returns without waiting for them."""
         with self._lock:
             self._ended, self._callbacks = self._callbacks or [], None
         if self._ended:
             self._runner.submit(self)
 
     def run(self) -> None:
-        """Run them. What one of them raises is logged, and stops none of the others."""
+        """Run them. An exception is logged, and the others still run."""
         callbacks, self._ended = self._ended, []
         for context, callback in callbacks:
             try:
@@ -93,7 +93,7 @@ class CallCallbacks:
 
 
 class _Share:
-    """What the callbacks of one kind have of the threads."""
+    """How many threads the callbacks of one kind use, and which calls wait."""
 
     __slots__ = ("dropped", "is_told", "running", "waiting")
 
@@ -107,12 +107,12 @@ class _Share:
 class Callbacks:
     """Runs the callbacks of calls that have ended.
 
-    Daemon threads, so that a callback which never returns does not keep the process; they are
-    started as they are needed, and never by the serving thread, which only hands over.
+    On daemon threads, so that a callback which never returns does not keep the process alive. They
+    are started as needed, and never by the serving thread, which only queues.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for a few look-ups: nothing is waited for under it
+        self._lock = threading.Lock()  # held for a few look-ups: no code blocks under it
         self._idle_or_over = threading.Condition(self._lock)
         self._ready: SimpleQueue[CallCallbacks | None] = SimpleQueue()
         self._shares: dict[str, _Share] = {}
@@ -122,12 +122,12 @@ class Callbacks:
         self.kept = _Kept(self)
 
     def of_call(self) -> CallCallbacks:
-        """Return those of a new call, for who learns by itself when the call ends."""
+        """Return the callbacks of a new call whose adapter calls ``end`` itself."""
         self._start_thread(at_least_one=True)
         return CallCallbacks(self)
 
     def submit(self, call: CallCallbacks) -> None:
-        """Run what a call has. Called on the serving thread: nothing here waits."""
+        """Queue a call's callbacks. Called on the serving thread: must not block."""
         with self._lock:
             share = self._shares.get(call.name)
             if share is None:
@@ -144,7 +144,7 @@ class Callbacks:
             self._start_thread(at_least_one=True)
 
     def look(self) -> None:
-        """Log which callbacks keep others of their kind waiting, once until that is over."""
+        """Log which callbacks block others of their kind, once per blockage."""
         now = time.monotonic()
         stuck = []
         with self._lock:
@@ -166,7 +166,7 @@ class Callbacks:
             )
 
     def close(self, seconds: float) -> None:
-        """Wait until all have run, for so many seconds at the most, and let the threads go."""
+        """Wait until all have run, for ``seconds`` at most, and stop the threads."""
         with self._lock:
             self._closed = True
             self._idle_or_over.wait_for(lambda: not self._shares, seconds)
@@ -174,7 +174,7 @@ class Callbacks:
                 self._ready.put(None)
 
     def _start_thread(self, *, at_least_one: bool = False) -> None:
-        """Start a thread where none is free, within the bound."""
+        """Start a thread if none is free and the bound allows it."""
         with self._lock:
             if self._threads >= (1 if at_least_one else _THREADS) or self._idle:
                 return
@@ -183,7 +183,9 @@ class Callbacks:
         thread = threading.Thread(target=self._work, name="callback", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system has no more; the others go on, the first one is needed
+        except (
+            RuntimeError
+        ):  # the system allows no more: the running ones suffice, but the first is needed
             with self._lock:
                 self._threads -= 1
                 self._idle -= 1
@@ -194,7 +196,7 @@ class Callbacks:
         while (call := self._ready.get()) is not None:
             with self._lock:
                 self._idle -= 1
-            self._start_thread()  # before this one may wait
+            self._start_thread()  # before this one may block
             call.thread, call.started_at = threading.get_ident(), time.monotonic()
             call.run()
             with self._lock:
@@ -217,12 +219,10 @@ class Callbacks:
 
 
 class _Kept(dict[type, type]):
-    """Classes of ``grpc.ServicerContext``, and what a context of each must become before a servicer
-    gets it: ``context.__class__ = kept[context.__class__]``. Its ``add_callback`` runs callbacks on
-    our threads.
+    """Maps classes of ``grpc.ServicerContext`` to subclasses whose callbacks run on our threads.
 
-    The class, because a function on the instance would have to refer to it, and every call would be
-    left to the garbage collector.
+    Before a servicer gets a context: ``context.__class__ = kept[context.__class__]``. The class is
+    replaced, because a function on the instance would make a reference cycle of every call.
     """
 
     def __init__(self, runner: Callbacks) -> None:
@@ -246,7 +246,7 @@ class _Kept(dict[type, type]):
                 return calls.add(callback)
 
         Kept.__name__, Kept.__qualname__ = kind.__name__, kind.__qualname__
-        self[kind] = self[Kept] = Kept  # kept once, kept for good
+        self[kind] = self[Kept] = Kept  # a context that was replaced already stays as it is
         return Kept
 
 

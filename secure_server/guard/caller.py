@@ -11,7 +11,7 @@ from secure_tls.peer import Peer
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is on the wire and who is calling. ``peer`` is None without a client certificate."""
+    """Peer and principal of a call. ``peer`` is None without a client certificate."""
 
     peer: Peer | None
     principal: Principal
@@ -31,7 +31,7 @@ def current_caller() -> Caller:
         return CALLER.get()
     except LookupError:
         raise LookupError(
-            "No guarded call is running here. Ask inside the handler, and hand the answer to the "
+            "No guarded call is running here. Ask inside the handler, and pass the answer to the "
             "threads that it starts."
         ) from None
 

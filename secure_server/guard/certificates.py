@@ -1,4 +1,4 @@
-"""What a guard serves with and whom it trusts, reloaded as the files change."""
+"""A guard's certificate, key and trust, reloaded when the files change."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cryptography import x509
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server import logs
-from secure_server.config import TLSSection
 from secure_server.guard.tls_set import TLSSet, handshake_bundle
+from secure_server.sections import TLSSection
 from secure_tls.errors import TLSError, TLSFileError
 from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
@@ -26,9 +26,9 @@ _ENDED = frozenset({"expired", "not_yet_valid"})
 def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSet:
     """Read all files of ``[tls]``; ``now`` is seconds since the epoch.
 
-    A revocation list that cannot be used leaves that of ``last`` (gRFC A69). Where all is as in
-    ``last``, that very snapshot is in the result, so that no client is judged anew for a file that
-    was only written again. Raises ``secure_tls.TLSError``.
+    If a revocation list cannot be used, that of ``last`` stays (gRFC A69). If nothing differs from
+    ``last``, the result keeps its trust snapshot, so that cached verdicts about clients stay valid.
+    Raises ``secure_tls.TLSError``.
     """
     files = read_server_files(
         tls.certificate,
@@ -38,11 +38,11 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
         now=now,
     )
     bundles, problems = _read_bundles(tls, now, last)
-    everybody = (*files.authorities, *(one for each in bundles.values() for one in each))
+    all_authorities = (*files.authorities, *(one for each in bundles.values() for one in each))
     revoked = None
     if tls.crl is not None:
         before = None if last is None else last.revoked
-        revoked = RevocationLists.load(tls.crl, everybody, now=now, last=before)
+        revoked = RevocationLists.load(tls.crl, all_authorities, now=now, last=before)
     trust = Trust(
         files.authorities,
         bundles,
@@ -55,7 +55,7 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
     return TLSSet(
         files,
         last if last == trust else trust,
-        handshake_bundle(everybody, now),
+        handshake_bundle(all_authorities, now),
         tuple(problems),
         minimum_version=tls.minimum_version,
     )
@@ -64,8 +64,10 @@ def read_tls(tls: TLSSection, *, now: float, last: Trust | None = None) -> TLSSe
 def _read_bundles(
     tls: TLSSection, now: float, last: Trust | None
 ) -> tuple[dict[str, tuple[x509.Certificate, ...]], list[str]]:
-    """Read ``trust_bundles``, and say which cannot be used: what becomes of a partner's concerns
-    that partner's clients alone. They go by the last good one, or are refused.
+    """Read ``trust_bundles``, and report those that cannot be used.
+
+    A bad bundle affects only its own trust domain, whose last good bundle stays; without one its
+    clients are refused.
     """
     bundles: dict[str, tuple[x509.Certificate, ...]] = {}
     problems = []
@@ -73,7 +75,7 @@ def _read_bundles(
         try:
             _, bundles[domain] = read_bundle(path, now)
         except TLSFileError as error:
-            # At the start a name that leads to no bundle is a mistake; one that has ended is not.
+            # At the start a missing bundle is an error; an expired one is not.
             if last is None and error.code not in _ENDED:
                 raise
             problems.append(error.message)
@@ -82,14 +84,14 @@ def _read_bundles(
 
 
 class Certificates:
-    """One consistent set of certificate, key and trust, and what is to be told of the next.
+    """One consistent set of certificate, key and trust, and the subscribers to the next one.
 
-    A set that cannot be used keeps the last good one: a server that stops because half of a file
-    was copied would be worse than one that goes on with what it has. ``Reloads`` follows it.
+    If a new set cannot be used, the last good one stays: a half-copied file must not stop the
+    server. ``Reloads`` follows the files.
     """
 
     def __init__(self, tls: TLSSection, clock: Callable[[], float] = time.time) -> None:
-        """Read the files. Raises ``secure_tls.TLSError`` for what cannot be served with."""
+        """Read the files. Raises ``secure_tls.TLSError`` where they cannot be used."""
         self._tls = tls
         self._clock = clock
         self._log = logs.logger(__name__)
@@ -108,7 +110,7 @@ class Certificates:
 
     @property
     def status(self) -> ReloadStatus:
-        """How the reloads went."""
+        """The outcome of the reloads."""
         return self._set.status
 
     @property
@@ -118,22 +120,22 @@ class Certificates:
 
     @property
     def trust(self) -> Trust:
-        """Whom we trust: asked at each call."""
+        """The trust that every call checks its peer against."""
         return self._set.value.trust
 
     @property
     def handshake_bundle(self) -> bytes:
-        """All authorities in PEM: what TLS lets in. Which of them counts is asked at each call."""
+        """All authorities (PEM) that the TLS handshake accepts; each call then checks ``trust``."""
         return self._set.value.handshake_bundle
 
     @property
     def expires_at(self) -> float:
-        """When the server's certificate ends, in seconds since the epoch."""
+        """When the server's certificate expires, in seconds since the epoch."""
         return self.files.leaf.not_valid_after_utc.timestamp()
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should see to beside what ``Reloads`` says, in sentences."""
+        """Sentences for operators, besides those of ``Reloads``."""
         found = []
         left = self.expires_at - self._clock()
         if left < self._early:
@@ -148,11 +150,11 @@ class Certificates:
         return self._set.value
 
     def subscribe(self, told: Callable[[TLSSet], object]) -> Callable[[], None]:
-        """Call ``told`` with each new set; return what ends that."""
+        """Call ``told`` with each new set; return a function that unsubscribes."""
         return self._set.subscribe(told)
 
     def on_serving(self, told: Callable[[], None]) -> None:
-        """Have a function called when there is something new to serve with."""
+        """Call a function when certificate, key or handshake bundle have changed."""
         last = self._set.value.serving
 
         def tell(found: TLSSet) -> None:
@@ -164,13 +166,13 @@ class Certificates:
         self._set.subscribe(tell)
 
     def look(self) -> None:
-        """See whether the files have changed, and warn of what ends soon."""
+        """Reload changed files, and warn about what expires soon."""
         self._set.look()
         self._warn()
 
     @property
     def _early(self) -> float:
-        """From when on the end is near: 30 days, or a third of a short life."""
+        """Return when to start to warn: 30 days before the end, or a third of a short lifetime."""
         leaf = self.files.leaf
         life = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
         return min(_EARLY, life / 3)
@@ -198,7 +200,7 @@ class Certificates:
     def _warn_of_ca_key(self) -> None:
         if ca_key := find_ca_key(self._tls.client_ca):
             self._log.warning(
-                "the server can read the private key of its certificate authority: whoever takes "
-                "the server over can make any certificate. Keep that key on another machine",
+                "the server can read the private key of its certificate authority: an attacker who "
+                "takes over the server can issue any certificate. Keep that key on another machine",
                 file=str(ca_key),
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from secure_base.reloading import Reloads
 from secure_server import logs
 from secure_server.auth.api_keys import API_KEYS
-from secure_server.auth.authenticators import Authenticator, Authenticators
+from secure_server.auth.authenticators import Authenticator, Authenticators, close_all
 from secure_server.auth.bulkhead import Bulkhead
 from secure_server.auth.cache_epoch import CacheEpoch
 from secure_server.auth.discovery import follow_key_file
@@ -25,14 +25,14 @@ def build_chain(
     find_key: FindKey | None = None,
     others: Sequence[Authenticator] = (),
 ) -> Authenticators:
-    """Build the authenticators of ``[[authenticators]]``, to which ``others`` are added.
+    """Build the authenticators of ``[[authenticators]]``, and append ``others``.
 
-    ``find_key`` has the keys of our own tokens; without it they are those of ``[tokens] key_set``.
+    ``find_key`` finds the keys of our own tokens; without it they come from ``[tokens] key_set``.
     Raises ``AuthenticatorError``.
     """
     cache_epoch = CacheEpoch()
     reloads = Reloads(logs.log_reload)
-    # Calls that wait for an issuer may take half of the threads; the others are everybody else's.
+    # Calls that wait for an issuer may block half of the threads; the rest serve other calls.
     bulkhead = Bulkhead(config.server.door_threads // 2)
     members: list[Authenticator] = []
     keys: KeySource[VerificationKey] | None = None
@@ -59,17 +59,15 @@ def build_chain(
         closing = [keys] if keys else ()
         return Authenticators([*members, *others], cache_epoch, reloads, closing=closing)
     except BaseException:
-        for one in (*members, keys):
-            getattr(one, "close", bool)()
+        close_all((*members, keys))
         raise
 
 
 def _check_issuers(config: Config, own: LocalIssuer | None) -> None:
-    """Refuse two sources of one issuer's name: the principals of one would be the other's.
+    """Refuse two sources with one issuer: a principal of one would equal one of the other.
 
-    A token and an introspection endpoint may be of one issuer, which is then behind both. Ours is
-    behind its own tokens alone, and the names of API keys are neither an issuer's nor those of
-    certificates.
+    An external issuer may have both tokens and an introspection endpoint. Our own issuer has its
+    tokens only, and API keys and certificates each have an issuer of their own.
     """
     ours = "[tokens]"
     tls = config.tls

@@ -1,6 +1,6 @@
 """The guard's steps, without gRPC: identify the peer, authenticate the caller, authorize the call.
 
-Both adapters go through here. Everything on the way of a warm call is a look-up in a dictionary.
+Both adapters call it. A warm call costs only dictionary look-ups.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from secure_server.guard.refusal import Refusal, RefusalReason
 from secure_server.guard.refusal_log import AuditCallback, AuditEvent
 
 _MOST_OF_A_METHOD = 512
-"""Characters that are written down of a refused path: a caller may send kilobytes of it."""
+"""Characters of a refused path that are logged: a caller may send kilobytes."""
 
 T = TypeVar("T")
 
 
 class Core:
-    """Decides about calls, for all threads, by the current values of what may change."""
+    """Decides about calls, for all threads, by the current policy, trust and revocations."""
 
     def __init__(
         self,
@@ -50,38 +50,38 @@ class Core:
 
     @property
     def feed_is_current(self) -> bool:
-        """Whether the revocations are fresh enough to go by."""
+        """Whether the view of revocations is fresh enough."""
         return self._revocations.is_current
 
     def admit(self, call: Call) -> Caller:
         """Return the caller, if they may make the call.
 
-        It may parse, verify signatures and wait for a network. Raises ``Refusal``, which is audited
-        already.
+        It may parse, verify signatures and wait for a network. Raises ``Refusal``, after auditing
+        it.
         """
         return self._audited(self._admit, call)
 
     def try_admit_cached(self, call: Call) -> Caller | None:
-        """Do as ``admit`` does where look-ups suffice; None where ``admit`` must be asked.
+        """Return what ``admit`` would, if cached; else None, and ``admit`` must be called.
 
         For event loops, which must not be blocked.
         """
         return self._audited(self._admit_cached, call)
 
     def recheck(self, call: Call) -> Caller:
-        """Return the caller of an open stream, if it may go on: that is no event for audit.
+        """Return the caller of an open stream, if it may stay open; that is not audited.
 
-        It may take time, as ``admit``. Raises ``Refusal``, which is audited already.
+        It may block, as ``admit``. Raises ``Refusal``, after auditing it.
         """
         return self._audited(self._recheck, call)
 
     def try_recheck_cached(self, call: Call) -> Caller | None:
-        """Do as ``recheck`` does where look-ups suffice; None where ``recheck`` must be asked."""
+        """Return what ``recheck`` would, if cached; else None, and ``recheck`` must be called."""
         return self._audited(self._recheck_cached, call)
 
     def recheck_as(self, caller: Caller, call: Call) -> None:
-        """Check an open stream without asking an authenticator who the caller is: by certificate,
-        the token's time, revocations and policy. Raises ``Refusal``, which is audited already.
+        """Check an open stream without asking an authenticator: by certificate, token expiry,
+        revocations and policy. Raises ``Refusal``, after auditing it.
         """
         self._audited(lambda call: self._recheck_as(caller, call), call)
 
@@ -139,7 +139,7 @@ class Core:
             self._write_refused(call, refusal)
             raise
         except Exception:  # noqa: BLE001 - fail closed, log, go on
-            # A plug-in may raise anything, and nothing of it is for the caller.
+            # A plug-in may raise anything, which the caller must not see.
             _log_failure("the guard failed", method=call.method)
             peer = self._peers.known(call.transport)
             failure = Refusal(RefusalReason.GUARD_FAILED, "See the log.", peer=peer)
@@ -183,7 +183,7 @@ class Core:
 
 
 def _log_failure(event: str, **fields: str) -> None:
-    """Log the exception being handled as text: some renderers of exceptions print what variables
-    hold, and here one holds the token.
+    """Log the current exception as text: some renderers print the values of variables, and here
+    one holds the token.
     """
     logs.logger(__name__).error(event, traceback=traceback.format_exc(), **fields)

@@ -1,4 +1,4 @@
-"""The whole guard, ready to be put in front of a server on either stack."""
+"""The whole guard, for a server on either stack."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.revocations import NothingRevoked, Revocations
 from secure_server.authz import Policy
-from secure_server.config import ConfigError, read_config
+from secure_server.config import read_guard_config
 from secure_server.guard.adapters.asyncio import AioGuardInterceptor
 from secure_server.guard.adapters.threads import GuardInterceptor
 from secure_server.guard.callbacks import Callbacks
-from secure_server.guard.certificates import Certificates
-from secure_server.guard.chain import build_chain
 from secure_server.guard.core import Core
+from secure_server.guard.parts import open_parts
 from secure_server.guard.peers import Peers
-from secure_server.guard.policy_file import PolicyFile
-from secure_server.guard.refusal_log import AuditCallback, AuditEvent, log_refusal
+from secure_server.guard.refusal_log import AuditCallback, log_refusal
 from secure_server.guard.status import CallEnded
 from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.streams.watch import StreamWatch
@@ -36,14 +34,14 @@ from secure_server.guard.watchdog import Watchdog
 from secure_server.limits import Limits, channel_arguments
 
 _CALLBACKS = 1.0
-"""Seconds in which the callbacks of calls that have ended must have run when a guard is closed."""
+"""Seconds that the callbacks of ended calls get when a guard is closed."""
 
 
 class Guard:
     """Decides about every call: who is on the wire, who is calling, whether they may.
 
-    A class because it holds what one server needs together: the certificates it serves with, the
-    caches, and the threads of its streams. ``close`` it when the server has stopped.
+    A class because it holds the certificates, caches and stream threads of one server. ``close``
+    it when the server has stopped.
     """
 
     def __init__(
@@ -58,12 +56,14 @@ class Guard:
         call_ended: CallEnded = lambda _method, _code: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Guard by these values; those that are ``Watched`` count as they are at each call.
+        """Guard by these values; of a ``Watched`` one, every call uses the current value.
 
-        The guard closes ``authenticators``; what else is handed in is closed by its owner.
-        ``audit`` is told of every refusal, and of the calls that were allowed as the policy's audit
-        condition says; the loggers that a policy names are told by ``PolicyFile``. ``call_ended``
-        is told method and status of every call. ``clock`` is in seconds since the epoch.
+        The guard closes ``authenticators``; their owner closes all other arguments. Files of
+        authenticators are reloaded from here on; ``reloads`` must be told to follow those of
+        ``tls`` and ``policy``, where they have some.
+        ``audit`` is called with every refusal, and with allowed calls if the policy's audit
+        condition says so; ``PolicyFile`` calls the loggers that a policy names. ``call_ended``
+        gets method and status of every call. ``clock`` gives seconds since the epoch.
         """
         limits = limits or Limits()
         revocations = revocations or NothingRevoked()
@@ -86,7 +86,7 @@ class Guard:
         self.watchdog = Watchdog(self._callbacks)
         self.audit_loggers: Loggers | None = None
         """Those that the policy names, where the guard was made ``from_config``."""
-        # What is closed last comes first.
+        # In reverse order of closing.
         self._on_close = ExitStack()
         self._on_close.callback(self._callbacks.close, _CALLBACKS)
         self._on_close.callback(self.streams.close)
@@ -96,51 +96,45 @@ class Guard:
         self._on_close.callback(self.watch.close)
         self._on_close.callback(self.watchdog.close)
         self._on_close.callback(self.reloads.close)
-        for source in (self._tls, watched_policy):
-            self._on_close.callback(source.subscribe(self.watch.notice))
-        self._on_close.callback(revocations.subscribe(self.watch.notice))
-        authenticators.cache_epoch.subscribe(self.watch.notice)
+        try:
+            for source in (self._tls, watched_policy):
+                self._on_close.callback(source.subscribe(self.watch.notice))
+            self._on_close.callback(revocations.subscribe(self.watch.notice))
+            authenticators.cache_epoch.subscribe(self.watch.notice)
+            # Last: the files of the authenticators are followed however the guard was made.
+            self.reloads.start()
+        except BaseException:
+            self._on_close.close()
+            raise
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Guard:
         """Guard a server of your own by a file like ``secure-server.toml``.
 
         It needs ``[policy] file``, and for tokens of the identity service ``[tokens] key_set``, its
-        public keys. Raises ``ConfigError``, ``AuthenticatorError``, ``PolicyError``,
-        ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
+        public keys; keys that only ``secure-server`` has a use for are refused. ``secure-server
+        check --own-servicer`` says what this would. Raises ``ConfigError``, ``AuthenticatorError``,
+        ``PolicyError``, ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
         """
-        config = read_config(Path(path))
-        if config.policy.file is None:
-            raise ConfigError(
-                f"{path}: policy.file is missing: the policy that comes with the server is about "
-                "its own methods and would deny all of yours."
-            )
-        with ExitStack() as undo:
-            policy = PolicyFile(config.policy.file)
-            undo.callback(policy.close)
-            chain = build_chain(config, clock=time.time)
-            undo.callback(chain.close)
-            tls = Certificates(config.tls)
-            guard = cls(
-                tls=tls,
-                policy=policy,
-                authenticators=chain,
-                limits=config.server.limits,
-                audit=telling(policy.loggers, log_refusal),
-            )
-            undo.pop_all()
-        guard._on_close.callback(policy.close)
-        guard.audit_loggers = policy.loggers
-        for source in (tls, policy):
-            guard.reloads.follow(source)
-        guard.reloads.start()
+        parts = open_parts(read_guard_config(Path(path)), clock=time.time)
+        guard = cls(
+            tls=parts.tls,
+            policy=parts.policy,
+            authenticators=parts.authenticators,
+            limits=parts.limits,
+            audit=parts.telling(log_refusal),
+        )
+        if parts.policy_file is not None:
+            guard._on_close.callback(parts.policy_file.close)
+            guard.audit_loggers = parts.policy_file.loggers
+        parts.follow()
         return guard
 
     def thread_pool(self) -> ThreadPoolExecutor:
         """For ``grpc.server``: a new pool of ``[server] door_threads``, one of them started.
 
-        Where the system starts no more threads it goes on with those that it has; with another
-        pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down as any other.
+        If the system starts no more threads, it keeps running with those that it has; with another
+        pool, the ``RuntimeError`` ends grpcio's serving thread. Shut it down like any other.
         """
         return ThreadPool(self._limits.door_threads, name="door")
 
@@ -172,8 +166,8 @@ class Guard:
     def server_credentials(self) -> grpc.ServerCredentials:
         """For ``server.add_secure_port``: mutual TLS, a client certificate required.
 
-        They are those of the files as they are now, and stay so: gRPC's own way of changing them
-        can be crashed from outside (grpc/grpc#36693). ``ListenerRotation`` replaces the server.
+        They are the current ones, and never change: a client can crash gRPC's own way of changing
+        them (grpc/grpc#36693). ``ListenerRotation`` replaces the server instead.
         """
         tls = self._tls.value
         return grpc.ssl_server_credentials(
@@ -183,23 +177,13 @@ class Guard:
         )
 
     def options(self) -> list[tuple[str, int]]:
-        """For ``grpc.server(options=...)``: bounds on what one peer may cost."""
+        """For ``grpc.server(options=...)``: bounds on what one peer may use."""
         return channel_arguments(self._limits)
 
     def close(self) -> None:
-        """Let go of the threads. Calls that are in flight end as they would.
+        """Stop the threads. Calls in flight are not interrupted.
 
-        Callbacks of servicers get one second to return; where the guard was made
-        ``from_config``, audit loggers get five seconds to write what they still have.
+        Callbacks of servicers get one second to return; where the guard was made ``from_config``,
+        audit loggers get five seconds to write their backlog.
         """
         self._on_close.close()
-
-
-def telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:
-    """Return what tells the loggers of a policy, and then ``audit``."""
-
-    def tell(event: AuditEvent) -> None:
-        loggers.write(event)
-        audit(event)
-
-    return tell

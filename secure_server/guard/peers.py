@@ -1,4 +1,4 @@
-"""Who is on the wire, from what the transport verified; judged once a certificate and chain."""
+"""The peer of a connection; its certificate and chain are verified once and cached."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from secure_tls.peer import Peer
 from secure_tls.trust import Trust
 
 _MOST_PEERS = 10_000
-_MOST_CHAINS = 16  # of one leaf: a client that varies what it sends pushes out its own alone
-_MOST_JUDGED = 32  # chains of one leaf in a minute: a judgement takes milliseconds
+_MOST_CHAINS = 16  # cached per leaf: a client that varies its chain evicts only its own
+_MOST_JUDGED = 32  # chains verified per leaf and minute: each takes milliseconds
 _MINUTE = 60.0
-_MOST_BYTES = 32 * 1024  # of a chain in PEM: they are kept, to be known again
-_SECURE_TRANSPORTS = (b"ssl", b"tls")  # gRPC is about to rename the one to the other
+_MOST_BYTES = 32 * 1024  # of a chain in PEM, which the cache holds
+_SECURE_TRANSPORTS = (b"ssl", b"tls")  # gRPC is renaming the first to the second
 _VERSIONS = {"1.2": (b"TLSv1.2", b"TLSv1.3"), "1.3": (b"TLSv1.3",)}
 
 
 class _Judged:
-    """What one snapshot of trust says about a leaf, by the chain that came with it."""
+    """The verdicts of one trust snapshot about a leaf, by the chain sent with it."""
 
     __slots__ = ("_count", "_since", "_verdicts", "last", "trust")
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.last: tuple[bytes, Verdict | None] = (b"", None)
-        """The chain that came last, and what was found: comparing costs less than hashing."""
+        """The last chain and its verdict: comparing costs less than hashing."""
         self._verdicts: BoundedCache[bytes, Verdict] = BoundedCache(_MOST_CHAINS)
         self._since = float("-inf")
         self._count = 0
 
     def find(self, sent: bytes) -> Verdict | None:
-        """What was found about this chain before."""
+        """Return the cached verdict about this chain, or None."""
         verdict = self._verdicts.get(sent)
         if verdict is not None:
             self.last = (sent, verdict)
@@ -45,7 +45,7 @@ class _Judged:
         self.last = (sent, verdict)
 
     def may_judge(self, now: float) -> bool:
-        """Whether another chain of this leaf may be judged within this minute."""
+        """Whether another chain of this leaf may be verified within this minute."""
         if not self._since <= now < self._since + _MINUTE:
             self._since, self._count = now, 0
         self._count += 1
@@ -55,18 +55,17 @@ class _Judged:
 class Peers:
     """Turns gRPC's ``auth_context`` into a ``Peer``, or refuses.
 
-    gRPC verified the chain when the connection was opened. What can change since is asked on every
-    call, for a connection outlives it: the dates, the authorities, the revocation lists.
+    gRPC verified the chain when the connection was opened. Dates, authorities and revocation lists
+    can change while the connection lives, so every call checks them.
     """
 
     def __init__(self, tls: Watched[TLSSet]) -> None:
-        """Admit peers whom the current ``tls.value.trust`` vouches for, over its TLS version."""
+        """Admit peers that the current ``tls.value.trust`` accepts, over its TLS version."""
         self._tls = tls
-        self._versions = _VERSIONS[tls.value.minimum_version]
         self._judged: BoundedCache[bytes, _Judged] = BoundedCache(_MOST_PEERS)
 
     def knows(self, transport: Transport, now: float) -> bool:
-        """Whether ``identify`` would parse and verify nothing."""
+        """Whether ``identify`` has its answer cached, and would parse and verify nothing."""
         certificates = transport.get("x509_pem_cert")
         if not certificates:
             return True
@@ -74,7 +73,7 @@ class Peers:
         return verdict is not None and verdict.since <= now <= verdict.until
 
     def known(self, transport: Transport) -> Peer | None:
-        """Return the peer, if this very certificate and chain were judged good before."""
+        """Return the peer, if the verdict about this certificate and chain is cached and good."""
         certificates = transport.get("x509_pem_cert")
         verdict = self._known(certificates[0], transport) if certificates else None
         return None if verdict is None or verdict.code else verdict.peer
@@ -83,7 +82,7 @@ class Peers:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
         if not transport or transport["transport_security_type"][0] not in _SECURE_TRANSPORTS:
             raise Refusal(RefusalReason.PLAINTEXT, "The connection is not TLS.")
-        if transport["ssl_tls_version"][0] not in self._versions:
+        if transport["ssl_tls_version"][0] not in _VERSIONS[self._tls.value.minimum_version]:
             raise Refusal(
                 RefusalReason.TLS_VERSION, "The connection's TLS version is below the minimum."
             )
@@ -113,7 +112,7 @@ class Peers:
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)
             self._judged.put(leaf, judged)
-        # gRPC hands over what the client sent beside its leaf as one text, or none.
+        # gRPC passes the certificates after the leaf as one text, or none.
         sent = b"".join(transport.get("x509_pem_cert_chain", ()))
         if len(sent) > _MOST_BYTES or not judged.may_judge(now):
             raise _refused(

@@ -1,4 +1,4 @@
-"""The policy of a file: read at the start, and reloaded as the file changes."""
+"""The policy of a file: read at the start, and reloaded when the file changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from secure_base.reloading import Reloaded, ReloadStatus, signature
 from secure_server.audit.errors import AuditLoggerError
-from secure_server.audit.loggers import FLUSH, Loggers
+from secure_server.audit.loggers import FLUSH, Loggers, told
 from secure_server.audit.options import ConfiguredLogger, configured_loggers
 from secure_server.audit.plugin import announced
 from secure_server.authz import Policy, PolicyError
@@ -19,8 +19,8 @@ from secure_server.config import ConfigError
 class PolicyFile:
     """One policy in force, with the audit loggers that it names.
 
-    A file that cannot be used keeps the last good policy: a server that stops because a comma too
-    many was saved would be worse than one that goes on with what it has. ``Reloads`` follows it.
+    If a new file cannot be used, the last good policy stays in force: a typo must not stop the
+    server. ``Reloads`` follows the file.
     """
 
     def __init__(self, path: Path, *, accept: Callable[[Policy], None] = lambda _: None) -> None:
@@ -55,19 +55,19 @@ class PolicyFile:
 
     @property
     def status(self) -> ReloadStatus:
-        """How the reloads went."""
+        """The outcome of the reloads."""
         return self._policy.status
 
     def subscribe(self, told: Callable[[Policy], object]) -> Callable[[], None]:
-        """Call ``told`` with each new policy; return what ends that."""
+        """Call ``told`` with each new policy; return a function that unsubscribes."""
         return self._policy.subscribe(told)
 
     def look(self) -> None:
-        """See whether the file has changed."""
+        """Reload the file if it has changed."""
         self._policy.look()
 
     def close(self, seconds: float = FLUSH) -> None:
-        """Give the audit loggers so long to write what they have; no policy opens others."""
+        """Give the audit loggers ``seconds`` to write their backlog; open no others from now on."""
         with self._lock:
             self._is_closed = True
         self.loggers.close(seconds)
@@ -92,6 +92,18 @@ def read_policy(path: Path) -> Policy:
     Raises ``PolicyError``, and ``ConfigError`` where the file cannot be read.
     """
     policy, _ = _parse(_read(path), path)
+    return policy
+
+
+def look_at_policy(path: Path, *, accept: Callable[[Policy], None] = lambda _: None) -> Policy:
+    """Read a policy file as ``PolicyFile`` does, and open nothing of what it names.
+
+    Raises what ``PolicyFile`` raises.
+    """
+    policy, configured = _parse(_read(path), path)
+    accept(policy)
+    for logger in told(configured, policy.audit_condition):
+        logger.look()
     return policy
 
 

@@ -1,4 +1,4 @@
-"""Who is calling, remembered: the second step of the guard, after the peer."""
+"""Authenticates callers and caches them: the second step of the guard, after the peer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FOREVER = float("inf")
 
 
 class CachedCaller:
-    """A caller who was recognised, and what policies have decided about them since.
+    """An authenticated caller, and the policy's cached decisions about them.
 
-    ``good_until`` is seconds since the epoch; ``auth_epoch`` and ``revocations`` are the numbers of
-    the authenticators' and of the revocations' state that the caller was checked against.
+    ``good_until`` is seconds since the epoch; ``auth_epoch`` and ``revocations`` are the state of
+    the authenticators and of the revocations that the caller was checked against.
     """
 
     __slots__ = ("auth_epoch", "caller", "decided", "good_until", "revocations")
@@ -35,14 +35,14 @@ class CachedCaller:
         self.good_until = good_until
         self.auth_epoch = auth_epoch
         self.revocations = revocations
-        # Replaced together: no decision is ever filed under another policy.
+        # Replaced together: no decision is cached under another policy.
         self.decided: tuple[Policy | None, dict[str, Decision]] = (None, {})
 
 
 class Recognition:
-    """Asks the authenticators who is calling, and remembers their answers for all threads.
+    """Asks the authenticators who is calling, and caches their answers for all threads.
 
-    What is remembered is left alone when the authenticators' ``CacheEpoch`` advances, and checked
+    Cached callers become invalid when the authenticators' ``CacheEpoch`` advances, and are checked
     again when the revocations change.
     """
 
@@ -53,7 +53,7 @@ class Recognition:
         self._callers: BoundedCache[tuple[bytes, str], CachedCaller] = BoundedCache(_MOST_CALLERS)
 
     def cached(self, credential: str | None, peer: Peer | None, now: float) -> CachedCaller | None:
-        """Return the caller where look-ups suffice; None where ``authenticate`` must be asked.
+        """Return the cached caller; None where ``authenticate`` must be called.
 
         Raises ``Refusal``.
         """
@@ -64,7 +64,8 @@ class Recognition:
         cached = self._callers.get(_key(credential, peer))
         if cached is None or now >= cached.good_until or cached.auth_epoch != self._epoch.value:
             if credential is None and not self._authenticators.asks_about_certificates:
-                return self.authenticate(credential, peer, now)  # there is nobody to ask
+                # No authenticator is asked, so this cannot block.
+                return self.authenticate(credential, peer, now)
             return None
         if cached.revocations != generation:
             self._check_revoked(cached.caller)
@@ -76,7 +77,7 @@ class Recognition:
 
         Raises ``Refusal``.
         """
-        # Before they are asked: an answer is never filed under a state that came after it.
+        # Read before asking: an answer must not be cached under a later state.
         epoch, generation = self._epoch.value, self._revocations.generation
         try:
             credentials = None if credential is None else Credentials.parse(credential)
@@ -94,7 +95,7 @@ class Recognition:
         return cached
 
     def check(self, caller: Caller, now: float) -> None:
-        """Check a caller without asking an authenticator: by time and revocations.
+        """Check a caller without asking an authenticator: by expiry and revocations.
 
         Raises ``Refusal``.
         """
@@ -104,7 +105,7 @@ class Recognition:
         if now >= (principal.expires_at or _FOREVER):
             raise Refusal(
                 RefusalReason.EXPIRED,
-                "The token has ended, and its issuer has not said in time that it goes on.",
+                "The token has expired, and its issuer has not confirmed it in time.",
                 unverified=_claims(principal),
                 peer=caller.peer,
             )
@@ -121,7 +122,7 @@ class Recognition:
 
 
 def _key(credential: str | None, peer: Peer | None) -> tuple[bytes, str]:
-    # A digest: no cache, and no dump of one, holds a credential.
+    # A digest, so that neither the cache nor a memory dump of it holds a credential.
     text = b"" if credential is None else credential.encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).digest(), "" if peer is None else peer.thumbprint
 

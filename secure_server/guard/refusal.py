@@ -1,4 +1,4 @@
-"""How the guard refuses a call: little is told to the caller, everything to audit."""
+"""Refusals: the caller is told little, audit everything."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from secure_tls.peer import Peer
 
 
 class Answer(Enum):
-    """What a refused caller is told: status, text and ``google.rpc.ErrorInfo`` reason.
+    """The answer to a refused caller: status, text and ``google.rpc.ErrorInfo`` reason.
 
-    One text for each status: which rule was broken would help only an attacker.
+    It never says which rule was broken: that would help only an attacker.
     """
 
     CREDENTIALS_REFUSED = ("UNAUTHENTICATED", "The credentials of this call were refused.")
@@ -30,7 +30,7 @@ class Answer(Enum):
 
     @property
     def reason(self) -> str | None:
-        """The ``ErrorInfo`` reason, where there is one that a caller may see."""
+        """The ``ErrorInfo`` reason, where callers may see one."""
         return self.name if self in _WITH_REASON else None
 
 
@@ -47,10 +47,10 @@ _WITH_REASON = frozenset(
 
 
 class RefusalReason(Enum):
-    """Why a call is refused: the word for audit and metrics, and what its caller is told.
+    """Why a call is refused: the word for audit and metrics, and the answer to its caller.
 
-    ``ending`` is what the caller of an open stream is told for whom the guard finds this reason
-    later; None where the reason says nothing about the caller, so that the stream goes on.
+    ``ending`` is the answer to an open stream for which the guard finds this reason later; None
+    where the reason says nothing about the caller, so that the stream stays open.
     """
 
     AUTHORIZATION = ("authorization", Answer.CREDENTIALS_REFUSED, Answer.SESSION_ENDED)
@@ -81,9 +81,9 @@ class RefusalReason(Enum):
 class Refusal(Exception):  # noqa: N818 - to refuse is the guard's work, no error
     """A call is refused, for a ``reason``.
 
-    ``code`` is the reason in a word, for audit and metrics; ``detail`` says it in a sentence, for
-    audit; ``unverified`` is what refused credentials claim. ``peer`` and ``principal`` are known as
-    far as the guard had come; ``policy`` and ``rule`` name what decided, where a policy did.
+    ``code`` is the reason in a word, for audit and metrics; ``detail`` a sentence, for audit;
+    ``unverified`` the claims of refused credentials. ``peer`` and ``principal`` are set if the
+    guard had established them; ``policy`` and ``rule`` name what decided, where a policy did.
     """
 
     def __init__(

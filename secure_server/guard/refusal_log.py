@@ -1,4 +1,4 @@
-"""What the guard writes down, and where."""
+"""The log of refusals."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from secure_server.audit.event import AuditEvent
 __all__ = ["AuditCallback", "AuditEvent", "log_refusal"]
 
 AuditCallback = Callable[[AuditEvent], None]
-"""Called on the thread of the call: it must not block. What it raises is logged and dropped."""
+"""Called on the thread of the call: it must not block. Its exceptions are logged and dropped."""
 
 
 def log_refusal(event: AuditEvent) -> None:
-    """Write a refusal, with its true reason, to the log ``secure_server.audit``.
+    """Log a refusal, with its true reason, as ``secure_server.audit``.
 
-    Calls that were allowed are for the loggers that the policy names.
+    Only the policy's audit loggers record allowed calls.
     """
     if event.allowed:
         return

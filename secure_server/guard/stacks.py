@@ -1,6 +1,4 @@
-"""What the threads of this process are doing, as bounded text for the log: places in code, never
-values.
-"""
+"""The stacks of all threads, as bounded text for the log: places in code, never values."""
 
 from __future__ import annotations
 
@@ -10,10 +8,10 @@ import traceback
 from types import FrameType
 
 _MOST_FRAMES = 24
-"""Of one thread, the innermost ones."""
+"""The most frames of one thread: the innermost ones."""
 
 _MOST_CHARACTERS = 32_000
-"""Of all threads together."""
+"""The most frames of all threads together."""
 
 
 def stack_of(thread: int) -> str:
@@ -23,8 +21,8 @@ def stack_of(thread: int) -> str:
 
 
 def all_stacks(first: int) -> str:
-    """Return the stacks of all threads, that of ``first`` before the others; threads that stand in
-    the same place are told of together.
+    """Return the stacks of all threads, ``first`` before the others; threads at the same place are
+    listed together.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     places: dict[str, list[str]] = {}
@@ -41,5 +39,5 @@ def all_stacks(first: int) -> str:
 
 
 def _written(frame: FrameType) -> str:
-    # A negative limit of ``format_stack`` would still look up the lines of all frames.
+    # ``format_stack`` with a negative limit would still read the lines of all frames.
     return "".join(traceback.format_list(traceback.extract_stack(frame)[-_MOST_FRAMES:]))

@@ -15,16 +15,16 @@ DOMAIN = "secure-grpc"
 """The ``ErrorInfo`` domain of every reason that this project gives."""
 
 CallEnded = Callable[[str, str], None]
-"""Told method and status of every call that ended; ``unknown`` is a method that nobody serves."""
+"""Called with method and status of every ended call; the method is ``unknown`` if not served."""
 
 Trailers = tuple[tuple[str, bytes], ...]
 
 PARSE_FAILED = (grpc.StatusCode.INTERNAL, "The request message could not be parsed.")
 """The status that gRPC names for it ("Status codes and their use in gRPC")."""
 NOT_ONE_MESSAGE = (grpc.StatusCode.UNIMPLEMENTED, "This method takes one request message.")
-"""The same document's, for a request cardinality violation."""
+"""The same document's status for a request cardinality violation."""
 FAILED = (grpc.StatusCode.INTERNAL, "The server failed; its log says why.")
-"""For whatever a servicer raised: its own text is not for the caller."""
+"""For any exception of a servicer: its text is not for the caller."""
 UNKNOWN_METHOD = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 _DETAILS = "grpc-status-details-bin"  # where grpc_status looks
@@ -58,6 +58,6 @@ def answer_of(answer: Answer) -> tuple[grpc.StatusCode, str, Trailers]:
 
 
 def code_of(context: Any) -> str:
-    """Return the name of the status that a call has come to."""
-    code = context.code()  # None where nobody set one; an enum's ``name`` is slow to ask for
+    """Return the name of a call's status."""
+    code = context.code()  # None where the servicer set none; an enum's ``name`` is slow to read
     return code.name if code else "OK"

@@ -1,4 +1,4 @@
-"""A pool of threads for a system that may have no more of them."""
+"""A thread pool that survives a system which starts no more threads."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class ThreadPool(ThreadPoolExecutor):
-    """Goes on with the threads that it has, where the system starts no other.
+    """Keeps running with the threads that it has when the system starts no more.
 
-    grpcio hands calls to its pool on the serving thread. The ``RuntimeError`` that a pool raises
-    there (``pids.max``, ``TasksMax``) ends that thread, and with it all calls for good.
+    grpcio submits calls to its pool on the serving thread. The ``RuntimeError`` that other pools
+    raise there (``pids.max``, ``TasksMax``) ends that thread: no call is answered any more.
     """
 
     def __init__(self, threads: int, *, name: str) -> None:
-        """``threads`` at the most; one is started at once, for there must be one to go on with."""
+        """At most ``threads``; one is started at once, so that the pool never has none."""
         super().__init__(threads, thread_name_prefix=name)
         self.submit(int).result()
 
-    # Private: where a later Python does not call it, a pool is like any other. A test says so.
+    # Private: a later Python may not call it. A test checks that it does.
     def _adjust_thread_count(self) -> None:
         try:
             super()._adjust_thread_count()
-        except RuntimeError:  # what was submitted is in the queue already
+        except RuntimeError:  # the call is in the queue already
             if not self._threads:
                 raise

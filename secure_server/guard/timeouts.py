@@ -1,4 +1,4 @@
-"""A bound on how long admitted callers may keep threads waiting for their one request message."""
+"""Bounds how long admitted callers may block threads by not sending their request message."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from secure_server.guard.refusal import Refusal, RefusalReason
 
 _LOOK_EVERY = 1.0  # seconds
 _SOON = 0.1  # seconds in which the message of an honest caller has come, on most networks
-_FAIR = 16  # messages that one peer may keep us waiting for while threads are scarce
-_DISTRUST = 10.0  # seconds in which a peer that had more gets no patience
+_FAIR = 16  # silent calls of one peer while threads are scarce
+_DISTRUST = 10.0  # seconds in which a peer that had more gets the short time-out
 
 
 _Waiting = tuple[float, str, Any]
-"""Since when, which peer, and the call's context. Not named: that takes four times as long to make,
-and every call makes one."""
+"""Start time, peer, and the call's context. A plain tuple: a named one takes four times as long to
+make, on every call."""
 
 
 class RequestTimeouts:
     """Ends calls whose message does not come.
 
-    Whoever opens unary calls and stays silent occupies a thread with each. Alone that is bounded by
-    a time-out; when half of the threads wait, the peers who keep them waiting lose these calls, and
-    for a while have few at once and little time for each: one certificate cannot hold the door
-    shut. A watch beside the calls costs each of them two look-ups instead of a timer.
+    A unary call without a request message blocks a thread. A time-out bounds that; when half of the
+    threads wait, the peers with the most silent calls lose them, and for a while may have few at
+    once and with a short time-out: one certificate cannot block all threads. One watching thread
+    costs a call two look-ups instead of a timer.
     """
 
     def __init__(self, seconds: float, *, threads: int) -> None:
-        """Wait ``seconds`` for a message, and less where half of ``threads`` wait."""
+        """Wait ``seconds`` for a message, and less while half of ``threads`` wait."""
         self._seconds = seconds
         self._scarce = max(1, threads // 2)
         self._waiting: dict[int, _Waiting] = {}
         self._distrusted: dict[str, float] = {}
         self._wake = threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._watch, name="patience", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="timeouts", daemon=True)
         self._thread.start()
 
     def wait(self, requests: Iterator[bytes], context: Any, peer: str) -> bytes | None:
-        """Return the first message, None where there is none; ``context.cancel()`` ends the wait
-        where it must.
+        """Return the first message, None where the caller sends none.
 
-        Raises ``Refusal`` for a peer that has too many waiting already.
+        A time-out calls ``context.cancel()``. Raises ``Refusal`` for a peer with too many silent
+        calls.
         """
         waiting = self._waiting
         if self._distrusted and self._is_hoarding(peer):
@@ -72,18 +72,18 @@ class RequestTimeouts:
 
     def _watch(self) -> None:
         while not self._closed:
-            # Distrusted peers are looked at often, so that they keep no thread for long.
+            # Distrusted peers are checked often, so that they block no thread for long.
             if self._wake.wait(_SOON if self._distrusted else _LOOK_EVERY) and not self._closed:
                 self._wake.clear()
-                time.sleep(_SOON)  # who is honest gets the time for the message to come
+                time.sleep(_SOON)  # time for honest callers' messages to come
                 self._relieve()
             self._give_up()
 
     def _give_up(self) -> None:
         now = time.monotonic()
         for since, peer, context in tuple(self._waiting.values()):
-            patience = _SOON if peer in self._distrusted else self._seconds
-            if since < now - patience:
+            seconds = _SOON if peer in self._distrusted else self._seconds
+            if since < now - seconds:
                 context.cancel()
         for peer, until in tuple(self._distrusted.items()):
             if until < now:

@@ -1,17 +1,17 @@
-"""Notices that a serving thread, or an event loop, does not move any more.
+"""Detects a stalled serving thread or event loop.
 
 **Threads.** grpcio runs ``grpc._server._serve`` on one thread of each server: it waits for an event
-of the core, handles it, and waits for the next. What is measured is for how long it has been
-handling one event: it waits for a lock or an answer, or for code that does not come to an end. An
-idle server waits in ``_serve`` itself, and that is no stall. Not seen are a core that delivers no
-events, and a thread that holds the interpreter's lock. A thread that has ended (an exception that
-grpcio does not catch) while its server was not stopped is a stall that nothing ends but a stop.
+of the core, handles it, and waits for the next. The watchdog measures how long it has been handling
+one event: a lock, an answer, or code that does not return blocks it. An idle server waits in
+``_serve`` itself, which is no stall. The watchdog does not see a core that delivers no events, or a
+thread that holds the GIL. A thread that has ended (an exception that grpcio does not catch) while
+its server was not stopped counts as stalled until the server is stopped.
 
-**asyncio.** The loop is asked to call a function; what is measured is for how long it has not done
-so. The loop is the host's: the watchdog only says so.
+**asyncio.** The watchdog asks the loop to call a function, and measures how long that takes. The
+loop belongs to the host: the watchdog only reports.
 
 Time is counted in looks, not by a clock: a process that was stopped (SIGSTOP, a suspended machine)
-missed them all, and nothing is said of it.
+made no looks meanwhile, and reports no stall.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ LOOK_EVERY = 1.0
 """Seconds. A look takes a tenth of a millisecond."""
 
 STALLED_AFTER = 5.0
-"""Seconds for which one event is handled until that is called a stall."""
+"""Seconds of handling one event from which on it is a stall."""
 
-# Private: where a later grpcio has it no more, nothing is ever called a stall. A test says so.
+# Private: if a later grpcio lacks them, no stall is detected. A test checks that they exist.
 _SERVE: CodeType | None = getattr(getattr(grpc._server, "_serve", None), "__code__", None)  # noqa: SLF001
 _STARTED: object = getattr(getattr(grpc._server, "_ServerStage", None), "STARTED", None)  # noqa: SLF001
 
 
 class _Watched(Protocol):
-    """What is looked at; ``thread`` is the ``threading.get_ident()`` of the thread it runs on."""
+    """A watched thread or loop; ``thread`` is the ``threading.get_ident()`` that it runs on."""
 
     name: str
     thread: int
@@ -55,16 +55,16 @@ class _Watched(Protocol):
 
 
 class _ServingThread:
-    """grpcio's thread of one server: the one that builds this."""
+    """grpcio's serving thread of one server; built on that thread."""
 
     name = "serving thread"
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        # An ident is soon that of another thread.
+        # An ident is reused by later threads.
         self._thread = threading.current_thread()
         state = _server_state()
-        # Weak: a server that its host has let go of is missed by no client of its own.
+        # Weak: a server that its host has dropped has no clients to miss it.
         self._state = (lambda: None) if state is None else weakref.ref(state)
 
     def is_missed(self) -> bool:
@@ -83,9 +83,9 @@ class _ServingThread:
             return None
         if handling is None:
             return True  # it waits for an event
-        # Marked, to be known again, by an attribute that is for tracing alone. A reference would
-        # keep the event, which grpcio must have let go of before it waits for the next one; and
-        # the ``id`` of a frame is soon another's.
+        # The frame is marked, to recognise it at the next look, by an attribute that only tracing
+        # uses. A reference would keep the event alive, which grpcio must release before it waits
+        # for the next one; and the ``id`` of a frame is reused.
         was_marked = not handling.f_trace_lines
         handling.f_trace_lines = False
         return not was_marked
@@ -97,7 +97,7 @@ def _server_state() -> object | None:
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - a documented function
     while frame is not None and frame.f_code is not _SERVE:
         handling, frame = frame, frame.f_back
-    # Not from the frame of ``_serve``: that one would keep what is read here, the event with it.
+    # Not from the frame of ``_serve``: its ``f_locals`` would keep the event alive.
     return None if frame is None or handling is None else handling.f_locals.get("state")
 
 
@@ -118,7 +118,7 @@ class _Loop:
         if self._loop.is_closed():
             return None
         if not self._loop.is_running():
-            return True  # its host has stopped it, and may go on with it
+            return True  # its host has stopped it, and may run it again
         if not self._answered:
             return False
         self._answered = False
@@ -133,40 +133,40 @@ class _Loop:
 
 
 class Watchdog:
-    """Looks at the serving threads and event loops of one guard, from a thread of its own, which
-    is started with the first call.
+    """Looks at the serving threads and event loops of one guard, on a thread of its own that the
+    first call starts.
     """
 
     def __init__(self, callbacks: Callbacks) -> None:
-        """Look at ``callbacks`` beside them: they are logged where they do not return."""
+        """Look at ``callbacks`` too: those that do not return are logged."""
         self.stalls = 0
-        """How many stalls there were."""
+        """The number of stalls so far."""
         self.threads: dict[int, _Watched] = {}
         """What is watched, by the ``threading.get_ident()`` of its thread."""
         self._callbacks = callbacks
-        self._looks: dict[int, int] = {}  # for which it has not moved
-        self._ended: dict[_Watched, int] = {}  # and for how many looks it is missed
+        self._looks: dict[int, int] = {}  # how many looks a thread has not moved
+        self._ended: dict[_Watched, int] = {}  # how many looks ago it ended
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def stalled_seconds(self) -> float:
-        """For how long the one has not moved that stands still the longest; 0 without a stall."""
+        """Seconds of the longest stall that is going on; 0 without a stall."""
         longest = max(0, *self._looks.copy().values(), *self._ended.copy().values(), 0) * LOOK_EVERY
         return longest if longest >= STALLED_AFTER else 0.0
 
     @property
     def has_ended(self) -> bool:
-        """Whether a serving thread has ended whose server was not stopped: a stall for good."""
+        """Whether a serving thread has ended though its server was not stopped."""
         return bool(self._ended)
 
     def add_serving_thread(self) -> None:
-        """Watch the thread that calls this, which is a server's serving thread."""
+        """Watch the current thread, a server's serving thread."""
         self._add(threading.get_ident(), _ServingThread())
 
     def add_loop(self) -> None:
-        """Watch the event loop that calls this."""
+        """Watch the running event loop."""
         self._add(threading.get_ident(), _Loop(asyncio.get_running_loop()))
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class Watchdog:
             thread_of_ours = threading.Thread(target=self._run, name="watchdog", daemon=True)
             try:
                 thread_of_ours.start()
-            except RuntimeError:  # the system has no more: a later call tries again
+            except RuntimeError:  # the system allows no more threads: a later call tries again
                 del self.threads[thread]
                 return
             self._thread = thread_of_ours
@@ -204,7 +204,7 @@ class Watchdog:
             if (looks - 1) * LOOK_EVERY < STALLED_AFTER <= looks * LOOK_EVERY:
                 self.stalls += 1
                 logs.logger(__name__).error(
-                    f"the {watched.name} stands still: no call is answered",
+                    f"the {watched.name} is stalled: no call is answered",
                     seconds=round(looks * LOOK_EVERY, 1),
                     stack=all_stacks(thread),
                 )
@@ -223,7 +223,7 @@ class Watchdog:
             return
         if looks * LOOK_EVERY >= STALLED_AFTER:
             logs.logger(__name__).warning(
-                f"the {watched.name} {'has ended' if moved is None else 'moves again'}",
+                f"the {watched.name} {'has ended' if moved is None else 'runs again'}",
                 seconds=round(looks * LOOK_EVERY, 1),
             )
 

@@ -69,7 +69,7 @@ class Database:
         Raises ``StoreUnusableError`` for another kind of URL, a file that is not a database of this
         server or that a newer version wrote, and ``StoreUnavailableError`` where it may work later.
         """
-        path = _path_of(url)
+        path = path_of(url)
         _create(path)
         database = cls(_engine(path, busy_timeout), path, busy_timeout=busy_timeout)
         try:
@@ -165,7 +165,8 @@ class Database:
             raise StoreUnavailableError("CLOSED", "The database is closed.")
 
 
-def _path_of(url: str) -> Path:
+def path_of(url: str) -> Path:
+    """Return the file that a URL names. Raises ``StoreUnusableError``."""
     try:
         parsed: URL = make_url(url)
     except ArgumentError:
@@ -204,13 +205,21 @@ def _create(path: Path) -> None:
     except FileExistsError:
         if path.is_file():
             return
-        raise StoreUnusableError(
-            "UNREADABLE", "The database is not a file. Check the database URL."
-        ) from None
+        raise no_file() from None
     except OSError as error:
-        raise StoreUnavailableError(
-            "FAILED", "The database file cannot be created. Check the rights of its folder."
-        ) from error
+        raise cannot_be_created() from error
+
+
+def no_file() -> StoreUnusableError:
+    """The error for a path that leads to something else."""
+    return StoreUnusableError("UNREADABLE", "The database is not a file. Check the database URL.")
+
+
+def cannot_be_created() -> StoreUnavailableError:
+    """The error for a new file that the system does not let be made."""
+    return StoreUnavailableError(
+        "FAILED", "The database file cannot be created. Check the rights of its folder."
+    )
 
 
 def _connect(path: Path, busy_timeout: float) -> sqlite3.Connection:

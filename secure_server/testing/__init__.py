@@ -1,4 +1,4 @@
-"""For tests of servicers and authenticators of your own: real certificates, real tokens, no mocks.
+"""For tests of your own servicers and authenticators: real certificates, real tokens, no mocks.
 
 - ``guarded_server`` and ``aio_guarded_server`` run a guarded server in this process, over real
   mutual TLS, and hand out channels to it.
@@ -7,7 +7,7 @@
 - ``as_principal`` lets a unit test call a servicer without any server.
 - ``secure_tls.Authority`` makes the certificates.
 
-Ports are free ones, nothing stays behind, and the base install suffices.
+Ports are free ones, no files remain, and the base install suffices.
 
 >>> import grpc
 >>> from secure_server import current_principal

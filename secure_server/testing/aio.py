@@ -42,7 +42,7 @@ class AioGuardedServer(Guarded):
     ) -> grpc.aio.Channel:
         """Open a channel of the running loop, as ``GuardedServer.channel`` does.
 
-        A test of a refused stream had better send nothing: a ``grpc.aio`` call that is still
+        A test of a refused stream should send nothing: a ``grpc.aio`` call that is still
         writing when the refusal comes may end with INTERNAL ("Internal error from Core") instead.
         """
         credentials = self._credentials(client, subject, roles, scopes, token)

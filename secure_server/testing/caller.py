@@ -1,4 +1,4 @@
-"""A caller without a call, for unit tests of a servicer."""
+"""Sets the current caller without a call, for unit tests of a servicer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def as_principal(
 ) -> Iterator[Caller]:
     """Let ``current_principal`` and ``current_caller`` answer as if a guarded call were running.
 
-    ``principal`` is a subject, or a ``Principal`` that is taken as it is, ``ANONYMOUS`` for one;
+    ``principal`` is a subject, or a ``Principal`` used unchanged, such as ``ANONYMOUS``;
     ``roles`` and ``scopes`` are a subject's. The peer is the holder of a certificate with
     ``peer_spiffe_id``, to which a subject's credential is bound. Raises
     ``secure_tls.SpiffeIDError`` for what is no SPIFFE ID.
 
-    Blocks nest, and each ends with what was before it. As in a real call, tasks that are started
-    inside inherit the caller and threads do not.
+    Blocks nest; each restores the caller before it. As in a real call, tasks started inside inherit
+    the caller and threads do not.
 
     >>> from secure_server import current_principal
     >>> from secure_server.testing import as_principal
@@ -64,7 +64,7 @@ def as_principal(
 
 
 def _peer(spiffe_id: str) -> Peer:
-    """Return what ``secure_tls.parse_peer`` would of a client certificate with this ID alone."""
+    """Return a peer as ``secure_tls.parse_peer`` makes it of a certificate with only this ID."""
     digest = hashlib.sha256(spiffe_id.encode()).digest()
     return Peer(
         spiffe_id=spiffe_id,

@@ -1,4 +1,4 @@
-"""What can be wrong with a token: each defect alone, in a token that is otherwise good."""
+"""Defective tokens: each has one defect and is otherwise good."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def _base64url(data: bytes) -> str:
 
 
 def _with_member(members: Mapping[str, Any], member: str) -> str:
-    """Write JSON that Python's own writer would not: another member before the others."""
+    """Write JSON with a member before the others, which may repeat a name."""
     return "{" + member + "," + _json(members)[1:]
 
 
 def generate_key(algorithm: str) -> Any:
-    """Return a new private key for one of the algorithms that the guard knows."""
+    """Return a new private key for one of the algorithms that the guard accepts."""
     if algorithm in _CURVES:
         return ec.generate_private_key(_CURVES[algorithm])
     if algorithm == "EdDSA":
@@ -125,7 +125,7 @@ def _tampered_payload(draft: Draft) -> str:
 
 
 def _respelt_signature(draft: Draft) -> str:
-    # 64 bytes, or 256, leave four of the last character's six bits without a meaning.
+    # 64 bytes, or 256, leave four of the last character's six bits unused.
     token = draft.sign()
     return token[:-1] + _ALPHABET[_ALPHABET.index(token[-1]) + 1]
 
@@ -142,7 +142,7 @@ def _lacks_claim(name: str) -> Callable[[Draft], str]:
 _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
     # Times: RFC 7519, sections 4.1.4 to 4.1.6.
     "expired": (
-        "It was good for an hour, and that was over an hour ago.",
+        "It expired over an hour ago.",
         lambda draft: draft.claiming(iat=draft.now - 2 * _HOUR, exp=draft.now - _HOUR).sign(),
     ),
     "not_yet_valid": (
@@ -154,11 +154,11 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
         lambda draft: draft.claiming(iat=draft.now + _HOUR // 2).sign(),
     ),
     "lifetime_too_long": (
-        "It is good for ten years.",
+        "Its lifetime is ten years.",
         lambda draft: draft.claiming(exp=draft.now + 10 * _YEAR).sign(),
     ),
     "string_exp": (
-        "Its `exp` is the right number as a text.",
+        "Its `exp` is the right number, but as a text.",
         lambda draft: draft.claiming(exp=str(draft.claims["exp"])).sign(),
     ),
     "boolean_exp": (
@@ -207,7 +207,7 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
     # Binding to a certificate: RFC 8705, section 3.
     "unbound": ("It is bound to no certificate.", _lacks_claim("cnf")),
     "bound_to_other_certificate": (
-        "It is bound to a certificate that nobody has.",
+        "It is bound to a certificate that does not exist.",
         lambda draft: draft.claiming(cnf={"x5t#S256": _base64url(secrets.token_bytes(32))}).sign(),
     ),
     # Header: RFC 7515, section 4; RFC 8725, sections 3.1, 3.2, 3.10 and 3.11.
@@ -220,7 +220,7 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
         lambda draft: draft.without_header("alg").sign(),
     ),
     "wrong_alg": (
-        "Its `alg` is another than its key's: RS256, or ES256 where that is it.",
+        "Its `alg` is not its key's: RS256, or ES256 for an RS256 key.",
         lambda draft: draft.headed(alg="ES256" if draft.algorithm == "RS256" else "RS256").sign(),
     ),
     "hmac_with_public_key": (
@@ -232,11 +232,11 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
         lambda draft: draft.without_header("kid").sign(),
     ),
     "unknown_kid": (
-        "Its `kid` is that of no key, though the issuer signed it.",
+        "Its `kid` is unknown, though the issuer signed it.",
         lambda draft: draft.headed(kid=_base64url(secrets.token_bytes(32))).sign(),
     ),
     "embedded_jwk": (
-        "It is signed by a key that it brings along in `jwk`.",
+        "It is signed by a key that it carries in `jwk`.",
         _embedded_jwk,
     ),
     "remote_jwk": (
@@ -254,7 +254,7 @@ _TABLE: dict[str, tuple[str, Callable[[Draft], str]]] = {
         lambda draft: draft.without_header("typ").sign(),
     ),
     "crit_extension": (
-        "Its `crit` demands an extension that nobody knows (RFC 7515, section 4.1.11).",
+        "Its `crit` demands an unknown extension (RFC 7515, section 4.1.11).",
         lambda draft: draft.headed(**{"crit": ["x-unknown"], "x-unknown": 1}).sign(),
     ),
     "unencoded_payload": (

@@ -14,19 +14,19 @@ from secure_server.auth.authenticators import Authenticator
 from secure_server.auth.local_issuer import LOCAL_ISSUER, LocalIssuerSettings
 from secure_server.auth.plugin import AuthenticatorType
 from secure_server.authz import Policy
-from secure_server.config import (
-    AuthenticatorSection,
-    Config,
-    ServerSection,
-    TLSSection,
-    TokensSection,
-    read_authenticator,
-)
+from secure_server.config import Config
 from secure_server.guard.chain import build_chain
 from secure_server.guard.guard import Guard
 from secure_server.guard.refusal_log import AuditEvent
 from secure_server.guard.tls_set import TLSSet
 from secure_server.limits import Limits
+from secure_server.sections import (
+    AuthenticatorSection,
+    ServerSection,
+    TLSSection,
+    TokensSection,
+    read_authenticator,
+)
 from secure_server.testing.issuer import Issuer
 from secure_tls.authority import Authority, Issued
 
@@ -34,21 +34,21 @@ HOST = "127.0.0.1"
 THREADS = 32
 
 GRACE = 1.0
-"""Seconds, of which a stop takes none unless a handler hangs: the channels are closed before it.
-Without them gRPC tells every connection of an error, and its clients log that."""
+"""Seconds of grace at a stop; it takes none unless a handler hangs, as the channels are closed
+first. Without a grace gRPC sends every connection an error, which its clients log."""
 
-# A connection is one client's: channels never share one.
+# Each channel opens its own connection.
 CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Guarded:
-    """A guarded server that runs, seen by its tests.
+    """A running guarded server, for its tests.
 
     ``address`` is its ``host:port``, ``authority`` the CA of its certificate and of its clients,
-    ``issuer`` the issuer that it trusts. ``audit`` holds what the guard wrote down so far, in
-    order: refusals with their true reason, and of the calls that were served those that the policy
-    wants audited (``audit_logging_options`` of gRFC A59, with a logger such as ``stdout_logger``).
-    A call's event is there before its answer.
+    ``issuer`` the issuer that it trusts. ``audit`` holds the events so far, in order: refusals with
+    their true reason, and those allowed calls that the policy wants audited
+    (``audit_logging_options`` of gRFC A59, with a logger such as ``stdout_logger``). A call's event
+    is there before its answer.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ def guarding(
     authenticators: Sequence[Authenticator | Mapping[str, Any]],
     audit: list[AuditEvent],
 ) -> Iterator[Guard]:
-    """Build the guard that production builds, of values in memory."""
+    """Build the guard as production does, from values in memory."""
     sections = [AuthenticatorSection("jwt", LOCAL_ISSUER, LocalIssuerSettings())]
     sections += [_section(one) for one in authenticators if isinstance(one, Mapping)]
     text = policy if isinstance(policy, str) else json.dumps(policy)
-    # The loggers that it names are production's: here events go to ``audit`` alone.
+    # The policy's own loggers are production's: here events go to ``audit`` only.
     parsed = Policy.parse(text, known_loggers=None)
     chain = build_chain(
         _config(authority, issuer, sections),
@@ -144,7 +144,7 @@ def guarding(
 
 
 def _section(table: Mapping[str, Any]) -> AuthenticatorSection:
-    """Read what a table of ``[[authenticators]]`` would say; its type need not be installed."""
+    """Parse a table of ``[[authenticators]]``; its type need not be installed."""
     kind = table["type"]
     if not isinstance(kind, AuthenticatorType):
         return read_authenticator(table)
@@ -155,7 +155,7 @@ def _section(table: Mapping[str, Any]) -> AuthenticatorSection:
 
 
 def _config(authority: Authority, issuer: Issuer, sections: list[AuthenticatorSection]) -> Config:
-    # As ``Config(...)``, but for the environment, which is no business of a test's.
+    # As ``Config(...)``, but without the environment variables.
     return Config.model_construct(
         server=ServerSection(door_threads=THREADS),
         tls=TLSSection(trust_domains=[authority.trust_domain]),

@@ -1,4 +1,4 @@
-"""An issuer of access tokens in memory, which can also get them wrong."""
+"""An issuer of access tokens in memory, good ones and defective ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from secure_tls.authority import Issued
 from secure_tls.peer import parse_peer
 
 _LIFETIME = 3600
-"""Seconds; the longest that the guard takes, so that no test outlives its token."""
+"""Seconds; the longest that the guard accepts, so that no test outlives its token."""
 
 
 class Issuer:
     """Signs access tokens (RFC 9068) with keys that exist in memory alone.
 
-    A class because key, name and audience belong together: an authenticator is told of all three.
+    A class because an authenticator needs key, name and audience together.
 
     >>> import time
     >>> from secure_server import AuthenticationError, Credentials
@@ -63,12 +63,11 @@ class Issuer:
         typ: str = "at+jwt",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Vouch as ``name`` (``iss``) towards ``audience`` (``aud``).
+        """Sign tokens with ``iss`` ``name`` and ``aud`` ``audience``.
 
-        ``algorithm`` is one of those of RFC 7518 and RFC 8037 that the guard knows; ``typ`` the
-        type of the tokens, empty for none, as different kinds of issuers have it. ``clock`` gives
-        seconds since the epoch. A guarded server reads the clock of its issuer, so that a test can
-        let tokens expire without waiting.
+        ``algorithm`` is one of those of RFC 7518 and RFC 8037 that the guard accepts; ``typ`` is
+        the tokens' ``typ``, or empty for none. ``clock`` gives seconds since the epoch. A guarded
+        server reads the clock of its issuer, so that a test can let tokens expire without waiting.
         """
         self.name = name
         self.audience = audience
@@ -82,7 +81,7 @@ class Issuer:
         return f"Issuer({self.name!r}, {self.audience!r})"
 
     def rotate(self, *, keep_old: bool = True) -> None:
-        """Sign with a new key from now on, and publish it, beside the old ones or instead."""
+        """Sign with a new key from now on; publish it beside the old ones or in their place."""
         self._private_key = generate_key(self._algorithm)
         jwk = _jwk(self._algorithm, self._private_key.public_key())
         self.key_id: str = jwk["kid"]
@@ -101,7 +100,7 @@ class Issuer:
     def jwks(self) -> str:
         """Return the public keys as a JSON Web Key Set (RFC 7517, section 5), a JSON text.
 
-        It is what ``tokens.key_set`` of the configuration wants in a file.
+        A file of it can be ``tokens.key_set`` of the configuration.
         """
         return json.dumps({"keys": self._jwks})
 
@@ -119,13 +118,13 @@ class Issuer:
         """Sign a token that is good for an hour over one client certificate (RFC 8705, section 3).
 
         The certificate is what ``secure_tls.Authority`` issued, or its thumbprint (base64url
-        SHA-256 of the DER), or None for a token that is bound to nothing. The ``client_id`` is the
-        certificate's SPIFFE ID, or without one the subject. ``claims`` are added, and replace the
-        issuer's own; times are in seconds since the epoch.
+        SHA-256 of the DER), or None for an unbound token. The ``client_id`` is the certificate's
+        SPIFFE ID, or without one the subject. ``claims`` are added, or replace the issuer's own;
+        times are in seconds since the epoch.
 
         With a ``defect``, one of ``DEFECTS``, the token has this one and no other. Raises
-        ``ValueError`` for a defect that there is not, and ``secure_tls.PeerError`` for a
-        certificate without a client's identity.
+        ``ValueError`` for an unknown defect, and ``secure_tls.PeerError`` for a certificate without
+        a client's identity.
         """
         thumbprint, client_id = _binding(client_or_thumbprint, subject)
         now = int(self.clock())

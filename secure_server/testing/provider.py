@@ -29,16 +29,16 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Provider:
-    """A provider that runs, seen by its tests.
+    """A running provider, for its tests.
 
     ``issuer`` signs its tokens and is named by its URL; ``ca_file`` is the PEM file of the
-    authority of its certificate. ``requests`` holds the paths that were asked for, in order, and
-    ``connections`` is how many were opened for them. A test may put any function into ``answers``,
-    by path, and so have it answer slowly, wrongly or not at all; ``fail`` does so for all of them.
+    authority of its certificate. ``requests`` holds the requested paths, in order, and
+    ``connections`` counts the connections opened for them. A test may put functions into
+    ``answers``, by path, that answer slowly, wrongly or not at all; ``fail`` does so for all paths.
     """
 
     client_id = "guard"
-    client_secret = "introspection-secret"  # noqa: S105 - of nobody
+    client_secret = "introspection-secret"  # noqa: S105 - for tests only
 
     def __init__(self, url: str, issuer: Issuer, ca_file: Path) -> None:
         self.url = url
@@ -59,12 +59,12 @@ class Provider:
             self.answers[path] = lambda: (status, {}, b"")
 
     def recover(self) -> None:
-        """Answer as it should again."""
+        """Answer normally again."""
         self.answers.clear()
         self.delay = 0.0
 
     def opaque(self, token: str, **members: Any) -> str:
-        """Let an opaque token be active, with what introspection says of it (RFC 7662)."""
+        """Make an opaque token active; ``members`` are added to its introspection (RFC 7662)."""
         now = int(self.issuer.clock())
         own = {
             "active": True,
@@ -78,12 +78,12 @@ class Provider:
         return token
 
     def revoke(self, token: str) -> None:
-        """Let an opaque token be active no longer."""
+        """Make an opaque token inactive."""
         del self._active[token]
 
     def renew(self, authority: Authority) -> None:
-        """Show a certificate of this authority to those who connect from now on; ``ca_file`` and
-        the connections that are open stay as they are.
+        """Use a certificate of this authority for new connections; ``ca_file`` and open connections
+        stay unchanged.
         """
         leaf = authority.issue_server("provider", ["localhost"], [])
         with TemporaryDirectory(prefix="secure-server-testing-") as folder:
@@ -130,7 +130,7 @@ def running_provider(
 ) -> Iterator[Provider]:
     """Run a provider on a free port of loopback; its certificate is ``authority``'s.
 
-    ``issuer`` is renamed to its URL. Its address is not a public one: an authenticator needs
+    ``issuer`` is renamed to the URL. The address is not public: an authenticator needs
     ``allow_private_addresses``, and ``ca``.
     """
     authority = authority or Authority.create("example.org")
@@ -161,7 +161,7 @@ class _Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
         self.provider.connections += 1
-        # The handshake is the business of the connection's own thread.
+        # The connection's own thread does the handshake.
         secure = self.provider.tls.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False
         )
@@ -169,7 +169,7 @@ class _Server(ThreadingHTTPServer):
         return secure, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that hang up are what tests are about."""
+        """Log nothing: tests hang up on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -196,4 +196,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -42,13 +42,13 @@ class GuardedServer(Guarded):
         """Open a channel with a connection of its own; it is closed with the server.
 
         It presents the certificate of ``client``, a name or what ``authority`` issued, and sends a
-        good token with every call: for ``subject``, by default the client's name (``alice`` for a
-        certificate that was handed in), with ``roles`` and ``scopes``, bound to the certificate,
-        good for an hour. A ``token`` is sent instead of it; False sends none, which leaves the
-        ``authorization`` metadata to the calls.
+        good token with every call: for ``subject``, by default the client's name (``alice`` for an
+        issued certificate), with ``roles`` and ``scopes``, bound to the certificate, good for an
+        hour. A ``token`` is sent instead of it; False sends none, so that calls can set their own
+        ``authorization`` metadata.
 
         Raises ``ValueError`` for a ``token`` beside ``subject``, ``roles`` or ``scopes``, which
-        would go nowhere, and ``secure_tls.AuthorityError`` for what cannot be a client's name.
+        would have no effect, and ``secure_tls.AuthorityError`` for an invalid client name.
         """
         credentials = self._credentials(client, subject, roles, scopes, token)
         channel = grpc.secure_channel(self.address, credentials, CHANNEL_OPTIONS)
@@ -72,14 +72,13 @@ def guarded_server(
     """Run a server of your servicers behind the guard, over mutual TLS, on a free port of loopback.
 
     ``add_servicers`` gets the ``grpc.Server`` before it starts. ``policy`` is one of gRFC A43, as
-    JSON text or the same as a dictionary; what it does not allow is refused, as in production.
-    ``authenticators`` are asked beside the one of ``issuer``; each is one, or what a table of
-    ``[[authenticators]]`` would say, whose ``type`` may also be an ``AuthenticatorType``. Without
+    JSON text or as a dictionary; what it does not allow is refused, as in production.
+    ``authenticators`` are asked beside the one of ``issuer``; each is an authenticator or a table
+    of ``[[authenticators]]``, whose ``type`` may also be an ``AuthenticatorType``. Without
     ``authority`` and ``issuer`` there is a new one of each, for the trust domain ``example.org``.
     The guard reads the issuer's clock, which must stay within the 90 days of the certificates.
 
-    When the block ends, calls that are open are cancelled; handlers that do not notice are not
-    waited for.
+    When the block ends, open calls are cancelled; handlers that do not notice are left running.
 
     Raises ``secure_server.PolicyError``, ``secure_server.AuthenticatorError``, and ``ValueError``
     for settings that are wrong.

@@ -27,6 +27,7 @@ from secure_base.atomic_files import (
     replace,
     write_new,
 )
+from secure_base.creatable import creation_error
 from secure_base.reloading import signature
 from secure_server.tokens.key_ring import KeyRing
 from secure_server.tokens.signing_key import ALGORITHM, SigningKey, SigningKeyError
@@ -66,6 +67,20 @@ class KeyFile:
         if not self.path.exists():
             self._make(SigningKey.generate(int(now), int(now)))
         return self.read(now)
+
+    def look(self, now: float) -> KeyRing | None:
+        """Read the keys as ``open`` would, and make none: None where there is none yet.
+
+        Raises ``SigningKeyError`` as ``open`` would, but for a disk that is full.
+        """
+        if self.path.exists():
+            return self.read(now)
+        self._passphrase()
+        if (error := creation_error(self.path)) is not None:
+            raise self._cannot_be_made(error)
+        if self.path.is_symlink():
+            return self.read(now)  # raises: the link leads nowhere, and no key is made behind it
+        return None
 
     def read(self, now: float) -> KeyRing:
         """Read the keys. ``now`` is seconds since the epoch.
@@ -119,9 +134,10 @@ class KeyFile:
                     held.enter_context(locked(self.path.parent))
                 write_new(self.path, data, secret=True)
         except OSError as error:
-            raise SigningKeyError(
-                f"The signing key cannot be made: {self.path}: {error.strerror}."
-            ) from None
+            raise self._cannot_be_made(error) from None
+
+    def _cannot_be_made(self, error: OSError) -> SigningKeyError:
+        return SigningKeyError(f"The signing key cannot be made: {self.path}: {error.strerror}.")
 
     def _encode(self, ring: KeyRing) -> bytes:
         passphrase = self._passphrase()

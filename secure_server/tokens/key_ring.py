@@ -65,6 +65,19 @@ class KeyRing:
         changes = [entry.until for entry in self.entries if entry.until is not None]
         self._good_until = min(changes, default=float("inf"))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same keys for the same times: a file that was only written again
+        is no change.
+        """
+        return isinstance(other, KeyRing) and self._schedule == other._schedule
+
+    def __hash__(self) -> int:
+        return hash(self._schedule)
+
+    @property
+    def _schedule(self) -> tuple[tuple[str, int, int], ...]:
+        return tuple((key.key_id, key.published, key.signs_from) for key in self._all)
+
     def __repr__(self) -> str:
         return f"KeyRing(key_id={self.key_id!r}, keys={len(self.entries)})"
 

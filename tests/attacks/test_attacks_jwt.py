@@ -181,7 +181,7 @@ def test_J10_a_required_claim_is_missing_or_empty(
     "text", ['"9999999999"', "true", "NaN", "Infinity", "1e400", "1" + "0" * 30, "-1", "0", "[]"]
 )
 @pytest.mark.parametrize("claim", ["exp", "iat"])
-def test_J11_a_date_that_is_none(
+def test_J11_a_time_that_is_no_number_is_refused(
     house: House, forge: Forge, thumbprint: str, claim: str, text: str
 ) -> None:
     payload = json.dumps(forge.claims(thumbprint, **{claim: 123456789})).replace("123456789", text)
@@ -257,7 +257,7 @@ def test_J15_audience(
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda i: i + "/", lambda i: i[:-1], lambda i: [i]])
-def test_J16_almost_the_issuer(
+def test_J16_an_issuer_that_differs_by_a_character_is_refused(
     house: House, forge: Forge, thumbprint: str, change: Callable[[str], Any]
 ) -> None:
     assert_refused(house, forge.token(thumbprint, iss=change(forge.issuer)))
@@ -286,7 +286,7 @@ def huge(forge: Forge, thumbprint: str) -> dict[str, str]:
     }
 
 
-def test_J19_monsters_are_refused_in_under_ten_milliseconds(
+def test_J19_huge_tokens_are_refused_in_under_ten_milliseconds(
     house: House, forge: Forge, thumbprint: str
 ) -> None:
     from secure_tls.peer import parse_peer

@@ -20,7 +20,7 @@ import pytest
 
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_server.config import TokensSection
+from secure_server.sections import TokensSection
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.peer import parse_peer
 from support.door import wait_until

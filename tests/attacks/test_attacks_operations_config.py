@@ -167,6 +167,8 @@ def test_O6_a_file_that_cannot_be_read_is_refused(command: Command) -> None:
         ("SECURE_SERVER_SERVER__GRACE", "soon", "number"),
         ("SECURE_SERVER_TOKENS__AUDIENCE", "", "at least 1 character"),
         ("SECURE_SERVER_SERVER", "5", "SERVER"),
+        ("SECURE_SERVER_TLS__TRUST_BUNDLES", "partner.pem", "written as JSON"),
+        ("SECURE_SERVER_WORKLOADS", '[{"spiffe_id": "https://a/b"}]', "spiffe://"),
     ],
 )
 def test_O6_the_environment_is_as_strict_as_the_file(

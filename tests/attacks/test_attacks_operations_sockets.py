@@ -15,6 +15,7 @@ import pytest
 
 from secure_server.descriptors import CONNECTIONS, RESERVE
 from stress.sockets import HTTP, flood, http_address, silent_sockets
+from support.door import wait_until
 from support.running import DEADLINE, Running, bearer, running_server
 
 LIMIT = 300
@@ -54,8 +55,14 @@ def test_M10_under_silent_sockets_the_store_can_open_its_files(tmp_path: Path) -
 
 
 def lines(running: Running, event: str) -> list[dict[str, object]]:
-    found = [json.loads(line) for line in running.server.log.splitlines()]
-    return [line for line in found if event in line["event"]]
+    """The lines of the log about an event, once there are some: a thread writes them."""
+
+    def found() -> list[dict[str, object]]:
+        logged = [json.loads(line) for line in running.server.log.splitlines()]
+        return [line for line in logged if event in line["event"]]
+
+    wait_until(lambda: bool(found()))
+    return found()
 
 
 def test_M10_the_limit_of_descriptors_is_raised_at_the_start_and_logged(tmp_path: Path) -> None:
@@ -83,7 +90,7 @@ def test_M10_a_limit_that_is_too_low_is_a_warning_with_the_number_and_the_remedy
 
 _WITHOUT_DESCRIPTORS = """
 import os, resource, sys
-from secure_server.http import HTTPServer, json_page
+from secure_server.app.http import HTTPServer, json_page
 from secure_server.logs import set_up_logging
 
 set_up_logging("json", "info")

@@ -19,7 +19,7 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
-from secure_server.config import TokensSection
+from secure_server.sections import TokensSection
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.peer import parse_peer
 from support.door import wait_until

@@ -21,12 +21,12 @@ from services.people import Person, Refused, fresh, newcomer, outcome, refused, 
 
 from secure_api.tokens.v1 import token_service_pb2 as pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
+from secure_server.app.lifecycle import Server
 from secure_server.auth import oidc as oidc_module
 from secure_server.auth.api_keys import make_api_key
 from secure_server.auth.local_issuer import MAX_TOKEN_LIFETIME
 from secure_server.auth.oidc import MAX_LIFETIME
 from secure_server.auth.profiles import PROFILES
-from secure_server.server import Server
 from secure_server.testing import Issuer, Provider, running_provider
 from secure_server.tokens.revocations import LEEWAY_SECONDS
 from secure_server.users import AccountState, requests

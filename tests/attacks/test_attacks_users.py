@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.users.v1 import user_service_pb2 as users_pb
-from secure_server.cli import app
+from secure_server.cli.app import app
 from secure_server.users import Accounts
 from secure_server.users import passwords as hashing
 from support.house import PASSWORD, House, running_house

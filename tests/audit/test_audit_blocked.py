@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,3 +133,15 @@ def test_nothing_is_taken_after_the_end() -> None:
 def test_an_event_says_when_it_was_without_being_told() -> None:
     before = time.time()
     assert before <= AuditEvent("/a.B/C", allowed=True).time <= time.time()
+
+
+def test_a_sink_that_does_not_close_in_time_has_lost_nothing() -> None:
+    sink, over = Sink(), threading.Event()
+    sink.finish = lambda: over.wait(10)  # type: ignore[method-assign]
+    queued = sink.queued()
+    queued.put(1)
+    queued.end()
+    wait_until(lambda: queued._queue.empty() and sink.taken == [1])
+    queued.close(time.monotonic())
+    over.set()
+    assert sink.lost == []

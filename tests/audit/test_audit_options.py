@@ -71,7 +71,7 @@ def test_an_unknown_logger_that_is_optional_is_left_out_and_the_log_says_so(
         ({"pth": "a"}, '"path" is missing', ".config"),
         ({"path": "a", "max_byte": 1}, 'Did you mean "max_bytes"?', ".config.max_byte"),
         ({"path": "a", "max_bytes": 1}, "greater than or equal to 65536", ".config.max_bytes"),
-        ({"path": "a", "backups": True}, "is not for true or false", ".config.backups"),
+        ({"path": "a", "backups": True}, "must be a number, not true or false", ".config.backups"),
         ({"path": ""}, "is not the path of a file", ".config.path"),
         ({"path": 7}, '"path" is wrong', ".config.path"),
         (None, '"path" is missing', ""),

@@ -15,7 +15,7 @@ from audit_door import METHOD, audited, file_logger, policy, records
 from secure_server.authz import Policy
 from secure_server.config import ConfigError
 from secure_server.guard.policy_file import PolicyFile
-from secure_server.server import shipped_policy
+from secure_server.shipped_policy import shipped_policy
 from support.door import wait_until
 from support.house import call, running_house
 

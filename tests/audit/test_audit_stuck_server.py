@@ -17,8 +17,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from secure_server.config import TokensSection
-from secure_server.server import shipped_policy
+from secure_server.sections import TokensSection
+from secure_server.shipped_policy import shipped_policy
 from support.house import call
 from support.running import Installation, ServerProcess, bearer
 

@@ -59,7 +59,7 @@ class Guarded:
     def ask(
         self, authorization: str | None = None, client: str = "alice", timeout: float = 20.0
     ) -> tuple[str, str]:
-        """Call; return the status and who was recognised, or the text."""
+        """Call; return the status and the recognised caller, or the text."""
         if client not in self._channels:
             issued = self.server.client(client)
             credentials = grpc.ssl_channel_credentials(

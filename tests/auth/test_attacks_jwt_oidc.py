@@ -1,4 +1,4 @@
-"""JSON Web Tokens (group J) of an OpenID Connect provider, on both stacks, through the door."""
+"""JSON Web Tokens (group J) of an OpenID Connect provider, on both stacks, over TLS."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ CODES = {
     "missing_jti": "jti",
     "missing_client_id": "client_id",
     "empty_sub": "sub",
-    # Other people's roles are none of ours: without `roles_claim` nobody reads them.
+    # An external issuer's roles are not ours: without `roles_claim` the guard does not read them.
     "text_roles": "ok",
     "list_scope": "scope",
-    # Other people's tokens need not be bound, unless `certificate_bound` says so.
+    # External issuers' tokens need not be bound, unless `certificate_bound` says so.
     "unbound": "ok",
     "bound_to_other_certificate": "cnf",
     "alg_none": "alg",
@@ -85,7 +85,7 @@ CODES = {
     "truncated_signature": "signature",
     "zero_signature": "signature",
     "der_signature": "signature",
-    # What is no compact serialization is no JWT, and nobody here knows opaque tokens.
+    # A text in no compact serialization is no JWT; no authenticator here knows opaque tokens.
     "padded": "unclaimed",
     "respelt_signature": "malformed",
     "duplicate_member": "malformed",
@@ -97,7 +97,7 @@ CODES = {
 """What audit says of each defect; the caller learns nothing of it."""
 
 NO_SPARE_BITS = {"ES384", "ES512"}
-"""Whose signatures fill their last character: the defect that respells it makes another one."""
+"""Algorithms whose signatures fill the last character: respelling it makes another signature."""
 
 
 class Clock:
@@ -109,7 +109,7 @@ class Clock:
         return self.now
 
     def set_right(self) -> None:
-        """Show the present: the certificates of the doors are of now."""
+        """Start at the current time: the servers' certificates are issued now."""
         self.now = float(int(time.time()))
 
 
@@ -300,7 +300,7 @@ def test_J4_another_algorithm_than_the_keys_own_even_by_the_right_key(
 
 
 @pytest.mark.parametrize("parameter", ["jwk", "jku", "x5u", "x5c"])
-def test_J5_keys_that_a_token_brings_along_are_never_trusted_and_never_fetched(
+def test_J5_keys_inside_a_token_are_never_trusted_and_never_fetched(
     door: Guarded, providers: dict[str, Provider], parameter: str
 ) -> None:
     provider = providers["RS256"]
@@ -318,7 +318,7 @@ def test_J5_keys_that_a_token_brings_along_are_never_trusted_and_never_fetched(
     assert set(provider.requests) <= {DISCOVERY, KEYS}
 
 
-def test_J6_J7_demands_that_nobody_understands(door: Guarded, issuer: Issuer) -> None:
+def test_J6_J7_unknown_critical_extensions_are_refused(door: Guarded, issuer: Issuer) -> None:
     for header in (
         *({"crit": crit, "made-up": 1} for crit in (["exp"], ["made-up"], [], "exp", None)),
         *({"b64": value} for value in (False, True, None)),
@@ -372,7 +372,7 @@ def test_J10_a_required_claim_is_missing_or_empty(door: Guarded, issuer: Issuer)
 
 
 @pytest.mark.parametrize("claim", ["exp", "iat", "nbf"])
-def test_J11_a_date_that_is_none(door: Guarded, issuer: Issuer, claim: str) -> None:
+def test_J11_a_time_that_is_no_number_is_refused(door: Guarded, issuer: Issuer, claim: str) -> None:
     texts = ['"9999999999"', "true", "1e400", "1" + "0" * 30, "1" * 4000, "-1", "0", "[]", "null"]
     texts += ["NaN", "Infinity", "-Infinity", "0x7fffffff", "1" * 5000, "01"]
     claims = json.dumps(draft(issuer, **{claim: 123456789}).claims)
@@ -426,7 +426,9 @@ def test_J15_audience(door: Guarded, issuer: Issuer) -> None:
         served(door, issuer.token(None, aud=mine))
 
 
-def test_J16_almost_the_issuer(door: Guarded, issuer: Issuer) -> None:
+def test_J16_an_issuer_that_differs_by_a_character_is_refused(
+    door: Guarded, issuer: Issuer
+) -> None:
     name = issuer.name
     for other in (
         *(name.upper(), name + "/", name[:-1], name + "#", name.replace("https", "http")),
@@ -482,7 +484,9 @@ def monsters(issuer: Issuer) -> dict[str, str]:
     }
 
 
-def test_J19_monsters_are_refused_in_under_ten_milliseconds(door: Guarded, issuer: Issuer) -> None:
+def test_J19_huge_tokens_are_refused_in_under_ten_milliseconds(
+    door: Guarded, issuer: Issuer
+) -> None:
     for name, token in monsters(issuer).items():
         took = []
         for _ in range(5):
@@ -493,7 +497,7 @@ def test_J19_monsters_are_refused_in_under_ten_milliseconds(door: Guarded, issue
         assert min(took) < 0.010, (name, took)
 
 
-def test_J19_monsters_are_refused_at_the_door_and_others_go_on(
+def test_J19_huge_tokens_are_refused_by_the_guard_and_others_are_served(
     door: Guarded, issuer: Issuer
 ) -> None:
     sent = monsters(issuer)
@@ -525,7 +529,7 @@ def test_J20_broken_signatures(
 
 
 class Revoked:
-    """Tokens that were good once."""
+    """Tokens that were valid before they were revoked."""
 
     generation = 1
     is_current = True
@@ -544,7 +548,7 @@ def test_J21_every_spelling_of_a_revoked_token_is_revoked(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    """Also where the tokens have no ID, and it goes by what was signed."""
+    """Also for tokens without an ID, revoked by the digest of what was signed."""
     issuer = providers[name].issuer
     token = issuer.token(None)
     signing_input, _, signature = token.rpartition(".")
@@ -610,7 +614,7 @@ WEAK: dict[str, tuple[Any, str]] = {
     ),
     "a shared secret": (
         lambda: {"kty": "oct", "kid": "weak", "k": b64(b"x" * 64), "alg": "HS256"},
-        "it is a secret, which nobody but its issuer may have",
+        "it is a secret, which only its issuer may have",
     ),
     "a private key": (lambda: jwk_of(P256, "ES256"), "it is a secret"),
     "for encryption": (
@@ -649,10 +653,10 @@ def test_J23_a_static_key_that_must_not_verify_does_not_start(
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize(("bits", "told"), [(1024, "kid"), (2040, "kid"), (2048, "ok")])
-def test_J23_what_a_weak_key_of_a_key_set_has_signed_is_refused(
+def test_J23_a_token_signed_by_a_weak_key_of_a_key_set_is_refused(
     stack: str, bits: int, told: str
 ) -> None:
-    """By what comes of it, not by what is said: the key is as if it were not there."""
+    """Checks the outcome, not the message: the key must count as absent."""
     issuer = Issuer(algorithm="RS256", clock=CLOCK)
     issuer._private_key = rsa.generate_private_key(65537, bits)
     issuer._jwks.append(jwk_of(issuer._private_key.public_key(), "RS256", use="sig", alg="RS256"))

@@ -121,7 +121,7 @@ def test_K2_stale_keys_are_used_until_they_are_too_old(
     assert generation.value == 0
     with pytest.raises(AuthenticatorUnavailable, match="down"):
         source.find(loads.issuer.key_id)
-    assert generation.value > 0, "what these keys vouched for is still believed"
+    assert generation.value > 0, "callers of these keys are still cached"
     loads.error = None
     clock.now += PATIENT.cooldown
     assert source.find(loads.issuer.key_id) is not None
@@ -157,7 +157,7 @@ def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgott
     loads.issuer.rotate()
     assert source.find(loads.issuer.key_id) is not None
     assert source.find(old) is not None
-    assert generation.value == 0, "a new key takes nothing back"
+    assert generation.value == 0, "a new key invalidates nothing"
     loads.issuer.rotate(keep_old=False)
     clock.now += PATIENT.cooldown
     assert source.find(loads.issuer.key_id) is not None
@@ -167,8 +167,8 @@ def test_K6_a_new_key_is_there_at_its_first_token_and_a_withdrawn_one_is_forgott
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_K1_K4_K6_at_the_door(provider: Provider, stack: str) -> None:
-    """Through TLS and HTTP: one fetch for the first calls, a rotation is seen at once, and who was
-    let in by a withdrawn key is not any longer.
+    """Through TLS and HTTP: one fetch for the first calls, a rotation is seen at once, and a caller
+    admitted by a withdrawn key is refused.
     """
     issuer = provider.issuer
     with guarded(stack, oidc(provider)) as door, ThreadPoolExecutor(8) as pool:
@@ -187,7 +187,7 @@ def test_K1_K4_K6_at_the_door(provider: Provider, stack: str) -> None:
         keys = door.member("oidc")._source._keys
         keys._asked_at = float("-inf")  # the cooldown is over
         assert door.ask(f"Bearer {issuer.token(None)}")[0] == "OK"
-        assert door.code(f"Bearer {tokens[0]}") == "kid", "its answer was remembered"
+        assert door.code(f"Bearer {tokens[0]}") == "kid", "its answer was cached"
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -261,7 +261,7 @@ K5: dict[str, tuple[str, Callable[[Provider], Callable[[], Any]], str]] = {
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("case", K5)
-def test_K5_what_is_no_key_set_is_not_taken_for_one(
+def test_K5_a_document_that_is_no_key_set_is_refused(
     provider: Provider, case: str, stack: str
 ) -> None:
     path, answer, reason = K5[case]
@@ -287,7 +287,7 @@ def test_K5_what_is_no_key_set_is_not_taken_for_one(
         "https://2130706433/",
     ],
 )
-def test_K5_a_private_address_is_not_asked_unless_that_is_allowed(url: str) -> None:
+def test_K5_a_private_address_is_not_contacted_unless_allowed(url: str) -> None:
     fetcher = Fetcher()
     with pytest.raises(FetchError, match="not a public address"):
         fetcher.get(url)
@@ -366,7 +366,7 @@ def test_K7_keys_that_cannot_be_used_are_skipped_and_named() -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_K7_the_others_go_on_working_and_the_log_says_which_were_skipped(
+def test_K7_usable_keys_still_work_and_the_log_names_the_skipped_ones(
     provider: Provider, stack: str, log: list[dict[str, Any]]
 ) -> None:
     own = json.loads(provider.issuer.jwks())["keys"]
@@ -399,7 +399,7 @@ class TestIntrospection:
             assert door.code("Bearer opaque-2") == "inactive"
             assert door.ask("Bearer opaque-2")[0] == "UNAUTHENTICATED"
 
-    def test_K9_an_answer_is_remembered_for_a_while_and_not_longer(
+    def test_K9_an_answer_is_cached_for_its_time_and_no_longer(
         self, provider: Provider, tmp_path: Path, stack: str
     ) -> None:
         clock = time.time()
@@ -465,7 +465,7 @@ class TestIntrospection:
             assert door.code("Bearer any") == "introspection"
             assert door.ask("Bearer any")[0] == "UNAUTHENTICATED"
 
-    def test_K9_an_endpoint_that_fails_is_unavailable_and_soon_not_asked_any_more(
+    def test_K9_a_failing_endpoint_is_unavailable_and_soon_not_asked_any_more(
         self, provider: Provider, tmp_path: Path, stack: str
     ) -> None:
         token = provider.opaque("good")
@@ -502,7 +502,7 @@ class TestIntrospection:
             assert door.ask(f"Bearer {token}", "alice")[0] == "OK"
             assert door.code(f"Bearer {token}", "bob") == "cnf"
 
-    def test_K10_no_memory_holds_a_token(
+    def test_K10_no_cache_holds_a_token(
         self, provider: Provider, tmp_path: Path, stack: str, log: list[dict[str, Any]]
     ) -> None:
         token = provider.opaque("a-very-secret-opaque-token")
@@ -519,10 +519,10 @@ class TestIntrospection:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_G8_slow_authentications_get_their_share_and_others_are_unhurt(
+def test_G8_slow_authentications_get_their_share_of_threads_and_other_calls_are_served(
     provider: Provider, tmp_path: Path, stack: str
 ) -> None:
-    """Half of the 32 threads may wait for the issuer; the others are everybody else's."""
+    """Half of the 32 threads may wait for the issuer; the others serve other calls."""
     tokens = [provider.opaque(f"slow-{number}") for number in range(40)]
     over = threading.Event()
 
@@ -552,7 +552,7 @@ def test_G8_slow_authentications_get_their_share_and_others_are_unhurt(
         assert answers.count("UNAUTHENTICATED") == 16
 
 
-def test_K8_a_key_that_was_withdrawn_verifies_nothing_whatever_the_token_says(
+def test_K8_a_withdrawn_key_verifies_no_token(
     source: KeySource[Any], loads: Loads, clock: Clock
 ) -> None:
     source._keys.start()
@@ -572,7 +572,7 @@ def test_the_pace_of_fetching_is_what_the_documents_say() -> None:
 def test_K6_the_first_tokens_of_a_new_key_wait_for_one_load(
     source: KeySource[Any], loads: Loads
 ) -> None:
-    """Also those that come between the wish for a load and its beginning."""
+    """Also tokens that come between the request for a load and its start."""
     source._keys.start()
     source.loaded()
     loads.issuer.rotate()

@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as digests, taken up and dropped while the server runs."""
+"""API keys: shown once, kept as digests, added and removed while the server runs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_key_ends_when_it_says_and_not_before(file: Path, stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_file_is_taken_up_as_it_changes_and_a_broken_one_changes_nothing(
+def test_a_changed_file_is_reloaded_and_a_broken_one_changes_nothing(
     file: Path, stack: str
 ) -> None:
     first = add(file)
@@ -98,7 +98,7 @@ def test_the_file_is_taken_up_as_it_changes_and_a_broken_one_changes_nothing(
         ("keys = 3\n", r"keys\[0\] is wrong"),
     ],
 )
-def test_a_file_that_is_wrong_does_not_start_and_says_where(
+def test_a_wrong_file_prevents_the_start_and_the_error_says_where(
     file: Path, text: str, reason: str
 ) -> None:
     file.write_text(text)
@@ -106,7 +106,7 @@ def test_a_file_that_is_wrong_does_not_start_and_says_where(
         read_api_keys(file)
 
 
-def test_one_id_twice_and_no_file_do_not_start(file: Path) -> None:
+def test_a_repeated_id_or_a_missing_file_prevents_the_start(file: Path) -> None:
     with pytest.raises(AuthenticatorError, match="cannot read the API keys"):
         read_api_keys(file)
     add(file)

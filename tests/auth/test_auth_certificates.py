@@ -10,9 +10,9 @@ import pytest
 from auth_door import STACKS, guarded
 
 from secure_server import ConfigError, Principal
+from secure_server.app.check import check_service
 from secure_server.auth.certificate import CertificateAuthenticator
 from secure_server.auth.plugin import Grant
-from secure_server.commands.check import look_through
 from secure_server.config import read_config
 from secure_server.testing import Provider, as_principal
 from secure_tls.folder import CertificateFolder, Order
@@ -34,12 +34,12 @@ def test_a_bare_certificate_is_a_caller_like_any_other(stack: str) -> None:
     with guarded(stack, {"type": "certificate"}, policy=policy) as door:
         for _ in range(2):
             assert door.ask() == ("OK", f"certificate {ALICE} [] []")
-        assert door.ask(client="bob")[0] == "PERMISSION_DENIED", "known, and not allowed"
+        assert door.ask(client="bob")[0] == "PERMISSION_DENIED", "recognised, and not allowed"
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_with_a_token_the_bare_certificate_is_not_asked(stack: str) -> None:
-    """A bad token is a bad token, whatever the certificate would have been good for."""
+    """A bad token is refused, even over a certificate that would be recognised alone."""
     with guarded(stack, {"type": "certificate"}) as door:
         assert door.code("Bearer nonsense") == "unclaimed"
         assert door.code("Basic nonsense") == "unclaimed"
@@ -48,7 +48,7 @@ def test_with_a_token_the_bare_certificate_is_not_asked(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_without_that_authenticator_no_credential_is_nobody(stack: str) -> None:
+def test_without_that_authenticator_a_bare_certificate_is_anonymous(stack: str) -> None:
     with guarded(stack) as door:
         assert door.code() == "anonymous_denied"
 
@@ -119,16 +119,16 @@ allow_private_addresses = true
     assert "authenticator sso: rfc9068 tokens of" in done.stdout
     assert f"{provider.issuer.key_id} (ES256)" in done.stdout
     assert "authenticator introspection: opaque tokens of" in done.stdout
-    assert not (tmp_path / "state").exists(), "a look made something"
+    assert not (tmp_path / "state").exists(), "the check created files"
     provider.fail()
     done = check(tmp_path, text)
-    assert done.returncode == 1
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    assert [line.split(":")[0] for line in failed] == [
-        "FAIL  authenticator sso",
-        "FAIL  authenticator introspection",
+    assert done.returncode == 0, "a start does not wait for issuers"
+    warned = [line for line in done.stdout.splitlines() if line.startswith("warn")]
+    assert [line.split(":")[0] for line in warned] == [
+        "warn  authenticator sso",
+        "warn  authenticator introspection",
     ]
-    assert "503" in failed[0]
+    assert "503" in warned[0]
     assert "Traceback" not in done.stderr
 
 
@@ -146,7 +146,7 @@ def test_a_mistake_is_said_in_a_sentence(tmp_path: Path, table: str, sentence: s
     path = tmp_path / "secure-server.toml"
     path.write_text(f"[[authenticators]]\n{table}\n")
     try:
-        said = "\n".join(finding.text for finding in look_through(read_config(path)))
+        said = "\n".join(finding.text for finding in check_service(read_config(path)))
     except ConfigError as error:
         said = str(error)
         assert said.startswith(f"{path}:")

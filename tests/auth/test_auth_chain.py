@@ -1,4 +1,4 @@
-"""Who is asked about which credentials: decided by signs, which nobody shares."""
+"""Which authenticator is asked about which credentials: no two share a matcher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from secure_server import ANONYMOUS, AuthenticationError, AuthenticatorError, Credentials
 from secure_server.auth.authenticators import Authenticators
-from secure_server.config import Config, TokensSection, read_authenticator
+from secure_server.config import Config
 from secure_server.guard.chain import build_chain
 from secure_server.plugins import (
     BareCertificate,
@@ -23,11 +23,12 @@ from secure_server.plugins import (
     Principal,
     Scheme,
 )
+from secure_server.sections import TokensSection, read_authenticator
 from secure_server.testing import Issuer, as_principal
 
 
 class Asked:
-    """Knows whatever it is asked about, and counts."""
+    """Recognises every credential, and counts."""
 
     def __init__(self, name: str, *matchers: CredentialMatcher, knows: bool = True) -> None:
         self.name = name
@@ -49,7 +50,7 @@ def peer() -> Peer:
         return caller.peer
 
 
-def test_each_credential_goes_to_whom_its_signs_name_and_to_no_other(peer: Peer) -> None:
+def test_each_credential_goes_only_to_the_authenticator_whose_matcher_fits(peer: Peer) -> None:
     one, other = Issuer("https://one"), Issuer("https://two")
     members = {
         "one": Asked("one", IssuedBy("https://one")),
@@ -86,7 +87,7 @@ def test_each_credential_goes_to_whom_its_signs_name_and_to_no_other(peer: Peer)
         ("Basic x", "unclaimed"),
     ],
 )
-def test_what_nobody_claims_is_refused_and_nobody_is_asked(
+def test_an_unclaimed_credential_is_refused_and_no_authenticator_is_asked(
     peer: Peer, value: str, code: str
 ) -> None:
     members = [Asked("one", IssuedBy("https://one")), Asked("opaque", Opaque())]
@@ -96,7 +97,7 @@ def test_what_nobody_claims_is_refused_and_nobody_is_asked(
     assert [member.asked for member in members] == [0, 0]
 
 
-def test_none_of_mine_leaves_a_credential_unclaimed_and_a_caller_anonymous(peer: Peer) -> None:
+def test_an_answer_of_none_leaves_a_credential_unclaimed_and_a_caller_anonymous(peer: Peer) -> None:
     chain = Authenticators(
         [Asked("opaque", Opaque(), knows=False), Asked("bare", BareCertificate(), knows=False)]
     )
@@ -120,7 +121,7 @@ def test_none_of_mine_leaves_a_credential_unclaimed_and_a_caller_anonymous(peer:
         (BareCertificate(), BareCertificate()),
     ],
 )
-def test_two_that_could_claim_the_same_do_not_start(
+def test_authenticators_that_claim_the_same_credentials_prevent_the_start(
     one: CredentialMatcher, other: CredentialMatcher
 ) -> None:
     with pytest.raises(AuthenticatorError, match="'first' and 'second' both claim"):
@@ -139,19 +140,19 @@ def test_two_that_could_claim_the_same_do_not_start(
         (BareCertificate(), Opaque()),
     ],
 )
-def test_two_that_claim_different_things_stand_beside_each_other(
+def test_authenticators_that_claim_different_credentials_coexist(
     one: CredentialMatcher, other: CredentialMatcher
 ) -> None:
     assert len(Authenticators([Asked("first", one), Asked("second", other)]).members) == 2
 
 
 @pytest.mark.parametrize("sign", [Scheme("bearer"), Scheme("Bearer"), Prefix(""), IssuedBy("")])
-def test_a_sign_that_takes_everything_does_not_start(sign: CredentialMatcher) -> None:
+def test_a_matcher_that_matches_everything_prevents_the_start(sign: CredentialMatcher) -> None:
     with pytest.raises(AuthenticatorError, match="greedy"):
         Authenticators([Asked("greedy", sign)])
 
 
-def test_two_of_one_name_do_not_start() -> None:
+def test_two_authenticators_of_one_name_prevent_the_start() -> None:
     with pytest.raises(AuthenticatorError, match=r"called 'same'.*`name`"):
         Authenticators([Asked("same", Opaque()), Asked("same", BareCertificate())])
 
@@ -178,7 +179,7 @@ def test_two_of_one_name_do_not_start() -> None:
     ],
 )
 def test_M1_an_issuer_has_one_source(tables: list[dict[str, object]], of: str) -> None:
-    """Who makes API keys for ``alice`` could otherwise be the ``alice`` of another issuer."""
+    """Otherwise the API key of an ``alice`` could pass for the ``alice`` of another issuer."""
     tokens = TokensSection(issuer="https://ours")
     config = Config(tokens=tokens, authenticators=[read_authenticator(table) for table in tables])
     with pytest.raises(AuthenticatorError, match=re.escape(f"has the issuer of {of}")):
@@ -202,7 +203,7 @@ def test_M1_an_issuer_whose_name_begins_like_another_s_is_refused() -> None:
         build_chain(ours, clock=time.time, find_key={}.get)
 
 
-def test_issuers_that_only_look_alike_stand_beside_each_other(tmp_path: Path) -> None:
+def test_issuers_with_similar_names_coexist(tmp_path: Path) -> None:
     issuer = Issuer()
     (tmp_path / "keys.json").write_text(issuer.jwks())
     settings = {

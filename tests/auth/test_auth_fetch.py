@@ -37,7 +37,7 @@ def trickling(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         try:
             connection, _ = listener.accept()
         except OSError:
-            return  # nobody came
+            return  # no client connected
         with context.wrap_socket(connection, server_side=True) as secure:
             secure.recv(65536)
             secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -68,10 +68,10 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(
     fetcher.close()
 
 
-def test_a_connection_that_the_issuer_has_closed_meanwhile_is_opened_anew(
+def test_a_connection_that_the_issuer_has_closed_is_reopened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Idle for so long, a connection is closed, and nobody was told that it would be.
+    # The server closes a connection that was idle for so long, without telling the client before.
     monkeypatch.setattr("secure_server.testing.provider._Handler.timeout", 0.05)
     with running_provider() as provider:
         fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
@@ -91,4 +91,37 @@ def test_connections_are_used_again_and_as_many_as_are_needed() -> None:
                 list(threads.map(fetcher.get, [provider.url + KEYS] * 8))
         assert len(provider.requests) == 24
         assert provider.connections <= 8
+        fetcher.close()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"nonsense", "Főtanúsítvány".encode(), b"\x30\x82\xff"]
+)
+def test_a_bundle_without_a_certificate_is_refused_and_stands_for_no_other(
+    tmp_path: Path, text: bytes
+) -> None:
+    """Emptied, it must not come to the authorities of the system."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(text)
+    with pytest.raises(FetchError, match=r"ca\.pem: cannot be used as a CA bundle: "):
+        Fetcher(ca=ca)
+
+
+def test_a_bundle_that_is_emptied_leaves_the_last_good_one() -> None:
+    with running_provider() as provider:
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        provider.ca_file.write_bytes(b"")
+        assert fetcher._ca is not None
+        fetcher._ca.look()
+        assert "it is empty" in fetcher._ca.status.reason
+        assert b"keys" in fetcher.get(provider.url + KEYS)
+        fetcher.close()
+
+
+def test_a_bundle_may_have_comments_in_any_language() -> None:
+    with running_provider() as provider:
+        pem = provider.ca_file.read_bytes()
+        provider.ca_file.write_bytes("# Főtanúsítvány\n".encode() + pem)
+        fetcher = Fetcher(ca=provider.ca_file, allow_private_addresses=True)
+        assert b"keys" in fetcher.get(provider.url + KEYS)
         fetcher.close()

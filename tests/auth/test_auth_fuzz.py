@@ -1,4 +1,4 @@
-"""Whatever comes, the answer is the typed error or one that was deserved.
+"""Any input gets the typed error, or an answer that it deserves.
 
 ``python -m benchmarks.fuzz_tokens`` makes the same mutants by coverage, for as long as one likes.
 """
@@ -103,13 +103,13 @@ def test_no_json_in_the_place_of_keys_raises_anything_but_the_typed_error(
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_no_answer_of_introspection_is_believed_that_does_not_say_so(
+def test_no_answer_of_introspection_without_active_is_accepted(
     verdicts: Verdicts, data: st.DataObject
 ) -> None:
     verdicts.answer(verdicts.mutants.answer(Drawn(data), verdicts.members))
 
 
-def test_what_is_mutated_is_good_before(verdicts: Verdicts) -> None:
+def test_the_originals_of_the_mutants_are_accepted(verdicts: Verdicts) -> None:
     """Otherwise everything here would be refused for the wrong reason."""
     for token in verdicts.mutants._tokens:
         assert verdicts.authorization(f"bEaReR {token}") == "known"

@@ -143,7 +143,7 @@ def test_a_token_of_the_documented_shape_is_recognised(tmp_path: Path, profile: 
     assert principal.issuer == SHAPES[profile][1]
     assert principal.subject == SHAPES[profile][2].get("sub", "alice")
     assert principal.expires_at == NOW + 3000
-    assert principal.roles == frozenset(), "whoever names groups over there names no roles here"
+    assert principal.roles == frozenset(), "an issuer's groups grant no roles here"
 
 
 def test_scopes_and_clients_are_where_each_profile_has_them(tmp_path: Path) -> None:
@@ -272,5 +272,5 @@ def test_a_token_that_is_bound_to_something_else_is_refused(tmp_path: Path, cnf:
     assert refused.value.code == "cnf"
 
 
-def test_a_session_of_another_issuer_is_none_of_ours(tmp_path: Path) -> None:
+def test_a_session_claim_of_another_issuer_is_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, "rfc9068", sid="of-ours").session_id == ""

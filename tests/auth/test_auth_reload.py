@@ -41,7 +41,7 @@ def test_a_new_secret_is_used_for_the_next_question(
         assert door.ask(f"Bearer {tokens[1]}")[0] == "UNAVAILABLE"
         table["client_secret_file"].write_text("another-secret\n")
         assert door.ask(f"Bearer {tokens[1]}")[0] == "OK"
-        # One that cannot be used leaves the last good one.
+        # After an unusable one the last good one stays.
         table["client_secret_file"].chmod(0o644)
         assert door.ask(f"Bearer {tokens[2]}")[0] == "OK"
 
@@ -96,14 +96,14 @@ def test_new_authorities_of_an_openid_provider_count_for_new_connections(
         assert door.ask(f"Bearer {provider.issuer.token(None)}")[0] == "OK"
 
 
-# Callers that wait take places, whoever's question it is
+# callers that wait hold places, for their own request or another's
 
 
 @pytest.mark.parametrize("kind", ["introspection", "keys"])
-def test_who_waits_for_anothers_question_takes_a_place_too(
+def test_a_call_that_waits_for_anothers_request_holds_a_place_too(
     provider: Provider, tmp_path: Path, kind: str
 ) -> None:
-    """Half of the 32 threads may wait: the others of these callers are told to come again."""
+    """Half of the 32 threads may wait: further callers are refused at once as unavailable."""
     over = threading.Event()
 
     def late() -> Any:
@@ -127,7 +127,7 @@ def test_who_waits_for_anothers_question_takes_a_place_too(
             over.set()
 
 
-def test_an_authenticator_that_is_closed_is_followed_no_more(
+def test_the_files_of_a_closed_authenticator_are_not_reloaded(
     provider: Provider, tmp_path: Path
 ) -> None:
     (tmp_path / "keys.json").write_text(provider.issuer.jwks())

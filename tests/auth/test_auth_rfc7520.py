@@ -20,7 +20,7 @@ from secure_server.auth.keys import VerificationKey
 VECTORS = Path(__file__).parents[1] / "vectors" / "rfc7520"
 EXAMPLES = (*sorted(VECTORS.glob("jws/*.json")), VECTORS / "curve25519" / "jws.json")
 
-HMAC = "Nothing keyed by a shared secret is accepted: whoever verifies could sign."
+HMAC = "No algorithm with a shared secret is accepted: a verifier could then sign."
 PS384 = "Of RSASSA-PSS there is PS256 alone: a key has one algorithm, and PS384 is none of ours."
 NO_KID = "A key without a `kid` is skipped: no token could name it."
 

@@ -22,7 +22,7 @@ from secure_server.testing.defects import Draft
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "wycheproof"
 
-HMAC = "Nothing keyed by a shared secret is accepted: whoever verifies could sign."
+HMAC = "No algorithm with a shared secret is accepted: a verifier could then sign."
 JWE = "Encrypted tokens are not accepted: the token of a call is read, never decrypted."
 
 REFUSALS = {HMAC: "no usable key", JWE: "not compact"}
@@ -57,7 +57,7 @@ def cases() -> list[Case]:
     found = []
     for file in ("json_web_key_test", "json_web_crypto_test"):
         for group in json.loads((VECTORS / f"{file}.json").read_text())["testGroups"]:
-            # A secret has no public half: then whoever verifies has what whoever signs has.
+            # A secret has no public half: a verifier would hold the signer's key.
             keys = group.get("public") or group["private"]
             jwks = json.dumps(keys if "keys" in keys else {"keys": [keys]})
             for test in group["tests"]:
@@ -115,7 +115,7 @@ def test_a_case_of_wycheproof_ends_as_it_should(case: Case) -> None:
         assert (reason == "") == case.is_valid, reason
 
 
-def test_all_cases_ran_and_each_kind_of_fault_was_seen_for_what_it_is() -> None:
+def test_all_cases_ran_and_each_kind_of_fault_has_its_own_reason() -> None:
     assert len(CASES) == 26 + 83
     assert len(EXCEPTIONS) == 8
     assert {(case.file, case.number) for case in CASES} >= EXCEPTIONS.keys()

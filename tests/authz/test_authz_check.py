@@ -163,7 +163,7 @@ def test_a_rule_that_may_still_decide_is_not_called_dead(earlier, later):
     assert _check(_rule("earlier", **earlier), _rule(**later)) == ()
 
 
-def test_an_allow_rule_that_deny_rules_leave_nothing_of_says_which_and_where():
+def test_an_allow_rule_whose_calls_are_all_denied_names_the_deny_rules():
     report = check(
         """{
   "name": "p",
@@ -187,7 +187,7 @@ def test_an_allow_rule_that_deny_rules_leave_nothing_of_says_which_and_where():
     assert (finding.line, finding.column, finding.is_error) == (8, 5, False)
 
 
-def test_a_rule_may_be_left_nothing_by_a_deny_and_an_allow_rule_together():
+def test_a_rule_may_be_shadowed_by_a_deny_and_an_allow_rule_together():
     (finding,) = _check(
         _rule("earlier", ["/b.S/M"]),
         _rule("later", ["/a.S/M", "/b.S/M"]),
@@ -281,12 +281,12 @@ def test_a_method_that_no_rule_names_is_an_error_only_where_it_has_to_be_named()
         (PolicyFindingKind.NO_RULE, False, None),
     ]
     assert findings[0].message == (
-        'No rule is about "/a.S/Mine": nobody may call it. Add one; a deny rule says that it is '
+        'No rule is about "/a.S/Mine": no caller may call it. Add one; a deny rule says that it is '
         "meant so."
     )
 
 
-def test_a_policy_that_is_none_cannot_be_checked():
+def test_a_policy_that_does_not_parse_cannot_be_checked():
     options = {"audit_loggers": [{"name": "unknown"}]}
     text = a_text({"name": "a"}, audit_logging_options=options)
     with pytest.raises(PolicyError, match="Unknown audit logger"):

@@ -44,7 +44,7 @@ def test_the_compiled_policy_decides_as_the_naive_one(
     headers=st.dictionaries(st.sampled_from(["x", "x-y"]), words),
     tls=st.booleans(),
 )
-def test_an_explanation_tells_of_each_rule_what_the_naive_one_finds(
+def test_an_explanation_reports_of_each_rule_what_the_naive_one_finds(
     policy, method, peer, principal, headers, tls
 ):
     call = {"peer": peer, "principal": principal, "headers": headers, "tls": tls}

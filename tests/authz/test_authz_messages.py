@@ -183,8 +183,8 @@ def test_a_deny_and_an_allow_rule_may_share_a_name():
         ),
         ('{"name": NaN}', "NaN is not a JSON number at $.name. Write a finite number."),
         ('{"name": 1e999}', 'Number "1e999" is too large at $.name.'),
-        ('{"name": "\\ud800"}', "The string holds half a surrogate pair at $.name."),
-        ('{"\\udc00": 1}', 'The key holds half a surrogate pair at $["\\udc00"].'),
+        ('{"name": "\\ud800"}', "The string holds a lone surrogate at $.name."),
+        ('{"\\udc00": 1}', 'The key holds a lone surrogate at $["\\udc00"].'),
         ("[" * 65, "The policy is nested deeper than 64 levels. Flatten it."),
     ],
 )

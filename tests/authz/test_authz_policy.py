@@ -1,4 +1,4 @@
-"""What a policy decides and tells of itself, beyond the vectors."""
+"""What a policy decides and reports, beyond the vectors."""
 
 import dataclasses
 

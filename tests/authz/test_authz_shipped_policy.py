@@ -66,5 +66,5 @@ def test_it_names_every_method_and_no_other(policy):
     assert not policy.names(_USERS + "CreateUser/")
 
 
-def test_its_decisions_can_all_be_remembered(policy):
+def test_all_its_decisions_can_be_cached(policy):
     assert not any(policy.reads_headers(m) for m in _ALL)

@@ -150,8 +150,8 @@ def test_bytes_and_name_are_on_the_disk_in_this_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("secret", "wanted"), [(True, 0o600), (False, 0o644)])
-def test_no_more_can_read_it_at_any_instant(tmp_path, monkeypatch, secret, wanted):
-    """Whoever opens a file once can read what is written to it later."""
+def test_its_mode_is_never_too_wide_at_any_instant(tmp_path, monkeypatch, secret, wanted):
+    """A process that opened a file can read what is written to it later."""
     modes = []
     real = os.open
 
@@ -227,7 +227,7 @@ def test_a_draft_that_is_a_link_is_refused(tmp_path):
     assert not elsewhere.exists()
 
 
-def test_what_is_there_is_not_written_anew(tmp_path):
+def test_an_existing_file_is_not_overwritten(tmp_path):
     path = tmp_path / "file"
     assert write_new(path, b"first", secret=True) is True
     assert write_new(path, b"second", secret=True) is False
@@ -235,7 +235,7 @@ def test_what_is_there_is_not_written_anew(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_of_many_writers_at_once_one_wins(tmp_path):
+def test_one_of_many_concurrent_writers_wins(tmp_path):
     path, barrier, won = tmp_path / "file", threading.Barrier(8), []
 
     def write(number):
@@ -340,3 +340,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, seconds):
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(NoLocksError, match="no locks"), locked(tmp_path, seconds=seconds):
         pytest.fail("nothing is locked")
+
+
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_place_without_a_name_is_a_folder(place):
+    for write in (replace, write_new):
+        with pytest.raises(IsADirectoryError):
+            write(Path(place), b"data", secret=True)

@@ -1,4 +1,4 @@
-"""Fetching on a thread of its own: who waits, for how long, and how often is fetched."""
+"""Fetching on a thread of its own: which callers wait, how long, and how often it fetches."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_after_a_failure_it_is_fetched_again_after_the_cooldown_and_the_last_goo
     fetched.close()
 
 
-def test_one_that_misses_something_has_it_fetched_once_a_cooldown(issuer: Issuer) -> None:
+def test_a_missing_key_causes_one_fetch_per_cooldown(issuer: Issuer) -> None:
     now = [0.0]
     fetched = issuer.fetched(lambda: now[0], cooldown=10.0)
     fetched.start()
@@ -95,7 +95,7 @@ def test_one_that_misses_something_has_it_fetched_once_a_cooldown(issuer: Issuer
     fetched.close()
 
 
-def test_all_wait_for_one_fetch_and_hold_what_they_have_to_hold(issuer: Issuer) -> None:
+def test_all_callers_wait_for_one_fetch_inside_their_bulkhead(issuer: Issuer) -> None:
     fetched = issuer.fetched()
     fetched.start()
     wait_until(lambda: fetched.value == {"a"})
@@ -120,7 +120,7 @@ def test_all_wait_for_one_fetch_and_hold_what_they_have_to_hold(issuer: Issuer) 
     fetched.close()
 
 
-def test_one_that_waits_is_let_go_after_its_patience(issuer: Issuer) -> None:
+def test_a_waiting_caller_is_released_after_its_patience(issuer: Issuer) -> None:
     issuer.gate.clear()
     fetched = issuer.fetched(patience=0.05)
     fetched.start()
@@ -129,7 +129,7 @@ def test_one_that_waits_is_let_go_after_its_patience(issuer: Issuer) -> None:
     fetched.close()
 
 
-def test_a_value_too_old_is_taken_away_and_comes_back(issuer: Issuer) -> None:
+def test_a_value_too_old_is_dropped_and_recovers(issuer: Issuer) -> None:
     now = [0.0]
     fetched = issuer.fetched(lambda: now[0], cooldown=0.02, refresh=0.02, max_stale=100.0)
     told: list[frozenset[str]] = []
@@ -148,7 +148,7 @@ def test_a_value_too_old_is_taken_away_and_comes_back(issuer: Issuer) -> None:
     assert told == [{"a"}, EMPTY, {"a"}]
 
 
-def test_closing_waits_for_no_fetch_lets_callers_go_and_releases(issuer: Issuer) -> None:
+def test_closing_waits_for_no_fetch_and_releases_callers(issuer: Issuer) -> None:
     released = threading.Event()
     source = Reloaded("keys", issuer.load, errors=(AwayError,), first=EMPTY)
     schedule = RefreshSchedule(refresh=300, cooldown=300, max_stale=300, patience=60)
@@ -181,7 +181,7 @@ def test_a_hundred_rounds_leave_no_thread(issuer: Issuer) -> None:
 # Single flight
 
 
-def test_of_callers_with_one_key_one_works_and_all_get_its_answer() -> None:
+def test_callers_with_one_key_share_one_flight_and_its_answer() -> None:
     flights: SingleFlight[str, int] = SingleFlight(10)
     gate, calls, held = threading.Event(), [], threading.Semaphore(0)
     answers: list[int | None] = []
@@ -210,10 +210,10 @@ def test_of_callers_with_one_key_one_works_and_all_get_its_answer() -> None:
         thread.join(5)
     assert (answers, len(calls)) == ([7] * 5, 1)
     assert not held.acquire(blocking=False)
-    assert flights.do("key", lambda: 9) == 9  # nothing is remembered
+    assert flights.do("key", lambda: 9) == 9  # nothing is cached
 
 
-def test_a_failure_is_its_own_callers_and_no_one_waits_for_ever() -> None:
+def test_a_failure_reaches_only_its_own_caller_and_no_caller_waits_for_ever() -> None:
     flights: SingleFlight[str, int] = SingleFlight(0.05)
     gate, begun = threading.Event(), threading.Event()
     seen: list[object] = []

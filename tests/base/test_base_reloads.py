@@ -72,7 +72,7 @@ def test_files_are_followed_until_the_end(tmp_path: Path) -> None:
     assert threads() == before
 
 
-def test_what_is_added_later_is_followed_and_what_is_unfollowed_is_not(tmp_path: Path) -> None:
+def test_sources_added_later_are_followed_and_unfollowed_ones_are_not(tmp_path: Path) -> None:
     reloads = Reloads()
     reloads.start()
     first, second = tmp_path / "first", tmp_path / "second"
@@ -99,7 +99,7 @@ def test_the_name_of_a_source_is_bounded() -> None:
     assert [len(name) for name in reloads.statuses] == [200]
 
 
-def test_a_failure_from_before_is_told_when_the_source_is_added() -> None:
+def test_an_earlier_failure_is_logged_when_the_source_is_added() -> None:
     status, book = ReloadStatus("text", settled=0), Book()
     status.fail(1, "It is bad.")
     Reloads(book).add(status)
@@ -135,11 +135,13 @@ def test_a_look_that_raises_ends_neither_the_thread_nor_the_other_looks() -> Non
     assert "hunter2" not in repr(book.lines)
 
 
-def test_a_look_that_hangs_is_told_and_closing_does_not_wait_for_it() -> None:
+def test_a_hanging_look_is_a_warning_and_closing_does_not_wait_for_it() -> None:
     begun, over = threading.Event(), threading.Event()
     now = [0.0]
+    threads: list[threading.Thread] = []
 
     def hang() -> None:
+        threads.append(threading.current_thread())
         begun.set()
         over.wait(60)
 
@@ -157,7 +159,7 @@ def test_a_look_that_hangs_is_told_and_closing_does_not_wait_for_it() -> None:
     closing.join(5)
     assert not closing.is_alive()
     over.set()
-    wait_until(lambda: not any(thread.name == "reloads" for thread in threading.enumerate()))
+    wait_until(lambda: not threads[0].is_alive())
     assert reloads.warnings == []
 
 
@@ -191,7 +193,7 @@ def test_closing_from_its_own_thread_does_not_wait_for_itself() -> None:
 # The thread itself, as the client's channels use it
 
 
-def test_a_follower_lets_go_of_what_its_owner_drops_and_ends_when_there_is_none() -> None:
+def test_a_follower_drops_sources_without_an_owner_and_ends_when_none_is_left() -> None:
     follower = Follower("looks", lambda _: None, interval=0.01)
     dropped = [Looked()]
     follower.add(dropped[0])
@@ -208,7 +210,7 @@ def test_a_follower_lets_go_of_what_its_owner_drops_and_ends_when_there_is_none(
     follower.close()
 
 
-def test_nothing_is_looked_at_after_the_end() -> None:
+def test_no_source_is_checked_after_close() -> None:
     follower = Follower("looks", lambda _: None, interval=0.01)
     follower.close()
     looked, before = Looked(), threads()

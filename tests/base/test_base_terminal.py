@@ -24,13 +24,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_terminal_might_obey_is_made_visible(text):
+def test_control_characters_are_made_visible(text):
     assert escape(text) == HOSTILE[text]
     assert escape(text).isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é 日本 ~ \\ ' \"", "[bold]"])
-def test_what_is_printable_stays(text):
+def test_printable_text_is_unchanged(text):
     assert escape(text) == text
 
 
@@ -63,7 +63,7 @@ def on_a_terminal(script, columns=40):
         [sys.executable, "-c", f"from secure_base.terminal import *\n{script}"],
         stdin=theirs,
         stdout=theirs,
-        env={**os.environ, "COLUMNS": str(columns), "TERM": "dumb"},
+        env={**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "dumb"},
     )
     os.close(theirs)
     written = b""

@@ -3,7 +3,7 @@
 from support.benchmark import run_benchmark
 
 
-def test_who_is_known_is_served_beside_a_slow_issuer_and_without_one():
+def test_a_cached_caller_is_served_beside_a_slow_issuer_and_without_one():
     options = ["--seconds", "1", "--slow", "70", "--rounds", "1"]
     figures = run_benchmark("benchmarks.issuer", *options)
     slow = figures["slow_introspections"]

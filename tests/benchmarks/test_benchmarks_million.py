@@ -3,7 +3,7 @@
 from support.benchmark import run_benchmark
 
 
-def test_what_is_revoked_while_a_server_loads_the_others_is_refused_by_its_first_calls():
+def test_revocations_made_while_a_server_loads_are_refused_by_its_first_calls():
     options = ["--revocations", "20000", "--rounds", "1", "--calls", "50"]
     figures = run_benchmark("benchmarks.million", *options)
     assert figures["revocations"] == 20_000

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def report():
-    # Small numbers for what takes seconds to set up; the rows are the same.
+    # Small numbers for slow setups; the rows are the same.
     options = ["--calls", "50", "--rounds", "1", "--scale", "0.01", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],
@@ -33,7 +33,7 @@ def report():
 
 def test_every_server_has_a_figure(report):
     figures = {row["name"]: row["median"] for row in report["figures"]}
-    assert {"bare, no token", "bare", "everybody's interceptor", "guard"} <= figures.keys()
+    assert {"bare, no token", "bare", "usual interceptor", "guard"} <= figures.keys()
     assert {"bare, asyncio", "guard, asyncio"} <= figures.keys()
     assert all(figure > 0 for figure in figures.values())
 
@@ -42,7 +42,7 @@ def test_every_goal_stands_beside_its_ratio(report):
     goals = {row["name"]: row["goal"] for row in report["ratios"] if row["goal"] is not None}
     assert goals == {
         "full guard ÷ bare": 1.10,
-        "full guard ÷ everybody's interceptor": 0.45,
+        "full guard ÷ usual interceptor": 0.45,
         "refusing ÷ serving: no token": 1.0,
         "refusing ÷ serving: malformed": 1.0,
         "refusing ÷ serving: foreign issuer": 1.0,

@@ -1,4 +1,4 @@
-"""Streams under revocation: it runs, and it would see what it looks for."""
+"""Streams under revocation: the command runs, and it detects violations."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_revoked_sessions_end_their_streams_on_two_servers_and_no_others():
     assert {name: figures[name] for name in MUST_BE_NOUGHT} == dict.fromkeys(MUST_BE_NOUGHT, 0)
 
 
-# A zero says nothing unless the check sees what it looks for.
+# A count of zero means nothing unless the check detects violations.
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def counted(stream, session=None):
     return Figures.of([session]).summary()
 
 
-def test_a_stream_that_goes_on_with_every_message_is_as_it_should_be(stream):
+def test_an_open_stream_with_every_message_is_no_violation(stream):
     figures = counted(stream)
     assert not is_bad(figures)
     assert figures["messages"] == 2
@@ -97,14 +97,14 @@ def test_a_stream_that_ended_before_its_session_was_revoked_is_seen(stream):
     assert counted(stream, Session("one", revoked_at=6.0))["wrong_streams_ended"] == 1
 
 
-def test_a_status_that_grpcio_lost_is_no_stream_that_went_on(stream):
+def test_a_status_that_grpcio_lost_is_no_stream_left_open(stream):
     stream.ended_at, stream.ending = 7.0, STATUS_LOST
     figures = counted(stream, Session("one", revoked_at=6.0))
     assert not is_bad(figures)
     assert figures["endings"] == {STATUS_LOST: 1}
 
 
-def test_only_who_sends_can_lose_a_status(stream):
+def test_only_a_sending_caller_can_lose_a_status(stream):
     nothing = grpc.aio.Metadata()
     text = 'Internal error from Core Failed "execute_batch"'
     error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, text, "")
@@ -116,7 +116,7 @@ def test_a_stream_that_outlives_its_session_is_seen(stream):
     assert counted(stream, Session("one", revoked_at=6.0))["streams_not_ended"] == 1
 
 
-def test_a_stream_that_is_not_told_why_it_ended_is_seen(stream):
+def test_a_stream_that_ends_without_its_reason_is_seen(stream):
     stream.ended_at, stream.ending = 7.0, "CANCELLED"
     assert counted(stream, Session("one", revoked_at=6.0))["streams_not_ended"] == 1
 

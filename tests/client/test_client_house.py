@@ -168,7 +168,7 @@ def test_C7_no_call_fails_while_the_authority_is_replaced_on_both_sides(
         connection = home.connection("workload")
 
         def wait_for_server(generation):
-            until(lambda: house.server._generations.count == generation)
+            until(lambda: house.server._listeners.count == generation)
 
         with (
             connection.open(WorkloadTokenSource(connection)) as channel,

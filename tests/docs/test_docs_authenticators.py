@@ -25,6 +25,7 @@ from secure_server.auth.oidc import LEEWAY, OIDC, OIDCSettings
 from secure_server.auth.plugin import GROUP, AuthenticatorContext, build
 from secure_server.auth.profiles import PROFILES
 from secure_server.config import read_config
+from secure_server.guard.refusal import RefusalReason
 from secure_server.testing import Issuer, guarded_server
 from secure_server.testing.defects import Draft
 
@@ -54,7 +55,7 @@ def names(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text.splitlines()[1])
-def test_each_configuration_is_one(tmp_path: Path, text: str) -> None:
+def test_each_configuration_is_valid(tmp_path: Path, text: str) -> None:
     file = tmp_path / "secure-server.toml"
     file.write_text(text)
     assert len(read_config(file).authenticators) == 1
@@ -113,10 +114,19 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f"differ by {LEEWAY:g}\nseconds" in section("## oidc")
 
 
+CODE_OF_ANOTHER = {
+    RefusalReason.CERTIFICATE,
+    RefusalReason.CREDENTIALS,
+    RefusalReason.UNVERIFIABLE,
+}
+
+
 def codes() -> Iterator[str]:
-    """Every reason that the code gives by a literal, and the claims that it reads by name."""
-    files = [*(ROOT / "secure_server/auth").glob("*.py"), ROOT / "secure_server/guard/core.py"]
-    for file in files:
+    """Every reason of the guard, every one that an authenticator gives by a literal, and the claims
+    that it reads by name.
+    """
+    yield from (reason.code for reason in RefusalReason if reason not in CODE_OF_ANOTHER)
+    for file in (ROOT / "secure_server/auth").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -125,7 +135,6 @@ def codes() -> Iterator[str]:
             position = {
                 "AuthenticationError": 0,
                 "AuthenticatorUnavailable": 0,
-                "Refusal": 1,
                 "text_of": 1,
                 "time_of": 1,
             }.get(called)
@@ -135,9 +144,8 @@ def codes() -> Iterator[str]:
 
 def test_every_reason_is_explained() -> None:
     explained = {name for row in rows("## Reasons") for name in names(row[0])}
-    elsewhere = {  # operations.md
-        *("anonymous_denied", "policy", "no_metadata", "metadata_size", "revocations_stale"),
-    }
+    operations = (ROOT / "docs/operations.md").read_text()
+    elsewhere = {reason.code for reason in RefusalReason if f"`{reason.code}`" in operations}
     demanded = {claim for profile in PROFILES.values() for claim in profile.required}
     found = set(codes())
     assert {"kid", "bulkhead", "inactive", "revoked", "exp"} <= found
@@ -330,7 +338,7 @@ def test_what_is_quoted_stands_in_the_example(name: str, text: str) -> None:
     assert text in (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_what_is_linked_to_is_there() -> None:
+def test_every_link_exists() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", DOCUMENT):
         file, _, anchor = target.partition("#")
         assert not file or (ROOT / "docs" / file).is_file(), target

@@ -14,7 +14,7 @@ __all__ = ["clone"]
 BLOCKS = {block.mark: block.text for block in blocks("docs/client.md")}
 
 
-def test_the_programs_do_what_is_said(clone: Path) -> None:
+def test_the_programs_do_what_the_document_says(clone: Path) -> None:
     port = free_port()
     more = environment(clone, SECURE_CLIENT_TARGET=f"localhost:{port}")
 

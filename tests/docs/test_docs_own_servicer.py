@@ -88,6 +88,20 @@ def serving(greeter: Path, command: str) -> Iterator[str]:
         process.communicate()
 
 
+def test_the_configuration_is_checked_as_the_document_has_it(greeter: Path) -> None:
+    done = subprocess.run(
+        [BIN / "secure-server", *marked("check").split()[1:]],
+        cwd=greeter,
+        env=environment(greeter),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {line[:6] for line in done.stdout.splitlines()} == {"ok    "}
+
+
 @pytest.mark.parametrize("stack", ["threads", "asyncio"])
 def test_the_greeter_serves_all_four_kinds_on_either_stack(greeter: Path, stack: str) -> None:
     (expected,) = [block.text for block in blocks("docs/own-servicer.md") if block.kind == "text"]

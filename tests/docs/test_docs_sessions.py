@@ -19,7 +19,7 @@ secure-client token
 """
 
 
-def test_what_is_shown_does_what_is_said(clone: Path) -> None:
+def test_the_shown_commands_do_what_the_document_says(clone: Path) -> None:
     port = free_port()
     more = environment(clone, SECURE_CLIENT_TARGET=f"localhost:{port}")
 

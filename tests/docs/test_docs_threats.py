@@ -1,4 +1,4 @@
-"""What the documents say of security is true of this repository, as far as a program can tell."""
+"""The documents' claims about security hold in this repository, as far as a test can tell."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_every_number_that_the_threats_name_is_a_test() -> None:
     assert sorted(named - proven()) == []
 
 
-def test_nothing_is_said_to_be_stopped_without_a_test() -> None:
+def test_no_attack_is_called_stopped_without_a_test() -> None:
     """Of an attacker or of an advisory: the last cell of each row has a number."""
     for row in rows(THREATS):
         assert _NUMBER.fullmatch(row[-1].split(" ")[0]), row
         assert all(_NUMBER.fullmatch(number) for number in row[-1].split(" ")), row
 
 
-def test_every_advisory_is_named_once_and_told_what_excludes_it() -> None:
+def test_every_advisory_is_named_once_with_what_excludes_it() -> None:
     text = THREATS.read_text(encoding="utf-8")
     advisories = _ADVISORY.findall(text)
     assert len(advisories) == len(set(advisories)) > 25
@@ -61,7 +61,7 @@ def test_every_advisory_is_named_once_and_told_what_excludes_it() -> None:
 
 
 @pytest.mark.parametrize("document", [THREATS, SECURITY], ids=lambda path: path.name)
-def test_what_it_refers_to_is_there(document: Path) -> None:
+def test_every_reference_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     for path in re.findall(r"`((?:secure_\w+|docs|tests)/[\w/.]+)`", text):
         assert (ROOT / path).is_file(), path
@@ -88,6 +88,6 @@ def test_the_oldest_python_of_the_table_is_the_oldest_that_installs() -> None:
     assert listed == sorted(listed, key=lambda version: int(version.partition(".")[2]))
 
 
-def test_nobody_is_asked_to_write_to_an_address_that_was_made_up() -> None:
+def test_no_document_names_an_invented_mail_address() -> None:
     """Reports go through the repository's own form."""
     assert not re.findall(r"\S+@\S+\.\S+", SECURITY.read_text(encoding="utf-8"))

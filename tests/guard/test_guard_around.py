@@ -37,7 +37,7 @@ def bearer(door: Door) -> str:
 
 
 class Around:
-    """An interceptor of the user's own: notes methods, and who calls what it has wrapped."""
+    """An interceptor of the user's own: notes methods, and the callers of what it has wrapped."""
 
     def __init__(self, *, wraps: bool) -> None:
         self.methods: list[str] = []
@@ -167,7 +167,7 @@ def test_a_behavior_may_be_a_partial_function(tmp_path: Path, style: str, kind: 
         assert (answered.code, answered.responses) == (OK, [b"hello"])
 
 
-def test_an_interceptor_that_raises_tells_nobody_why(
+def test_an_interceptors_exception_is_not_told_to_the_caller(
     tmp_path: Path, style: str, log: list[dict[str, object]], caplog: pytest.LogCaptureFixture
 ) -> None:
     inner = around(style, wraps=False)
@@ -185,10 +185,10 @@ def test_an_interceptor_that_raises_tells_nobody_why(
             assert caplog.records == []
 
 
-def test_a_servicer_that_takes_any_path_fills_no_memory(
+def test_a_servicer_for_any_path_fills_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Callers who are refused invent methods: what is kept of them is bounded."""
+    """Refused callers invent methods: the caches stay bounded."""
     monkeypatch.setattr("secure_server.guard.adapters.asyncio._MOST_METHODS", 10)
     with open_door(tmp_path, style="aio-generator") as door:
         handler = door.probe.handler("unary_unary")
@@ -199,8 +199,8 @@ def test_a_servicer_that_takes_any_path_fills_no_memory(
         assert len(door.stack.guard._wrapped) == 10
 
 
-def test_paths_that_nobody_serves_fill_no_memory(tmp_path: Path, style: str) -> None:
-    """They are the caller's invention: what was decided about them is forgotten."""
+def test_paths_without_a_servicer_fill_no_cache(tmp_path: Path, style: str) -> None:
+    """Callers invent such paths: decisions about them are not cached."""
     with open_door(tmp_path, style=style) as door:
         channel, authorization = door.channel(), bearer(door)
         assert ask(channel, "unary_unary", authorization).code is OK
@@ -234,7 +234,7 @@ def test_a_handler_is_wrapped_once_a_method(tmp_path: Path, style: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a secret"), SystemExit("a secret")])
-def test_what_an_interceptor_raises_ends_its_call_alone(
+def test_an_interceptors_exception_ends_only_its_call(
     tmp_path: Path, error: BaseException, log: list[dict[str, object]]
 ) -> None:
     """It runs on grpcio's one serving thread, which a SystemExit would end without a word."""
@@ -308,7 +308,7 @@ def test_grpcios_own_health_service_on_asyncio(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_reflection_passes_the_door(tmp_path: Path, asynchronous: bool) -> None:
+def test_reflection_passes_the_guard(tmp_path: Path, asynchronous: bool) -> None:
     def more(server: Any) -> None:
         reflection.enable_server_reflection([reflection.SERVICE_NAME], server)
 
@@ -353,7 +353,7 @@ def test_a_threaded_servicer_that_sends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_threaded_servicer_that_sends_from_several_threads_at_once(tmp_path: Path) -> None:
-    """grpcio drops a message beside one on its way, and never returns to who sent it."""
+    """grpcio drops a message sent during another one, and never returns to its sender."""
     message, threads, many = b"m" * 100_000, 4, 25
 
     def behavior(_request: bytes, _context: Any, send: Any) -> None:
@@ -381,7 +381,7 @@ def sending(folder: Path, behavior: Any) -> Iterator[tuple[Door, Iterator[bytes]
 
 
 def test_a_servicer_that_leaves_the_interpreter_answers_all_the_same(tmp_path: Path) -> None:
-    """``SystemExit`` in a thread of a pool is nobody's: the call would end with its deadline."""
+    """``SystemExit`` in a pool's thread is lost: the call would only end with its deadline."""
 
     def behavior(_request: bytes, _context: Any) -> bytes:
         raise SystemExit(3)
@@ -394,7 +394,7 @@ def test_a_servicer_that_leaves_the_interpreter_answers_all_the_same(tmp_path: P
         assert ended.value.code() is grpc.StatusCode.INTERNAL
 
 
-def test_a_refused_path_is_written_down_in_part(tmp_path: Path) -> None:
+def test_a_long_refused_path_is_logged_shortened(tmp_path: Path) -> None:
     with open_door(tmp_path) as door:
         path = "/probe.Probe/" + "x" * 5000
         assert ask(door.channel(), "unary_unary", path=path).code is UA

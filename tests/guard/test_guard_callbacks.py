@@ -25,7 +25,7 @@ OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 
 @pytest.fixture(params=IN_THREADS)
 def door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
-    """Plain functions, on either stack, for anybody."""
+    """Plain functions, on either stack, for every caller."""
     with open_door(tmp_path, style=request.param, policy=OPEN) as door:
         yield door
 
@@ -35,7 +35,7 @@ def call(door: Door, kind: str = "unary_unary", **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_run_in_their_order_with_their_caller_off_the_serving_thread(
+def test_callbacks_run_in_order_with_their_caller_off_the_serving_thread(
     door: Door, kind: str, log: list[dict[str, object]]
 ) -> None:
     ran: list[Any] = []
@@ -61,7 +61,7 @@ def test_they_run_in_their_order_with_their_caller_off_the_serving_thread(
     assert str(line["callback"]).endswith(".<locals>.raising")
 
 
-def test_one_that_waits_holds_up_no_other_call(door: Door) -> None:
+def test_a_blocked_callback_blocks_no_other_call(door: Door) -> None:
     """On the serving thread it would hold up everything."""
     release, over = threading.Event(), threading.Event()
 
@@ -79,7 +79,7 @@ def test_one_that_waits_holds_up_no_other_call(door: Door) -> None:
         release.set()
 
 
-def test_those_that_never_return_keep_their_share_of_the_threads_and_are_told_of(
+def test_callbacks_that_never_return_keep_their_share_of_the_threads_and_are_logged(
     door: Door, log: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks, "_SHARE", 2)
@@ -117,8 +117,8 @@ def test_those_that_never_return_keep_their_share_of_the_threads_and_are_told_of
     wait_until(lambda: len(ran) == 5)
 
 
-def test_how_many_a_call_has_makes_no_kind_of_its_own() -> None:
-    """A servicer may add one a message: then their number is the caller's choice."""
+def test_the_number_of_callbacks_makes_no_new_kind() -> None:
+    """A servicer may add one per message: then callers choose their number."""
     over, ran = threading.Event(), threading.Event()
     runner = Callbacks()
     for count in range(1, 18):
@@ -135,7 +135,7 @@ def test_how_many_a_call_has_makes_no_kind_of_its_own() -> None:
     runner.close(10)
 
 
-def test_a_stream_s_are_run_when_its_caller_hangs_up(door: Door) -> None:
+def test_the_callbacks_of_a_stream_run_when_its_caller_hangs_up(door: Door) -> None:
     over = threading.Event()
     ran: list[str] = []
 
@@ -155,7 +155,7 @@ def test_a_stream_s_are_run_when_its_caller_hangs_up(door: Door) -> None:
     assert ran == ["callback"] * 3
 
 
-def test_several_threads_may_add_some(door: Door) -> None:
+def test_several_threads_may_add_callbacks(door: Door) -> None:
     ran: list[int] = []
 
     def behave(request: bytes, context: Any) -> bytes:
@@ -174,7 +174,7 @@ def test_several_threads_may_add_some(door: Door) -> None:
     wait_until(lambda: sorted(ran) == list(range(20)))
 
 
-def test_what_is_told_of_ended_streams_is_not_told_on_the_serving_thread(tmp_path: Path) -> None:
+def test_call_ended_is_not_called_on_the_serving_thread(tmp_path: Path) -> None:
     """It may be the host's own, and wait."""
     release = threading.Event()
     with open_door(tmp_path, policy=OPEN) as door:
@@ -187,7 +187,7 @@ def test_what_is_told_of_ended_streams_is_not_told_on_the_serving_thread(tmp_pat
             release.set()
 
 
-def test_no_callback_is_left_to_the_garbage_collector(tmp_path: Path) -> None:
+def test_no_callback_makes_garbage_for_the_collector(tmp_path: Path) -> None:
     """A context that referred to itself would keep every call's messages until it runs."""
     import gc
 
@@ -242,7 +242,7 @@ def test_a_server_may_stand_behind_two_guards(tmp_path: Path) -> None:
         assert over.wait(10)
 
 
-def test_a_guard_that_is_closed_waits_for_them_a_bounded_time() -> None:
+def test_a_closed_guard_waits_a_bounded_time_for_callbacks() -> None:
     runner, release, ran = Callbacks(), threading.Event(), []
     calls = [runner.of_call() for _ in range(3)]
     calls[0].add(lambda: time.sleep(0.2))

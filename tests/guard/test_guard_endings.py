@@ -150,7 +150,7 @@ def test_a_response_that_does_not_serialize_is_internal_and_leaks_nothing(
 def test_a_caller_may_hang_up_in_the_middle(
     door: Door, kind: str, log: list[dict[str, object]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The servicer is freed and its ``finally`` runs; nobody calls that an error."""
+    """The servicer is released and its ``finally`` runs; no error is logged."""
     arrived, closed = threading.Event(), threading.Event()
     hung_up = threading.Event()
     # This one is counted when its servicer has returned, which it does when it sees the caller go.
@@ -191,7 +191,7 @@ def test_a_caller_may_hang_up_in_the_middle(
         assert running.code() is grpc.StatusCode.CANCELLED
         wait_until(lambda: (method, "CANCELLED") in door.ended)
         if door.style == "aio-plain" and kind != "unary_unary":
-            assert door.stack.open_streams == 1, "its thread is still taken"
+            assert door.stack.open_streams == 1, "its thread is still in use"
         hung_up.set()
         assert closed.wait(10)
         wait_until(lambda: door.stack.open_streams == 0)
@@ -199,7 +199,7 @@ def test_a_caller_may_hang_up_in_the_middle(
     assert caplog.records == []
 
 
-def test_a_reader_who_hangs_up_frees_the_place_of_a_stream(tmp_path: Path) -> None:
+def test_a_reader_who_hangs_up_frees_the_slot_of_a_stream(tmp_path: Path) -> None:
     """grpcio itself would keep a plain generator, and its thread, for ever."""
     for style in STYLES:
         (folder := tmp_path / style).mkdir()
@@ -216,7 +216,7 @@ def test_a_reader_who_hangs_up_frees_the_place_of_a_stream(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_a_stream_keeps_its_place_until_its_servicer_has_finished(
+def test_a_stream_keeps_its_slot_until_its_servicer_has_finished(
     tmp_path: Path, style: str
 ) -> None:
     at_the_end: list[int] = []
@@ -324,7 +324,7 @@ def test_a_plain_function_may_ask_its_context_after_its_caller_is_gone(
         assert len(asked) == before + 6
         context.set_code(grpc.StatusCode.NOT_FOUND)
         try:
-            context.abort(grpc.StatusCode.NOT_FOUND, "nobody hears it")
+            context.abort(grpc.StatusCode.NOT_FOUND, "not delivered")
         except Exception as error:
             asked.append(isinstance(error, grpc.RpcError))
             raise
@@ -392,7 +392,7 @@ def test_a_stop_iteration_of_a_plain_function_is_an_error_and_no_hang(
 def test_a_servicers_own_cancelled_task_is_an_error_and_no_hang(
     tmp_path: Path, style: str, log: list[dict[str, object]]
 ) -> None:
-    """grpcio would tell the caller nothing, who would wait for ever."""
+    """grpcio would send no status, and the caller would wait for ever."""
 
     async def waits_for_another(_request: bytes, _context: Any) -> bytes:
         task = asyncio.create_task(asyncio.Event().wait())

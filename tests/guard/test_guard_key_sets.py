@@ -57,7 +57,7 @@ def test_a_spoilt_key_set_is_refused_by_name(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "not json", '"text"'])
-def test_what_is_no_key_set_is_refused_by_name(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_key_set_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(text)
     with pytest.raises(KeySetError, match=r"jwks\.json"):

@@ -1,4 +1,4 @@
-"""The event loop: what is known is answered on it, what takes work never holds it up."""
+"""The event loop answers cached calls itself; slow work never blocks it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OK = grpc.StatusCode.OK
 
 
 class Slow:
-    """Recognises whoever says ``slow``, as soon as it is let."""
+    """Recognises the credential ``slow``, once the test releases it."""
 
     name = "slow"
     matchers = (Prefix("slow"),)
@@ -65,9 +65,7 @@ def test_a_slow_authenticator_does_not_hold_up_the_event_loop(
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_slow_authentications_of_many_leave_those_who_are_known_alone(
-    tmp_path: Path, style: str
-) -> None:
+def test_many_slow_authentications_do_not_delay_cached_callers(tmp_path: Path, style: str) -> None:
     """They fill the threads that recognise, and no other."""
     slow = Slow()
     with open_door(tmp_path, style=style, before=(slow,)) as door, ThreadPoolExecutor(40) as pool:
@@ -143,14 +141,14 @@ def test_a_warm_call_is_decided_on_the_event_loop(tmp_path: Path, style: str, ki
                 )
         finally:
             door.stack.guard._recognising = threads
-        watching = door.guard.watch._thread.ident  # it asks about open streams again
+        watching = door.guard.watch._thread.ident  # it checks open streams again
         decided = [thread for thread in watched.threads if thread != watching]
         assert set(decided) == {loop}
         assert len(decided) == 23
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_functions_that_wait_hold_up_no_refusal_and_no_event_loop(
+def test_blocked_plain_functions_delay_no_refusal_and_no_event_loop(
     tmp_path: Path, kind: str
 ) -> None:
     """On grpcio's own thread pool six streams would have been enough, on a machine of two cores."""
@@ -187,7 +185,7 @@ def test_plain_functions_that_wait_hold_up_no_refusal_and_no_event_loop(
 
 @pytest.mark.parametrize("style", ASYNCIO)
 def test_silent_streams_leave_room_for_calls(tmp_path: Path, style: str) -> None:
-    """G17: up to the cap they stay open; unary calls and refusals go on."""
+    """G17: up to the cap they stay open; unary calls and refusals are still answered."""
     with (
         open_door(tmp_path, style=style, streams=40) as door,
         ThreadPoolExecutor(40) as pool,

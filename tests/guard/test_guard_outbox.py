@@ -1,4 +1,4 @@
-"""A servicer that sends by itself is not held up by a caller who takes nothing."""
+"""A servicer that calls ``send`` is not blocked by a caller who reads nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPEN = '{"name": "open", "allow_rules": [{"name": "all"}]}'
 SERVING, NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
 
 
-def test_M9_grpcios_own_health_service_is_not_stopped_by_watchers_who_take_nothing(
+def test_M9_grpcios_own_health_service_is_not_blocked_by_watchers_who_read_nothing(
     tmp_path: Path,
 ) -> None:
     """It sends while it holds the lock that ``Check`` and the graceful shutdown need."""
@@ -53,7 +53,7 @@ def test_M9_grpcios_own_health_service_is_not_stopped_by_watchers_who_take_nothi
         assert next(watch).status == NOT_SERVING
 
 
-def test_a_caller_who_takes_nothing_is_ended_when_too_much_waits(tmp_path: Path) -> None:
+def test_a_caller_who_reads_nothing_is_ended_when_too_many_messages_wait(tmp_path: Path) -> None:
     sent = threading.Semaphore(0)
 
     def behavior(_request: bytes, _context: Any, send: Any) -> None:
@@ -73,7 +73,7 @@ def test_a_caller_who_takes_nothing_is_ended_when_too_much_waits(tmp_path: Path)
         assert all(sent.acquire(timeout=10) for _ in range(2 * MOST_UNSENT)), "put has waited"
 
 
-def test_what_is_put_goes_out_in_order_and_one_at_a_time() -> None:
+def test_messages_are_sent_in_order_and_one_at_a_time() -> None:
     gone: list[int] = []
     busy = threading.Lock()
 

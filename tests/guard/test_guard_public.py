@@ -25,7 +25,7 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
     ]
     for name in secure_server.__all__:
         public = getattr(secure_server, name)
-        # An alias of a function's type has its words beside it; nothing at run time sees them.
+        # A type alias has its docstring after it, which is not visible at run time.
         assert public.__doc__ or name == "AuditCallback", name
         for method in vars(public) if isinstance(public, type) else ():
             member = getattr(public, method)
@@ -33,7 +33,7 @@ def test_the_public_names_are_these_and_every_one_is_documented() -> None:
                 assert member.__doc__, f"{name}.{method}"
 
 
-def test_a_plug_in_needs_these_and_no_others() -> None:
+def test_the_names_for_plug_ins_are_these_and_no_others() -> None:
     assert plugins.__all__ == [
         "AuthenticationError",
         "Authenticator",
@@ -59,5 +59,5 @@ def test_a_plug_in_needs_these_and_no_others() -> None:
         assert getattr(plugins, name).__doc__, name
 
 
-def test_what_is_not_public_is_no_attribute() -> None:
+def test_private_names_are_no_attributes() -> None:
     assert not hasattr(secure_server, "Nothing")

@@ -1,4 +1,4 @@
-"""What is logged when a plug-in raises, in an application that has set up nothing."""
+"""The log of a plug-in's exception in an application that configures no logging."""
 
 from __future__ import annotations
 

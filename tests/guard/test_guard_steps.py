@@ -5,6 +5,7 @@ The calls are described, not made: what changes between two of them would be a r
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -482,6 +483,15 @@ def test_a_transport_that_no_server_of_ours_offers_is_refused_all_the_same(
         call = at.call(None)
         described = {} if transport is None else {**call.transport, **transport}
         assert at.code(at.core.admit, call._replace(transport=described)) == code
+
+
+def test_the_least_version_of_tls_is_that_of_the_present_set(tmp_path: Path) -> None:
+    with steps(tmp_path) as at:
+        call = at.call(None)
+        call = call._replace(transport={**call.transport, "ssl_tls_version": [b"TLSv1.2"]})
+        for version, code in (("1.2", ""), ("1.3", "tls_version")):
+            at.door.tls.change(dataclasses.replace(at.door.tls.value, minimum_version=version))
+            assert at.code(at.core.admit, call) == code
 
 
 def test_callers_are_told_these_answers_and_open_streams_these() -> None:

@@ -28,7 +28,7 @@ class Clock:
         self.looks = 0
 
     def __call__(self) -> float:
-        # Once a round; what is asked about in it reads the clock too.
+        # Once a round; checks within the round read the clock too.
         self.looks += sys._getframe(1).f_code is StreamWatch._look_at_all.__code__
         return self.now
 

@@ -117,7 +117,7 @@ class Files:
 
 
 class Caller:
-    """Somebody with a certificate, a token bound to it, and a stream of each kind."""
+    """A client with a certificate, a token bound to it, and a stream of each kind."""
 
     def __init__(self, files: Files, name: str, stack: ExitStack) -> None:
         self.issued = files.authority.issue_client(name)
@@ -148,7 +148,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
 
 @pytest.fixture
 def callers(files: Files) -> Iterator[tuple[Caller, Caller]]:
-    """One who is to go, and another, with streams that their handlers would keep for ever."""
+    """A client to be refused and another one, with streams that their handlers never end."""
     with ExitStack() as stack:
         both = Caller(files, "gone", stack), Caller(files, "other", stack)
         wait_until(lambda: len(files.probe.callers) == 2 * len(STREAMS))

@@ -1,7 +1,7 @@
-"""The feed of revocations at the door, on both stacks: what another process revokes, and its loss.
+"""The guard's feed of revocations, on both stacks: revocations by other processes, and outages.
 
-The feed is the identity service's own, in a database; whoever revokes has the database open beside
-the door, as another replica has it.
+The feed is the identity service's own, in a database; the revoker opens the database beside the
+guard, as another replica does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 @dataclass
 class Feed:
-    """What the door follows, and another replica that revokes."""
+    """The feed that the guard follows, and another replica that revokes."""
 
     revocations: Revocations
     database: Database
@@ -114,7 +114,7 @@ class Unread:
         return not self.ended.is_set()
 
     def assert_ended(self, _reason: str, since: float) -> None:
-        """Its handler has stopped: what the caller is told waits for the caller to read."""
+        """Its handler has stopped: the status waits for the caller to read."""
         assert self.ended.wait(5)
         assert self.ended_at - since < 1.0
 
@@ -254,7 +254,7 @@ async def _set(event: asyncio.Event) -> None:
 def test_U19_a_logout_on_another_replica_refuses_the_token_here_within_a_second(
     tmp_path: Path, style: str
 ) -> None:
-    """Every token of the session, and the single one of who has none; nobody else's."""
+    """Every token of the session, or a single token without a session; no other token."""
     with (
         feed(tmp_path) as feeding,
         open_door(tmp_path, style=style, revocations=feeding.revocations) as door,
@@ -286,7 +286,7 @@ def test_U18_a_refresh_token_opens_no_call(tmp_path: Path, style: str) -> None:
 
 
 def test_J21_every_spelling_of_a_revoked_token_is_revoked(tmp_path: Path, style: str) -> None:
-    """Those that the door remembers and those that it has never seen."""
+    """Spellings that the guard has cached and ones that it has never seen."""
     with (
         feed(tmp_path) as feeding,
         open_door(tmp_path, style=style, revocations=feeding.revocations) as door,
@@ -317,11 +317,11 @@ def _halves(raw: bytes) -> tuple[bytes, bytes]:
     return raw[:32], raw[32:]
 
 
-def test_O1_streams_go_on_until_the_feed_is_too_old_and_then_end_as_unavailable(
+def test_O1_streams_stay_open_until_the_feed_is_too_old_and_then_end_as_unavailable(
     tmp_path: Path, style: str
 ) -> None:
-    """Verified tokens go on as long; then nobody is let in whose token might be revoked. Who brings
-    none is not concerned.
+    """Until then verified tokens are accepted; then every call with a token is refused, which might
+    be revoked. Calls without a token are still served.
     """
     with (
         feed(tmp_path, max_staleness=1.0) as feeding,
@@ -340,7 +340,7 @@ def test_O1_streams_go_on_until_the_feed_is_too_old_and_then_end_as_unavailable(
 
         feeding.database.close()
         assert code(f"Bearer {token}") is grpc.StatusCode.OK, "it was verified before"
-        assert code(f"Bearer {door.token()}") is grpc.StatusCode.OK, "nothing is asked of the store"
+        assert code(f"Bearer {door.token()}") is grpc.StatusCode.OK, "no call needs the store"
         assert all(stream.is_open for stream in streams)
         too_old_at = feeding.revocations._read_at + 1.0
         for stream in streams:

@@ -1,4 +1,4 @@
-"""Open streams: who may not go on is told so, whatever the handler and the peer are doing."""
+"""Open streams end when they are no longer allowed, whatever handler and peer are doing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def trust(door: Door, new: Trust) -> None:
 def opened(
     tmp_path: Path, style: str, kind: str, **settings: Any
 ) -> Iterator[tuple[Door, Open, Open]]:
-    """A door with two streams: one that is to be ended, and another one."""
+    """A guarded server with two streams: one that must end, and another one."""
     with open_door(tmp_path, style=style, **settings) as door, ExitStack() as stack:
         stack.callback(hold(door))
         one = Open(door.channel(), kind, stack, door.token(jti="one", sub="users/one"))
@@ -133,7 +133,7 @@ class Asking:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_G10_a_stream_whose_issuer_is_down_goes_on_and_not_beyond_its_token(
+def test_G10_a_stream_whose_issuer_is_down_stays_open_until_its_token_expires(
     tmp_path: Path, style: str
 ) -> None:
     moment = [time.time()]
@@ -254,7 +254,7 @@ def test_G12_a_new_policy_ends_the_streams_that_it_refuses(
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_G11_a_certificate_that_is_trusted_no_longer_ends_its_streams(
+def test_G11_a_certificate_that_is_no_longer_trusted_ends_its_streams(
     tmp_path: Path, style: str
 ) -> None:
     with opened(tmp_path, style, "stream_stream") as (door, one, other):
@@ -300,7 +300,7 @@ def test_G11_a_peer_that_reads_nothing_does_not_hold_back_the_end_of_the_others(
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_G11_a_stream_that_was_just_let_in_is_looked_at_as_well(tmp_path: Path, style: str) -> None:
+def test_G11_a_stream_that_was_just_admitted_is_checked_too(tmp_path: Path, style: str) -> None:
     """What changes between the decision and the watch is not missed."""
     revoked = Revoked()
     with open_door(tmp_path, style=style, revocations=revoked) as door, ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""JSON Web Tokens (group J) at the asyncio door: one of each defect, and the caches around them."""
+"""JSON Web Tokens (group J) on the asyncio stack: each defect, and the caches around them."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def test_a_token_with_a_defect_is_refused_cold_and_warm(door: Door, defect: str)
 
 
 @pytest.mark.parametrize("style", ASYNCIO)
-def test_J13_what_is_remembered_ends_with_the_token(tmp_path: Path, style: str) -> None:
-    """Also where the loop answers by itself, from what it knows."""
+def test_J13_a_cached_caller_ends_with_the_token(tmp_path: Path, style: str) -> None:
+    """Also where the event loop answers from the cache."""
     now = time.time()
     moment = [now]
     with open_door(tmp_path, style=style, clock=lambda: moment[0]) as door:

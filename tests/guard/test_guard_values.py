@@ -16,7 +16,7 @@ from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
 from secure_server.guard import Guard, TLSSet
 from secure_server.limits import Limits
-from secure_tls import TLSFileError
+from secure_tls import SpiffeIDError, TLSFileError
 from secure_tls.authority import Authority, Issued
 from support.door import Changing, wait_until
 
@@ -40,6 +40,38 @@ def set_of(authority: Authority, leaf: Issued, client_ca: bytes = b"", **more: A
         client_ca or authority.certificate_pem,
         **{"trust_domains": ["example.org"], **more},
     )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error"),
+    [
+        ({"trust_domains": "example.org"}, TypeError),
+        ({"trust_domains": ["example.org", "Example Org"]}, SpiffeIDError),
+        ({"minimum_version": "1.1"}, ValueError),
+    ],
+)
+def test_a_set_of_what_the_configuration_would_refuse_is_refused(
+    authority: Authority, leaf: Issued, mistake: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        set_of(authority, leaf, **mistake)
+
+
+def test_a_guard_that_cannot_be_made_lets_go_of_its_threads(
+    authority: Authority, leaf: Issued
+) -> None:
+    class Broken(Changing[Policy]):
+        def subscribe(self, told: Callable[[Policy], object]) -> Callable[[], None]:
+            raise RuntimeError
+
+    before = {*threading.enumerate()}
+    with pytest.raises(RuntimeError):
+        Guard(
+            tls=set_of(authority, leaf),
+            policy=Broken(Policy.parse(OPEN)),
+            authenticators=Authenticators([]),
+        )
+    wait_until(lambda: {*threading.enumerate()} <= before)
 
 
 def test_a_set_of_pem_is_as_strict_as_one_of_files(authority: Authority, leaf: Issued) -> None:

@@ -1,4 +1,4 @@
-"""The watchdog: a serving thread or a loop that stands still is told of, and no other."""
+"""The watchdog: a stalled serving thread or loop is logged, and no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Stalling(grpc.ServerInterceptor):
-    """Waits where grpcio lets nothing but the serving thread wait."""
+    """Blocks the serving thread, and nothing else."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -65,13 +65,13 @@ def lines(log: list[dict[str, object]], word: str) -> list[dict[str, object]]:
     return [line for line in log if word in str(line["event"])]
 
 
-def test_grpcio_still_has_what_is_looked_at() -> None:
+def test_grpcio_still_has_the_private_names_that_the_watchdog_uses() -> None:
     assert watchdog._SERVE is not None
     assert watchdog._STARTED is not None
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
+def test_a_stall_is_logged_once_with_all_stacks_and_once_when_it_is_over(
     tmp_path: Path, log: list[dict[str, object]], warm: bool
 ) -> None:
     stalling = Stalling()
@@ -83,16 +83,16 @@ def test_a_stall_is_told_of_once_with_all_stacks_and_when_it_is_over(
         with stalled(door, stalling):
             wait_until(lambda: dog.stalled_seconds >= 1.0)
             assert dog.stalls == 1
-            (line,) = lines(log, "stands still")
+            (line,) = lines(log, "is stalled")
             assert line["log_level"] == "error"
             stack = str(line["stack"])
             assert "(_serve):" in stack.splitlines()[0]  # the serving thread's is the first
-            others = stack.index("in test_a_stall_is_told_of_once")
+            others = stack.index("in test_a_stall_is_logged_once")
             assert stack.index("in wait_here") < others
             assert len(stack) < 40_000
         wait_until(lambda: dog.stalled_seconds == 0)
-        wait_until(lambda: len(lines(log, "moves again")) == 1)
-        assert len(lines(log, "stands still")) == 1
+        wait_until(lambda: len(lines(log, "runs again")) == 1)
+        assert len(lines(log, "is stalled")) == 1
         answered = ask(door.channel(), "unary_unary", f"Bearer {door.token()}")
         assert answered.code is grpc.StatusCode.OK
 
@@ -114,10 +114,10 @@ def test_an_idle_server_a_busy_one_and_one_that_has_stopped_are_no_stall(
         door.stack.server.stop(0).wait()  # type: ignore[attr-defined]
         wait_until(lambda: not dog.threads)
         assert (dog.stalls, dog.stalled_seconds) == (0, 0)
-    assert lines(log, "stands still") == []
+    assert lines(log, "is stalled") == []
 
 
-# grpcio's serving thread ends by the exception of a pool that takes no more work.
+# The exception of a pool that accepts no more work ends grpcio's serving thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
     tmp_path: Path, log: list[dict[str, object]]
@@ -131,7 +131,7 @@ def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
         unanswered = channel.unary_unary("/probe.Probe/unary_unary").future(b"", timeout=60)
         wait_until(lambda: dog.has_ended)
         assert dog.stalled_seconds >= 0.5
-        wait_until(lambda: dog.stalled_seconds >= 1.0)  # and it goes on
+        wait_until(lambda: dog.stalled_seconds >= 1.0)  # and the stall lasts
         assert dog.stalls == 1
         (line,) = lines(log, "has ended")
         assert line["log_level"] == "error"
@@ -142,12 +142,12 @@ def test_a_serving_thread_that_has_ended_is_a_stall_until_its_server_is_stopped(
         server.stop(0)
         wait_until(lambda: not dog.has_ended)
         assert dog.stalled_seconds == 0
-        # No thread is left that would say that it has stopped: the door would wait for that.
+        # No thread is left to report the stop, which the fixture would wait for.
         server._state.stage = grpc._server._ServerStage.STOPPED
 
 
-def test_two_servers_that_take_turns_in_being_slow_are_no_stall(tmp_path: Path) -> None:
-    """What is looked at is whether one event is handled for so long, not whether any is."""
+def test_two_servers_that_are_slow_in_turn_are_no_stall(tmp_path: Path) -> None:
+    """A stall is one event handled for so long, not many events handled in that time."""
     stalling = Stalling()
     with open_door(tmp_path, policy=OPEN, inner=(stalling,)) as door:
         dog, channel = door.guard.watchdog, door.channel()
@@ -202,7 +202,7 @@ def test_a_process_that_was_stopped_for_a_while_is_no_stall() -> None:
         process.communicate()
 
 
-def test_a_loop_that_is_blocked_is_told_of(tmp_path: Path, log: list[dict[str, object]]) -> None:
+def test_a_blocked_loop_is_logged(tmp_path: Path, log: list[dict[str, object]]) -> None:
     def behave(_request: bytes, _context: Any) -> bytes:
         time.sleep(1.0)
         return b"blocked the loop"
@@ -217,8 +217,8 @@ def test_a_loop_that_is_blocked_is_told_of(tmp_path: Path, log: list[dict[str, o
             time.sleep(0.05)
         door.probe.behave = behave
         assert ask(channel, "unary_unary", token).code is grpc.StatusCode.OK
-        wait_until(lambda: len(lines(log, "the event loop moves again")) == 1)
-        (line,) = lines(log, "the event loop stands still")
+        wait_until(lambda: len(lines(log, "the event loop runs again")) == 1)
+        (line,) = lines(log, "the event loop is stalled")
         assert str(line["stack"]).startswith("loop:\n")
         assert "in behave" in str(line["stack"])
         assert (dog.stalls, dog.stalled_seconds) == (1, 0)

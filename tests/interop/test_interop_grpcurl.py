@@ -1,4 +1,4 @@
-"""grpcurl, which knows nothing of the contract: all that it has comes by reflection."""
+"""grpcurl, which has no copy of the contract and learns it by reflection."""
 
 import json
 import os

@@ -108,7 +108,7 @@ def own_token(server: House) -> str:
 
 
 def who(house: House, token: str | None, client: Client | None = None) -> Any:
-    """Return who the server thinks is calling, or the status."""
+    """Return the caller that the server recognises, or the status."""
     stub = TokenServiceStub(house.channel(client or house.admin))
     try:
         answer = stub.WhoAmI(
@@ -119,7 +119,7 @@ def who(house: House, token: str | None, client: Client | None = None) -> Any:
     return answer.token
 
 
-def test_one_server_takes_them_all_and_says_who_recognised_whom(
+def test_one_server_accepts_all_credentials_and_names_their_authenticator(
     server: House, provider: OidcProvider, api_key: tuple[str, str], own_token: str
 ) -> None:
     expected = {
@@ -183,7 +183,9 @@ def test_keys_are_rotated_while_calls_run_and_none_fails(
     assert who(server, old).subject == "service", "the old key is still published"
 
 
-def test_the_provider_is_gone_and_known_keys_go_on(server: House, provider: OidcProvider) -> None:
+def test_known_keys_still_verify_while_the_provider_is_down(
+    server: House, provider: OidcProvider
+) -> None:
     token, opaque = provider.token("urn:jwt"), provider.token("urn:opaque")
     other = provider.token("urn:jwt")
     assert who(server, token).subject == "service"

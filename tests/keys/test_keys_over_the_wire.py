@@ -1,4 +1,4 @@
-"""Rotations of the signing key under calls: K6 and K8 over a real server, nobody refused."""
+"""Rotations of the signing key under calls: K6 and K8 over a real server, with no call refused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_K6_a_key_is_seen_before_it_signs_and_tokens_of_the_old_one_work_until_t
         eventually(lambda: old not in house.config.tokens.signing_key.read_text())
 
 
-def test_K8_a_retired_key_verifies_nothing_neither_a_remembered_token_nor_an_open_stream(
+def test_K8_a_retired_key_verifies_nothing_neither_a_cached_token_nor_an_open_stream(
     house: House, clock: Clock
 ) -> None:
     """The tokens are a thief's, who has the old private key."""
@@ -228,11 +228,11 @@ def command(folder: Path, name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_running_server_takes_up_rotations_by_the_command_and_no_call_fails(
+def test_a_running_server_reloads_rotations_by_the_command_and_no_call_fails(
     tmp_path: Path,
 ) -> None:
     """One with a time of publishing, short here, and one at once. In the end the command that is
-    shown to whoever guards a servicer of their own prints them all.
+    shown for servers of your own prints them all.
     """
     installation = Installation(
         tmp_path,

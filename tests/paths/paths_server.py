@@ -19,9 +19,9 @@ from paths_table import ZERO
 
 from secure_server.auth import Authenticators
 from secure_server.authz import Policy
-from secure_server.config import TLSSection
 from secure_server.guard import AuditEvent, Guard
 from secure_server.guard.certificates import Certificates
+from secure_server.sections import TLSSection
 from secure_tls.authority import Authority, Issued
 from secure_tls.keys import private_pem
 from support.door import event_loop
@@ -59,7 +59,6 @@ class Server:
             clock=lambda: self.now,
         )
         self.guard.reloads.follow(self._tls)
-        self.guard.reloads.start()
         self._channels: list[grpc.Channel] = []
         if style == "threaded":
             self._pool = ThreadPoolExecutor(16)

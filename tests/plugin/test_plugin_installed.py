@@ -1,4 +1,4 @@
-"""The example plug-in, as its README has it: installed, named in the configuration, and known."""
+"""The example plug-in, as its README has it: installed, configured, and recognising callers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_by_a_table_of_the_configuration_alone_the_server_knows_its_callers(
     assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
-def test_the_authenticator_beside_it_goes_on_knowing_its_own(running: Running) -> None:
+def test_the_authenticator_beside_it_still_recognises_its_callers(running: Running) -> None:
     with running.admin.channel(running.address) as channel:
         me = TokenServiceStub(channel).WhoAmI(
             WhoAmIRequest(), metadata=bearer(running.admin_token()), timeout=DEADLINE

@@ -78,7 +78,7 @@ def table(kind: str) -> str:
     return f'[log]\nformat = "json"\n\n[[authenticators]]\ntype = "{kind}"\n'
 
 
-def test_a_type_that_nobody_announces(serve: Serve) -> None:
+def test_a_type_that_no_package_announces(serve: Serve) -> None:
     assert serve(table("acme-sso")) == (
         "secure-server: c.toml:5: authenticators.0.type is no type of authenticator that is "
         "installed; there are api_key, certificate, introspection, jwt, oidc.\n"
@@ -87,7 +87,7 @@ def test_a_type_that_nobody_announces(serve: Serve) -> None:
 
 
 def test_a_type_that_two_packages_announce(folder: Path, serve: Serve) -> None:
-    """Neither is loaded: which of them would vouch for the callers, nobody could say."""
+    """Neither is loaded: it would be unclear which of them vouches for the callers."""
     for package in ("acme-sso", "other-sso"):
         announce(folder, package, "acme-sso", "raise SystemExit('loaded')")
     assert serve(table("acme-sso")) == (
@@ -96,12 +96,12 @@ def test_a_type_that_two_packages_announce(folder: Path, serve: Serve) -> None:
     )
 
 
-def test_a_type_of_ours_that_a_package_announces_too(folder: Path, serve: Serve) -> None:
+def test_a_built_in_type_that_a_package_announces_too(folder: Path, serve: Serve) -> None:
     announce(folder, "thief", "jwt", GOOD)
     assert "is ambiguous: secure-grpc " in serve(table("jwt"))
 
 
-def test_one_for_another_version_of_the_protocol(folder: Path, serve: Serve) -> None:
+def test_a_type_for_another_version_of_the_protocol(folder: Path, serve: Serve) -> None:
     later = GOOD.replace("print)", "print, api_version=2)")
     announce(folder, "acme-sso", "acme-sso", later)
     assert serve(table("acme-sso")) == (
@@ -111,7 +111,7 @@ def test_one_for_another_version_of_the_protocol(folder: Path, serve: Serve) -> 
     )
 
 
-def test_one_that_names_no_version_is_of_the_first(
+def test_a_type_without_a_version_is_of_the_first(
     folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever version runs it: it was written before there was another."""
@@ -123,13 +123,17 @@ def test_one_that_names_no_version_is_of_the_first(
 @pytest.mark.parametrize(
     ("code", "attribute", "reason"),
     [
-        ("import ldap_of_nobody", "TYPE", "ModuleNotFoundError: No module named 'ldap_of_nobody'"),
+        (
+            "import ldap_that_is_missing",
+            "TYPE",
+            "ModuleNotFoundError: No module named 'ldap_that_is_missing'",
+        ),
         (GOOD, "TYPO", "AttributeError: module 'acme_sso' has no attribute 'TYPO'"),
         ("TYPE = (", "TYPE", "SyntaxError: '(' was never closed (acme_sso.py, line 1)"),
         ("TYPE = 1 / 0", "TYPE", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_one_that_cannot_be_imported(
+def test_a_type_that_cannot_be_imported(
     folder: Path, serve: Serve, code: str, attribute: str, reason: str
 ) -> None:
     announce(folder, "acme-sso", "acme-sso", code, attribute)
@@ -139,7 +143,7 @@ def test_one_that_cannot_be_imported(
     )
 
 
-def test_one_that_is_something_else(folder: Path, serve: Serve) -> None:
+def test_an_entry_point_that_is_no_type(folder: Path, serve: Serve) -> None:
     announce(folder, "acme-sso", "acme-sso", "TYPE = print")
     assert serve(table("acme-sso")) == (
         "secure-server: c.toml:5: authenticators.0.type is not an AuthenticatorType in "
@@ -184,8 +188,8 @@ def test_settings_that_are_wrong_by_the_real_command(
     assert server.log == said.format(config=installation.config, root=tmp_path)
 
 
-def test_what_settings_say_of_a_mistake_never_quotes_it() -> None:
-    """Whoever reads a file of secrets by a model of their own may let its error through."""
+def test_an_error_of_settings_never_quotes_the_value() -> None:
+    """A plug-in that reads a file of secrets by a pydantic model may let its error through."""
 
     class Secret(Settings):
         key: int

@@ -37,7 +37,7 @@ def authorization(claims: dict[str, Any]) -> str:
 
 
 class ClaimsAuthenticator:
-    """Believes what it is told, so that calls can have any claims."""
+    """Accepts any claims unverified, so that calls can have any."""
 
     name = "claims"
     matchers = (Scheme("claims"),)
@@ -56,7 +56,7 @@ class ClaimsAuthenticator:
 
 
 class _Client(RawClient):
-    """Sends the headers that it is told to, and of its own only what no call goes without."""
+    """Sends the given headers, and of its own only those that every call has."""
 
     def headers(self, path: str, *extra: tuple[str, str]) -> list[tuple[str, str]]:
         own = [(":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "x")]
@@ -72,7 +72,7 @@ class _Client(RawClient):
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a call. ``rule`` is None where the policy was not asked."""
+    """The outcome of a call. ``rule`` is None where the policy was not asked."""
 
     allowed: bool
     rule: str | None

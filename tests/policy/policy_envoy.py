@@ -1,6 +1,6 @@
 """Envoy with many policies: each becomes two RBAC filters, for deny and for allow rules.
 
-What gRFC A43 says a policy is translated to, and with `jwt_authn` the extensions that it can do.
+As gRFC A43 translates a policy, and with `jwt_authn` those extensions that Envoy supports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ API = "type.googleapis.com/envoy"
 RBAC = f"{API}.extensions.filters.http.rbac.v3"
 MANAGER = f"{API}.extensions.filters.network.http_connection_manager.v3"
 POLICY = "x-policy"
-"""The header that says which policy is to decide, by its number."""
+"""The header with the number of the policy that must decide."""
 
 _SECONDS = 30.0
 
@@ -85,7 +85,7 @@ def rbac(action: str, rules: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def routes(policies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A route for each policy; whoever gets past its filters is answered at once."""
+    """A route for each policy; a request that passes its filters is answered at once."""
     return [
         {
             "match": {

@@ -13,7 +13,7 @@ _SERVERS_OWN = "sqlalchemy", "alembic", "cheroot", "prometheus_client", "yaml", 
 _PROGRAM = f"""
 import sys
 sys.modules.update(dict.fromkeys({_SERVERS_OWN}))  # importing one of them is an ImportError
-from secure_server.commands.policy import policy_app
+from secure_server.cli.policy import policy_app
 early = {{"pydantic", "google.protobuf", "grpc"}} & set(sys.modules)
 assert not early, early
 policy_app(sys.argv[1:])

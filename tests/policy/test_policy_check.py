@@ -14,7 +14,7 @@ import pytest
 
 from secure_server.authz import Policy
 from secure_server.config import ConfigError
-from secure_server.server import check_every_method_has_a_rule
+from secure_server.shipped_policy import check_every_method_has_a_rule
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = resources.files("secure_server").joinpath("policy.json").read_text(encoding="utf-8")
@@ -75,12 +75,12 @@ def test_warnings_name_file_line_and_rule_and_are_status_0(run: Any, policy: Pat
     assert finding["earlier"] == [{"list": "deny_rules", "name": "no", "line": 3, "column": 18}]
 
 
-def test_methods_that_are_given_are_held_against_the_rules(run: Any, policy: Path) -> None:
+def test_given_methods_are_compared_with_the_rules(run: Any, policy: Path) -> None:
     done = run("check", "policy.json", "--method", "/a.S/M", "--method", "/c.S/M")
     assert done.code == 0
     assert (
-        'policy.json: warning: No rule is about "/c.S/M": nobody may call it. Add one; a deny rule '
-        "says that it is meant so.\n"
+        'policy.json: warning: No rule is about "/c.S/M": no caller may call it. Add one; a deny '
+        "rule says that it is meant so.\n"
     ) in done.out
     assert 'policy.json:6:44: warning: The path "/b.S/M" matches no known method.' in done.out
     assert done.out.endswith("3 rules, 2 methods: 0 errors, 3 warnings\n")
@@ -130,7 +130,7 @@ def test_G14_a_method_of_the_shipped_service_without_a_rule_is_an_error_here_as_
         check_every_method_has_a_rule(Policy.parse(policy.read_text()))
 
 
-def test_O6_what_cannot_be_read_is_said_in_a_sentence(run: Any, tmp_path: Path) -> None:
+def test_O6_an_unreadable_file_is_a_sentence(run: Any, tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'{"name": "\xe9"}')
     (tmp_path / "empty.binpb").write_bytes(b"")
     (tmp_path / "text.binpb").write_text("syntax")

@@ -21,7 +21,7 @@ from policy_random import Call, a_call, a_policy
 
 from secure_server.auth.principal import ANONYMOUS, Principal
 from secure_server.authz import Policy
-from secure_server.commands.policy_call import headers_of, peer_of
+from secure_server.cli.policy_call import headers_of, peer_of
 from secure_tls.authority import Authority
 
 POLICIES, CALLS_EACH = 300, 5
@@ -155,7 +155,7 @@ def _template(authority: Authority, certificate: dict[str, Any]) -> Any:
 
 
 def _decision(error: grpc.RpcError | None) -> str:
-    # Whoever gets past the filters gets an HTTP answer that is none of gRPC's.
+    # A call that passes the filters gets an HTTP answer that is not gRPC's.
     answers = {grpc.StatusCode.PERMISSION_DENIED: "deny", grpc.StatusCode.UNKNOWN: "allow"}
     assert error is not None
     assert error.code() in answers, error

@@ -134,7 +134,7 @@ def test_each_word_about_the_caller_counts(
     assert done.json["call"]["anonymous"] is not identity
 
 
-def test_the_anonymous_are_called_so(ask: Any) -> None:
+def test_an_anonymous_caller_is_shown_as_anonymous(ask: Any) -> None:
     lines = ask().out.splitlines()
     assert lines[:3] == [
         "method     /pkg.Service/Get",
@@ -170,7 +170,7 @@ def test_on_a_terminal_it_is_a_table_in_which_names_are_no_markup(
         (("--method", "Get"), "'Get' is no method: write its full path, /package.Service/Method."),
     ],
 )
-def test_what_describes_no_call_is_said_in_a_sentence(
+def test_options_that_describe_no_call_are_a_sentence(
     ask: Any, arguments: tuple[str, ...], message: str
 ) -> None:
     done = ask(*arguments)

@@ -47,12 +47,12 @@ def door(request: pytest.FixtureRequest, doors: dict[str, Door]) -> Door:
 
 
 def seen(door: Door, *headers: tuple[str, str]) -> list[tuple[str, str | bytes]] | None:
-    """What the server's handler is told of; None where no handler ran."""
+    """The headers that the server's handler sees; None where no handler ran."""
     return door.ask(POLICY, "a", "/a/B", headers).seen
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_HANDED_OVER))
-def test_G19_grpc_hands_over_none_of_these(door: Door, name: str) -> None:
+def test_G19_grpc_hides_these_headers_from_servers(door: Door, name: str) -> None:
     others = [(key, value) for key, value in NEEDED if key != name]
     value = VALUES.get(name, "dmFs" if name.endswith("-bin") else "val")
     found = seen(door, *others, UA, (name, value))
@@ -62,7 +62,7 @@ def test_G19_grpc_hands_over_none_of_these(door: Door, name: str) -> None:
 
 
 @pytest.mark.parametrize("pseudo", [":path", ":authority", ":method", ":scheme"])
-def test_G19_nor_a_pseudo_header(door: Door, pseudo: str) -> None:
+def test_G19_grpc_hides_pseudo_headers_from_servers(door: Door, pseudo: str) -> None:
     found = seen(door, *NEEDED, UA)
     assert found is not None
     assert pseudo not in dict(found)
@@ -77,7 +77,7 @@ def test_G19_nor_a_pseudo_header(door: Door, pseudo: str) -> None:
         *("host", "connection", "proxy-authorization", "grpc-foo", "grpc-previous-rpc-attempts"),
     ],
 )
-def test_G19_it_hands_over_all_others(door: Door, name: str) -> None:
+def test_G19_grpc_hands_over_all_other_headers(door: Door, name: str) -> None:
     assert sorted(seen(door, *NEEDED, UA, (name, "1")) or []) == sorted([UA, (name, "1")])
     assert described_headers([(name, "1")]) == {name: "1"}
 
@@ -109,7 +109,7 @@ def test_G19_values_come_to_the_policy_as_a_description_says(
 
 
 @pytest.mark.parametrize("name", ["user-agent", "lb-token"])
-def test_G19_of_these_it_hands_over_the_last_value(door: Door, name: str) -> None:
+def test_G19_of_these_headers_grpc_hands_over_the_last_value(door: Door, name: str) -> None:
     sent = [(name, "1"), (name, "2")]
     came = seen(door, *NEEDED, *([] if name == "user-agent" else [UA]), *sent)
     assert dict(came or [])[name] == "2"
@@ -145,9 +145,7 @@ def a_policy(rules: str, key: str, *values: str) -> str:
 
 @pytest.mark.parametrize("rules", ["deny_rules", "allow_rules"])
 @pytest.mark.parametrize("name", ["Content-Type", *sorted(NEVER_HANDED_OVER)])
-def test_G19_a_rule_on_a_header_that_no_server_is_told_of_is_an_error(
-    rules: str, name: str
-) -> None:
+def test_G19_a_rule_on_a_header_that_no_server_sees_is_an_error(rules: str, name: str) -> None:
     with pytest.raises(PolicyError, match=f'Header "{name}" cannot be matched') as caught:
         Policy.parse(a_policy(rules, name, "*"))
     assert str(caught.value).endswith(
@@ -171,7 +169,7 @@ def findings(text: str) -> list[tuple[PolicyFindingKind, str]]:
         (["*ü"], '"*\\u00fc". Binary'),
     ],
 )
-def test_G19_a_value_that_no_binary_header_has_is_warned_of(
+def test_G19_a_value_that_no_binary_header_can_have_is_a_warning(
     values: list[str], message: str
 ) -> None:
     ((kind, said),) = findings(a_policy("allow_rules", "X-Bin", *values))
@@ -180,14 +178,14 @@ def test_G19_a_value_that_no_binary_header_has_is_warned_of(
     assert message in said
 
 
-def test_G19_values_that_a_binary_header_may_have_are_left_alone() -> None:
+def test_G19_values_that_a_binary_header_can_have_are_no_warning() -> None:
     values = ["YQ==", "YWI=", "YWJj", "YQ==,Yg==", "", "YW*", "*Q==", "*"]
     assert findings(a_policy("allow_rules", "x-bin", *values)) == []
     assert findings(a_policy("allow_rules", "x", "raw value", "YQ")) == []
 
 
 @pytest.mark.parametrize("values", [["a"], ["a*", "*a"], ["a", "b", ""]])
-def test_G19_a_deny_rule_that_a_repeated_header_passes_is_warned_of(
+def test_G19_a_deny_rule_that_a_repeated_header_evades_is_a_warning(
     door: Door, values: list[str]
 ) -> None:
     text = a_policy("deny_rules", "X-Env", *values)
@@ -199,7 +197,7 @@ def test_G19_a_deny_rule_that_a_repeated_header_passes_is_warned_of(
     ((kind, message),) = findings(text)
     assert kind is PolicyFindingKind.REPEATED_HEADER
     assert message == (
-        'A caller passes the deny rule "r" by sending the header "x-env" twice: its values are '
+        'A caller evades the deny rule "r" by sending the header "x-env" twice: its values are '
         'compared as one text, joined by commas (gRFC A43). Deny any value, ["*"], or name the '
         "good values in the allow rules instead."
     )
@@ -214,7 +212,7 @@ def test_G19_a_deny_rule_that_a_repeated_header_passes_is_warned_of(
         ("allow_rules", "x-env", ["a"]),
     ],
 )
-def test_G19_one_that_it_does_not_pass_is_left_alone(
+def test_G19_a_rule_that_a_repeated_header_does_not_evade_is_no_warning(
     rules: str, key: str, values: list[str]
 ) -> None:
     assert findings(a_policy(rules, key, *values)) == []

@@ -26,14 +26,14 @@ from policy_random import PATHS, WORDS, a_policy
 from secure_server.audit import plugin
 from secure_server.authz import Policy, PolicyError
 from secure_server.authz.headers import HANDED_OVER_ONCE, NEVER_HANDED_OVER
-from secure_server.commands import policy as commands
+from secure_server.cli import policy as commands
 from secure_server.guard.policy_file import read_policy
 
 SEED = 19
 POLICIES = 1_000
 THROUGH_A_PROCESS = 2
 
-# Of a rule's headers: those that callers choose, those that gRPC sees to, those it keeps.
+# A rule's headers: those that callers choose, those that gRPC sets, those that it hides.
 _RULED = [
     *("x-one", "X-Two", "x-bin", "X-One", "cookie"),
     *("user-agent", "authorization", "accept-encoding", "lb-token", "content-length"),
@@ -83,7 +83,7 @@ def a_ruled_policy(random: Random) -> dict[str, Any]:
         if random.random() < 0.5:
             rule["source"].pop("roles", None)
             rule["source"].pop("scopes", None)
-    # So that the door tells which rule allowed a call.
+    # So that the guard's audit names the rule that allowed a call.
     loggers = [{"name": "stdout_logger"}]
     policy["audit_logging_options"] = {
         "audit_condition": "ON_DENY_AND_ALLOW",
@@ -231,7 +231,7 @@ def test_G19_the_commands_and_both_doors_agree_on_1000_policies_and_calls(
         path.write_text(json.dumps(policy))
         code, out, err = run(commands.check, path)
         snapshot, why = _as_the_server_reads(path)
-        # What the server does not take, no command takes, for the same reason.
+        # Headers that the server refuses, every command refuses for the same reason.
         assert (code, err) == (int(snapshot is None), why), policy
         if snapshot is None:
             assert run(commands.explain, path, method="/a") == (1, "", why)
@@ -248,7 +248,7 @@ def test_G19_the_commands_and_both_doors_agree_on_1000_policies_and_calls(
         headers = as_it_comes(call.headers)
         cases_path.write_text(json.dumps([as_case(call, list(call.headers))]))
         if len(headers) != len(call.headers):
-            # A description that is not what comes is refused with a sentence, never answered.
+            # A call described other than it arrives is refused with a sentence, never answered.
             assert explained(path, call, list(call.headers))[0] == 1
             code, out, err = run(commands.hold, [path, cases_path])
             assert (code, out, err.count("\n")) == (1, "", 1)

@@ -41,7 +41,7 @@ def assert_agree(policy: Any) -> None:
     assert valid is (said is None or UNSEEN in said), (policy, said)
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_schema() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -141,7 +141,7 @@ def test_the_names_of_claims(name: str) -> None:
     assert_agree({"name": "p", "allow_rules": [{"name": "a", "source": {"claims": claims}}]})
 
 
-def test_two_rules_of_one_name_are_left_to_the_parser() -> None:
+def test_two_rules_of_one_name_pass_the_schema_and_not_the_parser() -> None:
     policy = {"name": "p", "allow_rules": [{"name": "a"}, {"name": "a"}]}
     assert VALIDATOR.is_valid(policy)
     assert UNSEEN in (refusal(policy) or "")

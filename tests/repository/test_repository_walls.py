@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Which package may import which."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def test_the_generated_code_is_what_the_contract_generates() -> None:
         "secure_server.guard.core",
     ],
 )
-def test_what_knows_no_grpc_loads_none(name: str) -> None:
+def test_rooms_without_grpc_do_not_load_it(name: str) -> None:
     """import-linter sees imports; this sees what is loaded, `secure_server` itself included."""
     script = f"import sys, {name}; sys.exit('grpc' in sys.modules)"
     if name.startswith("secure_server.guard"):

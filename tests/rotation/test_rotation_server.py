@@ -1,4 +1,4 @@
-"""Certificates, authorities and revocation lists, taken up while calls run (T12 to T19)."""
+"""Certificates, authorities and revocation lists are reloaded while calls run (T12 to T19)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from secure_server.config import read_config
-from secure_server.guard.listener.sockets import is_free, listening_sockets, stop_listening
+from secure_server.guard.listener.sockets import (
+    ListenError,
+    check_free,
+    listening_sockets,
+    stop_listening,
+)
 from secure_tls.authority import Authority, Issued
 from support.door import silence, wait_until
 from support.house import House, Outcome, bearer, call, running_house
@@ -178,13 +183,13 @@ def test_T18_a_renewed_certificate_is_served_within_seconds_and_no_call_fails(
             wait_until(lambda n=seen: callers.count > n + 50)  # type: ignore[misc]
     assert callers.failed == []
     assert callers.count > 150
-    assert house.server._generations.count == 4
+    assert house.server._listeners.count == 4
     assert [line for line in log if line.get("log_level") in {"warning", "error"}] == []
 
 
-def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
+def test_a_stream_stays_open_under_the_old_certificate_until_that_retires(tmp_path: Path) -> None:
     with running_house(tmp_path, SETTINGS) as house:
-        house.server._generations._retire = 1.5
+        house.server._listeners._retire = 1.5
         token = house.first_log_in().access_token
         with silence() as requests:
             stream = house.channel(house.admin).stream_stream(
@@ -199,7 +204,7 @@ def test_a_stream_goes_on_under_the_old_certificate_until_that_retires(tmp_path:
                 next(stream)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "SERVER_ROTATING" in str(ended.value.trailing_metadata())
-        wait_until(lambda: house.server._generations.retiring == 0)
+        wait_until(lambda: house.server._listeners.retiring == 0)
         assert healthy(ask(house))
 
 
@@ -207,7 +212,7 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     before = served_serial(house)
     renewed = new_leaf(house)
     house.write("server.key", renewed.private_key_pem)
-    certificates = house.server._certificates.status
+    certificates = house.server._service.parts.tls.status
     wait_until(lambda: "is not the key of" in certificates.failure)
     assert served_serial(house) == before
     assert healthy(ask(house))
@@ -216,12 +221,12 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     wait_until(lambda: certificates.failure == "")
 
 
-def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
+def test_T19_an_unusable_set_changes_nothing_and_is_logged_once(
     house: House, log: list[dict[str, Any]]
 ) -> None:
     before = served_serial(house)
     house.write("server.pem", b"nonsense")
-    certificates = house.server._certificates.status
+    certificates = house.server._service.parts.tls.status
     wait_until(lambda: certificates._tries > 3)  # tried again and again
     assert certificates.failures == 1
     assert served_serial(house) == before
@@ -229,7 +234,7 @@ def test_T19_a_set_that_cannot_be_used_changes_nothing_and_is_said_once(
     lines = [str(line["event"]) for line in log if line["log_level"] == "warning"]
     assert len([line for line in lines if "the last good one stays" in line]) == 1
     assert "server.pem" in [line for line in log if line["log_level"] == "warning"][-1]["reason"]
-    status, _, page = house.server._healthz()
+    status, _, page = house.server._pages["/healthz"]()
     assert status.startswith("200")
     assert b"certificate cannot be reloaded" in page
     counted = b'secure_grpc_reload_failures_total{source="certificate"} 1.0'
@@ -269,7 +274,7 @@ def test_T14_a_revoked_certificate_is_refused_on_its_open_connection(tmp_path: P
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
         assert healthy(ask(house, others))
-        assert house.server._generations.count == 1, "nobody needs a new server for that"
+        assert house.server._listeners.count == 1, "this needs no new server"
 
 
 @pytest.mark.parametrize("defect", ["forged", "truncated", "missing"])
@@ -286,7 +291,7 @@ def test_T16_a_list_that_is_no_list_leaves_the_last_good_one(tmp_path: Path, def
             house.write("crl.pem", (house.root / "crl.pem").read_bytes()[:100])
         else:
             (house.root / "crl.pem").unlink()
-        wait_until(lambda: house.server._certificates.status.failures == 1)
+        wait_until(lambda: house.server._service.parts.tls.status.failures == 1)
         assert ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED
         assert healthy(ask(house))
 
@@ -316,7 +321,7 @@ def test_T15_a_stale_list_is_a_warning_or_a_refusal_as_configured(
         if mode == "warn":
             assert healthy(outcome)
             wait_until(lambda: any("is stale" in str(line["event"]) for line in log))
-            assert any("stale" in text for text in house.server._certificates.warnings)
+            assert any("stale" in text for text in house.server._service.parts.tls.warnings)
         else:
             assert outcome.code is grpc.StatusCode.UNAUTHENTICATED
             assert "crl_stale" in {line.get("reason") for line in log}
@@ -328,7 +333,7 @@ def test_T12_each_trust_domain_is_verified_by_its_own_authorities_alone(tmp_path
     with quick(tmp_path, bundles='"partner.example" = "partner.pem"') as house:
         assert healthy(ask(house))
         assert healthy(ask(house, issued=partner.issue_client("them")))
-        # Ours may vouch for ours, and not for theirs; theirs not for ours.
+        # Our authority may issue for our trust domain only; theirs not for ours.
         ours_as_theirs = issue_as(house.authority, "spiffe://partner.example/client/them")
         theirs_as_ours = issue_as(partner, "spiffe://example.org/client/admin")
         for forged in (ours_as_theirs, theirs_as_ours):
@@ -341,7 +346,7 @@ def test_T12_each_trust_domain_is_verified_by_its_own_authorities_alone(tmp_path
 def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
     tmp_path: Path, becomes: str
 ) -> None:
-    """Its last good one stays, and what is new of ours is taken all the same."""
+    """The partner's last good one stays; our own changes are reloaded all the same."""
     partner = Authority.create("partner.example")
     (tmp_path / "partner.pem").write_bytes(partner.certificate_pem)
     bundles = '"partner.example" = "partner.pem"'
@@ -356,7 +361,7 @@ def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
             house.write("partner.pem", partner.certificate_pem[:200])
         else:
             (tmp_path / "partner.pem").unlink()
-        certificates = house.server._certificates.status
+        certificates = house.server._service.parts.tls.status
         wait_until(lambda: "partner.pem" in certificates.failure)
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)
@@ -374,7 +379,7 @@ def test_M6_a_server_starts_beside_a_partners_bundle_that_has_ended(tmp_path: Pa
         reloads = house.server._guard.reloads
         wait_until(lambda: reloads.warnings)
         assert "partner.pem expired" in reloads.warnings[0]
-        # Of that domain nobody is let in, by our authority least of all.
+        # No client of that domain is admitted, not even one that our authority issued.
         forged = issue_as(house.authority, "spiffe://partner.example/client/them")
         assert ask(house, issued=forged).code is grpc.StatusCode.UNAUTHENTICATED
 
@@ -392,6 +397,14 @@ def test_a_list_that_must_be_fresh_must_be_named(tmp_path: Path) -> None:
         read_config(path)
 
 
+def is_free(address: str) -> bool:
+    try:
+        check_free(address, "[server] listen")
+    except ListenError:
+        return False
+    return True
+
+
 def test_a_listening_socket_is_found_and_closed_alone() -> None:
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -404,5 +417,5 @@ def test_a_listening_socket_is_found_and_closed_alone() -> None:
         assert not is_free(f"127.0.0.1:{port}")
         assert stop_listening(own)
         wait_until(lambda: is_free(f"127.0.0.1:{port}"))
-        assert not stop_listening(frozenset({1})), "nobody has such a socket"
+        assert not stop_listening(frozenset({1})), "no process has such a socket"
         server.stop(0).wait()

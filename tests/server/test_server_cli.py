@@ -102,7 +102,7 @@ def test_bootstrap_writes_its_secret_to_a_file_of_its_owner_only(
 
 
 @pytest.mark.parametrize("user", ["", "two words\n"])
-def test_bootstrap_refuses_a_user_name_that_is_none(installation: Installation, user: str) -> None:
+def test_bootstrap_refuses_an_invalid_user_name(installation: Installation, user: str) -> None:
     done = run(installation, "bootstrap", "--user", user)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -187,7 +187,7 @@ def test_certificate_files_that_cannot_be_used_are_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
     first = Installation(_made(tmp_path / "first"))
     server = first.start()
     try:
@@ -224,7 +224,7 @@ except ValueError:
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_O3_no_text_breaks_out_of_its_line_of_the_log_not_even_in_a_traceback(form: str) -> None:
+def test_O3_no_text_breaks_out_of_its_log_line_not_even_in_a_traceback(form: str) -> None:
     """Nor in what libraries log. As text, a traceback's lines are indented, and no others."""
     hostile = HOSTILE.replace("\x00", "")  # no argument of a command can hold a NUL
     done = subprocess.run(

@@ -76,6 +76,21 @@ def test_the_environment_lies_over_the_file_key_by_key(
     assert (config.server.grace, config.server.stream_threads) == (2.5, 7)
 
 
+def test_a_whole_section_of_the_environment_leaves_its_other_keys_to_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURE_SERVER_SERVER", '{"grace": 2, "retire": 9}')
+    monkeypatch.setenv("SECURE_SERVER_SERVER__RETIRE", "8")
+    monkeypatch.setenv("SECURE_SERVER_WORKLOADS", '[{"spiffe_id": "spiffe://a/b"}]')
+    config = read(
+        file,
+        '[server]\ngrace = 1\nstream_threads = 7\n[[workloads]]\nspiffe_id = "spiffe://c/d"\n',
+    )
+    server = config.server
+    assert (server.grace, server.retire, server.stream_threads) == (2, 8, 7)
+    assert [workload.spiffe_id for workload in config.workloads] == ["spiffe://a/b"]
+
+
 def test_a_configuration_cannot_be_changed_afterwards() -> None:
     config = read_config(None)
     with pytest.raises(ValueError, match="frozen"):
@@ -83,12 +98,12 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
 
 
 @pytest.mark.parametrize("address", ["[::]:0", "0.0.0.0:65535", "localhost:1", "[fe80::1%eth0]:5"])
-def test_addresses_in_every_form_are_taken(file: Path, address: str) -> None:
+def test_addresses_in_every_form_are_accepted(file: Path, address: str) -> None:
     assert read(file, f'[server]\nlisten = "{address}"\n').server.listen == address
 
 
 @pytest.mark.parametrize("address", ["::1", "1", ":5", "a b:1", "[x]:1", "h:-1", "h:1 ", "h:99999"])
-def test_what_is_no_address_is_refused(file: Path, address: str) -> None:
+def test_an_invalid_address_is_refused(file: Path, address: str) -> None:
     with pytest.raises(ConfigError, match=r":2: server\.listen is not HOST:PORT"):
         read(file, f'[server]\nlisten = "{address}"\n')
 

@@ -14,8 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
+from secure_server.app.lifecycle import Server
 from secure_server.config import Config
-from secure_server.server import Server, ServerError
+from secure_server.guard.listener.sockets import ListenError
 from support.house import House, bearer, call
 from support.raw import dial
 from support.second import connected, second_server
@@ -45,7 +46,7 @@ def test_healthz_says_that_it_serves_and_while_stopping_that_it_does_not(
 ) -> None:
     page = http.get("/healthz")
     assert (page.status_code, page.json()) == (200, {"status": "SERVING", "warnings": []})
-    monkeypatch.setattr(server._stopping, "is_set", lambda: True)
+    monkeypatch.setattr(server._stage.stopping, "is_set", lambda: True)
     page = http.get("/healthz")
     assert (page.status_code, page.json()) == (503, {"status": "NOT_SERVING"})
 
@@ -101,7 +102,7 @@ def test_metrics_count_calls_and_refusals_and_name_no_caller(
     assert "users/admin" not in text
     assert "spiffe:" not in text
     expiry = sample("secure_grpc_certificate_expiry_time_seconds")
-    certificate = server._certificates.files.leaf
+    certificate = server._service.parts.tls.files.leaf
     assert expiry == certificate.not_valid_after_utc.timestamp()
     assert sample("secure_grpc_open_streams") == 0
 
@@ -144,7 +145,7 @@ def test_a_query_changes_nothing(http: httpx.Client) -> None:
     ],
     ids=["headers", "body", "TLS", "proxy"],
 )
-def test_what_is_no_plain_small_request_is_refused_and_others_are_served(
+def test_large_or_malformed_requests_are_refused_and_others_are_served(
     server: Server, http: httpx.Client, request_text: bytes
 ) -> None:
     with dial(server.http_address, 10) as plain:
@@ -260,13 +261,13 @@ def test_a_body_is_refused_unread_and_the_connection_closed(server: Server, body
     assert reply.startswith(b"HTTP/1.1 413 ")
 
 
-# cheroot lets its socket go to the garbage collector when binding it fails.
+# cheroot leaves its socket to the garbage collector when binding it fails.
 @pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
-def test_an_address_that_is_taken_is_a_sentence(house: House, server: Server) -> None:
+def test_an_address_in_use_is_a_sentence(house: House, server: Server) -> None:
     with (
-        pytest.raises(ServerError, match=r"Cannot listen on \S+ for HTTP \(.+\)\. Choose another"),
+        pytest.raises(ListenError, match=r"^Cannot listen on \S+: .+ with \[http\] listen\.$"),
         second_server(house, http={"listen": server.http_address}),
     ):
         pass

@@ -11,8 +11,8 @@ from grpc._cython import cygrpc
 from h2.events import ConnectionTerminated, RemoteSettingsChanged
 from h2.settings import SettingCodes
 
+from secure_server.guard.listener.sockets import ListenError
 from secure_server.limits import HANDSHAKE_TIMEOUT, Limits, channel_arguments
-from secure_server.server import ServerError
 from support.door import wait_until
 from support.house import House, call
 from support.raw import PING, frame, raw_client, tls_context
@@ -35,7 +35,7 @@ def test_gRPC_knows_each_channel_argument(library: bytes, name: str) -> None:
     assert name.encode() + b"x\0" not in library
 
 
-def test_no_argument_stands_there_twice() -> None:
+def test_no_channel_argument_is_set_twice() -> None:
     names = [name for name, _ in channel_arguments(Limits())]
     assert len(names) == len(set(names))
 
@@ -44,7 +44,7 @@ def test_a_second_server_on_the_same_port_fails_with_a_sentence(house: House) ->
     """grpc.so_reuseport."""
     with (
         pytest.raises(
-            ServerError, match=rf"^Cannot listen on {house.address}: the port is taken, .+\.$"
+            ListenError, match=rf"^Cannot listen on {house.address}: the port is taken, .+\.$"
         ),
         second_server(house, server={"listen": house.address}),
     ):
@@ -64,7 +64,9 @@ def test_the_http2_settings_say_what_one_connection_may(house: House) -> None:
     assert metadata == wanted["grpc.max_metadata_size"] == 16 * 1024
 
 
-def test_a_client_that_pings_too_often_is_told_to_calm_down_and_sent_away(house: House) -> None:
+def test_a_client_that_pings_too_often_gets_enhance_your_calm_and_is_disconnected(
+    house: House,
+) -> None:
     """grpc.http2.min_ping_interval_without_data_ms (gRFC A8)."""
     context = tls_context(house.authority.certificate_pem, house.admin.issued)
     with raw_client(house.address, context) as client:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from secure_server.server import Server
+from secure_server.app.lifecycle import Server
 from stress.revoke_client import store_of
 from support.door import wait_until
 from support.house import House, call
@@ -60,7 +60,7 @@ class Probed:
         self.house = house
         self.server = Server(config)
         self.stuck = Stuck()
-        self.server._generations._current.built.server.add_generic_rpc_handlers((self.stuck,))
+        self.server._listeners._current.built.server.add_generic_rpc_handlers((self.stuck,))
 
     def page(self, path: str) -> tuple[int, Any]:
         reply = httpx.get(f"http://{self.server.http_address}{path}", trust_env=False)
@@ -121,7 +121,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert (status, len(page["reasons"])) == (503, 1)
             assert at.sample("secure_grpc_serving_thread_stalled_seconds") >= 5
             assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
-            (line,) = [line for line in log if "stands still" in str(line["event"])]
+            (line,) = [line for line in log if "is stalled" in str(line["event"])]
             assert "in wait_in_a_servicer_s_code" in str(line["stack"])
             at.stuck.release.set()
             wait_until(lambda: at.page("/livez")[0] == 200)
@@ -133,7 +133,7 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
 
 
-# grpcio's serving thread ends by the exception of a pool that takes no more work.
+# The exception of a pool that accepts no more work ends grpcio's serving thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_serving_thread_that_has_ended_is_503_for_good(
     house: House, log: list[dict[str, object]]
@@ -162,7 +162,7 @@ def test_a_serving_thread_that_has_ended_is_503_for_good(
     assert len([line for line in log if "was not stopped" in str(line["event"])]) == 1
 
 
-def test_a_server_that_is_replaced_by_a_new_certificate_is_not_missed(
+def test_a_server_replaced_by_a_new_certificate_is_no_stall(
     house: House, log: list[dict[str, object]]
 ) -> None:
     with probed(house, server={"grace": 1.0, "retire": 0.2}) as at:
@@ -171,7 +171,7 @@ def test_a_server_that_is_replaced_by_a_new_certificate_is_not_missed(
         with at.channel() as channel:
             assert call(channel, method=CHECK).code is grpc.StatusCode.OK
         (before,) = watchdog.threads
-        at.server._generations.rotate()
+        at.server._listeners.rotate()
         wait_until(lambda: before not in watchdog.threads, 20)
         assert at.page("/livez") == (200, {"status": "ALIVE"})
         assert (watchdog.stalls, watchdog.has_ended) == (0, False)
@@ -193,9 +193,9 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert at.page("/readyz") == (200, {"status": "READY", "warnings": []})
 
         # The store cannot be read any more.
-        database = at.server._revocations._database
-        at.server._revocations._max_staleness = 0.0
-        assert not at.server._revocations.is_current
+        database = at.server._service.revocations._database
+        at.server._service.revocations._max_staleness = 0.0
+        assert not at.server._service.revocations.is_current
         assert database is not None
         status, page = at.page("/readyz")
         assert status == 503
@@ -203,7 +203,7 @@ def test_readyz_says_why_it_is_not_ready(house: House) -> None:
         assert at.page("/livez") == (200, {"status": "ALIVE"})
 
 
-def test_readyz_says_that_the_file_of_the_store_is_gone_or_another(tmp_path: Path) -> None:
+def test_readyz_reports_a_missing_or_replaced_file_of_the_store(tmp_path: Path) -> None:
     with running_server(tmp_path, settings='\n[http]\nlisten = "127.0.0.1:0"\n') as running:
         found = re.search(r'"http": ?"([^"]+)"', running.server.log)
         assert found is not None
@@ -229,7 +229,7 @@ def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> Non
     with probed(house, grace=3.0) as at:
         at.server.start()
         release = threading.Event()
-        at.server._changes.close = lambda: release.wait(30)  # type: ignore[method-assign]
+        at.server._service.servicers.changes.close = lambda: release.wait(30)  # type: ignore[method-assign]
         stop = threading.Thread(target=at.server.stop)
         stop.start()
         try:
@@ -245,7 +245,7 @@ def test_readyz_says_that_it_is_stopping_while_calls_finish(house: House) -> Non
 
 # What is released at the end finds that everything was let go of: grpcio's thread ends by that.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_grace_bounds_a_stop_while_the_serving_thread_stands_still(
+def test_the_grace_bounds_a_stop_while_the_serving_thread_is_stalled(
     house: House, log: list[dict[str, object]]
 ) -> None:
     with probed(house, grace=1.0) as at:
@@ -272,7 +272,8 @@ def stacks() -> str:
 STUCK_PROCESS = """
 import sys, threading
 import grpc
-from secure_server import cli, server
+from secure_server import cli
+from secure_server.app import lifecycle
 
 class Stuck(grpc.GenericRpcHandler):
     def service(self, details):
@@ -280,14 +281,14 @@ class Stuck(grpc.GenericRpcHandler):
             print("stuck", flush=True)
             threading.Event().wait()
 
-build = server.Server._build_generation
+build = lifecycle.Server._build_listener
 
 def with_it(self):
     built = build(self)
     built.server.add_generic_rpc_handlers((Stuck(),))
     return built
 
-server.Server._build_generation = with_it
+lifecycle.Server._build_listener = with_it
 # And a thread of a library's that never ends, for which Python would wait at its own end.
 threading.Thread(target=threading.Event().wait).start()
 cli.main()
@@ -319,7 +320,7 @@ def test_O4_SIGTERM_ends_a_process_whose_threads_never_end(tmp_path: Path) -> No
             with pytest.raises(grpc.RpcError):
                 future.result()
         events = {line["event"]: line for line in map(json.loads, json_lines(server.log))}
-        assert "a server did not stop: its serving thread stands still" in events
+        assert "a server did not stop: its serving thread is stalled" in events
         assert "stack" in events["threads that do not end are left behind"]
     finally:
         server.kill()

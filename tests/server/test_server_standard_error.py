@@ -27,11 +27,11 @@ GOAWAY = 0x7
 
 @pytest.fixture(autouse=True)
 def silent_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's command line has gRPC say nothing in its process: not in the servers here."""
+    """The client's command line silences gRPC in its process; servers must not inherit that."""
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
 
 
-def test_a_client_that_makes_grpc_write_lines_fills_no_log(tmp_path: Path) -> None:
+def test_a_client_that_makes_grpc_write_lines_cannot_flood_the_log(tmp_path: Path) -> None:
     """GOAWAY with words of the client's own: gRPC's core writes them to standard error."""
     with running_server(tmp_path) as running:
         admin = running.admin
@@ -89,7 +89,7 @@ def say_a_lot(more: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_all_that_is_written_comes_as_lines_of_the_log_of_each_kind_a_few() -> None:
+def test_writes_to_standard_error_become_throttled_log_lines() -> None:
     done = say_a_lot("pass")
     assert done.returncode == 0
     lines = [json.loads(line) for line in done.stderr.splitlines()]
@@ -115,7 +115,7 @@ def test_the_stacks_of_a_process_that_dies_reach_standard_error(number: signal.S
     assert 'File "<string>"' in done.stderr
 
 
-def test_where_the_operator_asks_grpc_to_talk_standard_error_is_left_alone() -> None:
+def test_with_grpc_tracing_standard_error_is_not_redirected() -> None:
     done = say_a_lot("pass", GRPC_VERBOSITY="error")
     assert done.stderr.count("some_file.cc:164] number") == 1234
 
@@ -130,7 +130,7 @@ def test_where_the_operator_asks_grpc_to_talk_standard_error_is_left_alone() -> 
     ],
     ids=["end", "flood", "crash"],
 )
-def test_a_standard_error_that_is_not_read_holds_nothing_up(more: str, status: int) -> None:
+def test_an_unread_standard_error_blocks_nothing(more: str, status: int) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     try:
@@ -152,7 +152,7 @@ def test_a_standard_error_that_is_not_read_holds_nothing_up(more: str, status: i
     assert time.monotonic() - begin < 30
 
 
-def test_of_each_kind_so_many_lines_are_admitted_and_the_rest_is_counted() -> None:
+def test_the_first_lines_of_each_kind_are_admitted_and_the_rest_counted() -> None:
     now, counted = 0.0, dict[object, int]()
     throttle = Throttle(most=2, seconds=10, clock=lambda: now)
 
@@ -170,7 +170,7 @@ def test_of_each_kind_so_many_lines_are_admitted_and_the_rest_is_counted() -> No
     throttle.tell(at_once=True)
 
 
-def test_however_many_kinds_there_are_the_lines_are_bounded() -> None:
+def test_the_lines_are_bounded_for_any_number_of_kinds() -> None:
     throttle = Throttle(most=2, seconds=10, clock=lambda: 0.0)
     counted: list[int] = []
     admitted = sum(throttle.admit(number, counted.append) for number in range(10_000))
@@ -179,8 +179,8 @@ def test_however_many_kinds_there_are_the_lines_are_bounded() -> None:
     assert admitted + sum(counted) == 10_000
 
 
-def test_a_line_may_come_while_another_one_is_counted() -> None:
-    """The garbage collector runs where it likes, and what it finds may want to log."""
+def test_a_finalizer_may_log_while_a_line_is_counted() -> None:
+    """The garbage collector runs at any time, and a finalizer may log."""
     import threading
 
     admitted: list[bool | None] = []
@@ -198,7 +198,7 @@ def test_a_line_may_come_while_another_one_is_counted() -> None:
     assert admitted == [None, True]
 
 
-def test_what_was_held_back_is_told_although_no_line_follows() -> None:
+def test_held_back_lines_are_reported_although_no_line_follows() -> None:
     import threading
 
     told = threading.Event()

@@ -107,7 +107,7 @@ class Threaded:
 
 
 class EventLoop:
-    """An event loop in a thread, and what it complained of."""
+    """An event loop in a thread, and the exceptions that it reported."""
 
     def __init__(self) -> None:
         self.complaints: list[dict[str, Any]] = []
@@ -282,7 +282,7 @@ def ask(
     metadata: tuple[tuple[str, Any], ...] = (),
     timeout: float = 10.0,
 ) -> Answered:
-    """Make one call of a kind and say what came of it."""
+    """Make one call of a kind and return its outcome."""
     if authorization is not None:
         metadata = (*metadata, ("authorization", authorization))
     invoke = getattr(channel, kind)(path or f"/{service}/{kind}", None, None)
@@ -305,7 +305,7 @@ def ask(
 
 @contextmanager
 def silence() -> Iterator[Iterator[bytes]]:
-    """Requests of a caller who says nothing until the block is left."""
+    """Requests of a caller who sends nothing until the block ends."""
     over = threading.Event()
 
     def requests() -> Iterator[bytes]:

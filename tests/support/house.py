@@ -18,8 +18,8 @@ from secure_api.tokens.v1 import token_service_pb2 as tokens_pb
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
 from secure_api.users.v1 import user_service_pb2 as users_pb
 from secure_api.users.v1.user_service_pb2_grpc import UserServiceStub
+from secure_server.app.lifecycle import Server
 from secure_server.config import read_config
-from secure_server.server import Server
 from secure_server.tokens.key_file import KeyFile
 from secure_tls.authority import Authority, Issued
 from secure_tls.peer import parse_peer
@@ -31,7 +31,7 @@ DEADLINE = 20.0
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a call came to."""
+    """The outcome of a call."""
 
     code: grpc.StatusCode
     details: str
@@ -232,10 +232,10 @@ def call(
     silent: Iterator[bytes] | None = None,
     timeout: float = DEADLINE,
 ) -> Outcome:
-    """Make one call of a kind with raw bytes and say what came of it.
+    """Make one call of a kind with raw bytes and return its outcome.
 
     ``silent`` is an iterator that blocks: a caller of a streaming method who sends nothing.
-    Of an endless response stream one message is taken.
+    Of an endless response stream one message is read.
     """
     path, make_request, response = KINDS[kind]
     body = make_request().SerializeToString() if request is None else request

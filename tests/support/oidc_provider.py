@@ -1,6 +1,6 @@
 """A certified OpenID provider that we did not write, in its own process: npm's ``oidc-provider``.
 
-It is what our own issuer for tests cannot be: somebody else's reading of the standards.
+Unlike our own issuer for tests, it is an independent implementation of the standards.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def running_oidc_provider(folder: Path, authority: Authority) -> Iterator[OidcPr
     _write(folder / "provider.pem", server.certificate_pem)
     _write(folder / "provider.key", server.private_key_pem)
     with socket.socket() as held:
-        # Bound and not listening: nobody else gets the port while the provider is down, and
-        # whoever connects is refused.
+        # Bound and not listening: no other process gets the port while the provider is down, and
+        # connections are refused.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         provider = OidcProvider(folder, held.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Streams that stay open until somebody ends them, on either stack."""
+"""Streams that stay open until the guard or the test ends them, on either stack."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATUS = {
 
 
 class Open:
-    """A stream that stays open until somebody ends it."""
+    """A stream that stays open until the guard or the test ends it."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Holding(Protocol):
 
 
 def hold(door: Holding) -> Callable[[], None]:
-    """Have the handler stay in its stream; returns what lets it go."""
+    """Keep the handler in its stream; return the event that releases it."""
     over = threading.Event()
 
     def plain(request: bytes, _context: Any) -> bytes:

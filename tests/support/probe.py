@@ -1,4 +1,4 @@
-"""A servicer that remembers what reached it: one method of each kind, in each style of handler."""
+"""A servicer that records its calls: one method of each kind, in each style of handler."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ HEADERS, PRIORITY, RESET, SETTINGS, PING, CONTINUATION = 0x1, 0x2, 0x3, 0x4, 0x6
 
 @dataclasses.dataclass
 class Reply:
-    """What came back for one call. ``code`` is None where no gRPC status came."""
+    """The answer to one call. ``code`` is None where no gRPC status came."""
 
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
@@ -85,7 +85,7 @@ def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> b
 
 
 class RawClient:
-    """One connection. ``h2`` builds what is right; ``send`` takes any bytes besides."""
+    """One connection. ``h2`` builds valid frames; ``send`` sends any bytes."""
 
     def __init__(self, address: str, context: ssl.SSLContext, *, timeout: float = 20.0) -> None:
         """Finish the TLS handshake and send the preface; read nothing."""
@@ -114,7 +114,7 @@ class RawClient:
         self.socket.sendall(self.h2.data_to_send())
 
     def send(self, data: bytes) -> None:
-        """Send bytes of which ``h2`` knows nothing."""
+        """Send bytes without telling ``h2``."""
         self.socket.sendall(data)
 
     def headers(self, path: str, *extra: tuple[str, str]) -> list[tuple[str, str]]:
@@ -167,7 +167,7 @@ class RawClient:
             raise ConnectionResetError("the server closed the connection")
         try:
             events: list[Any] = list(self.h2.receive_data(data))
-        except ProtocolError as error:  # ``h2`` takes nothing more after a GOAWAY
+        except ProtocolError as error:  # ``h2`` accepts no more frames after a GOAWAY
             raise ConnectionResetError(str(error)) from None
         for event in events:
             if isinstance(event, DataReceived):

@@ -22,7 +22,7 @@ import grpc
 
 from secure_api.tokens.v1 import token_service_pb2
 from secure_api.tokens.v1.token_service_pb2_grpc import TokenServiceStub
-from secure_server.cli import bootstrap
+from secure_server.cli.bootstrap import bootstrap
 from secure_tls.folder import CertificateFolder, Order
 
 DEADLINE = 60.0

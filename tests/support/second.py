@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from secure_server.server import Server
+from secure_server.app.lifecycle import Server
 from secure_tls.authority import Issued
 from support.house import Client, House
 

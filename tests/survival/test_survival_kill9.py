@@ -21,7 +21,7 @@ def test_o8_no_acknowledged_write_is_lost_by_kill_9():
     assert figures["unannounced"] == 0
 
 
-# The check itself must see what it looks for, or a zero says nothing.
+# The check must detect violations, or a count of zero means nothing.
 
 
 @pytest.fixture

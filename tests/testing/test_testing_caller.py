@@ -1,4 +1,4 @@
-"""A unit test of a servicer is somebody, without a server."""
+"""A unit test of a servicer sets the caller, without a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_nobody_is_calling() -> None:
         current_principal()
 
 
-def test_inside_the_block_somebody_is_calling_and_outside_nobody() -> None:
+def test_inside_the_block_there_is_a_caller_and_outside_none() -> None:
     assert_nobody_is_calling()
     with as_principal("alice", roles=["admin"], scopes={"read", "write"}) as caller:
         principal = current_principal()
@@ -54,13 +54,13 @@ def test_the_peer_is_like_one_of_a_certificate() -> None:
     assert caller.principal.client_id == spiffe_id
 
 
-def test_what_is_no_spiffe_id_is_refused_and_nobody_is_calling() -> None:
+def test_an_invalid_spiffe_id_is_refused_and_sets_no_caller() -> None:
     with pytest.raises(SpiffeIDError), as_principal("alice", peer_spiffe_id="alice"):
         pass
     assert_nobody_is_calling()
 
 
-def test_a_principal_is_taken_as_it_is() -> None:
+def test_a_principal_is_used_unchanged() -> None:
     own = Principal(subject="key-7", issuer="keys", authenticator="api_key")
     with as_principal(own):
         assert current_principal() is own
@@ -68,7 +68,7 @@ def test_a_principal_is_taken_as_it_is() -> None:
         assert current_principal().is_anonymous
 
 
-def test_blocks_nest_and_end_with_what_was_before() -> None:
+def test_blocks_nest_and_restore_the_caller_before() -> None:
     with as_principal("alice"):
         with as_principal("bob"):
             assert current_principal().subject == "bob"
@@ -79,7 +79,7 @@ def test_blocks_nest_and_end_with_what_was_before() -> None:
     assert_nobody_is_calling()
 
 
-def test_tasks_of_one_loop_are_each_somebody_else() -> None:
+def test_each_task_of_one_loop_has_its_own_caller() -> None:
     async def call(name: str, turn: asyncio.Barrier) -> tuple[str, str]:
         with as_principal(name):
             await turn.wait()
@@ -98,7 +98,7 @@ def test_tasks_of_one_loop_are_each_somebody_else() -> None:
     assert asyncio.run(main()) == [("alice", "alice"), ("bob", "bob")]
 
 
-def test_a_thread_that_is_started_inside_is_nobody_as_in_a_call() -> None:
+def test_a_thread_that_is_started_inside_has_no_caller_as_in_a_call() -> None:
     seen: list[Caller | None] = []
 
     def ask() -> None:

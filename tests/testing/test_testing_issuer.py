@@ -136,7 +136,7 @@ def test_every_defect_is_refused_by_the_asyncio_server() -> None:
         ("", "DEFECTS names them all"),
     ],
 )
-def test_a_defect_that_there_is_not_is_an_error_with_a_hint(wrong: str, hint: str) -> None:
+def test_an_unknown_defect_is_an_error_with_a_hint(wrong: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         Issuer().token("thumbprint", defect=wrong)
 
@@ -175,7 +175,7 @@ def test_no_two_tokens_are_the_same_nor_two_issuers_keys() -> None:
     assert issuer.key_id != Issuer().key_id
 
 
-def test_a_certificate_without_an_identity_is_none_to_bind_to() -> None:
+def test_a_token_cannot_be_bound_to_a_certificate_without_an_identity() -> None:
     authority = Authority.create("example.org")
     template = authority.client_template("alice").lacking(x509.SubjectAlternativeName)
     with pytest.raises(PeerError):

@@ -25,7 +25,7 @@ SERVER_EXTRA = {
     "prometheus_client",
     "sqlalchemy",
 }
-IDENTITY_SERVICE = {"services", "store", "tokens", "users", "server", "http", "cli", "telemetry"}
+IDENTITY_SERVICE = {"services", "store", "tokens", "users", "app", "cli"}
 
 
 def test_the_public_names() -> None:
@@ -99,6 +99,6 @@ def test_it_loads_neither_the_extra_nor_the_identity_service_nor_the_tests() -> 
 
 
 def test_production_never_loads_it() -> None:
-    loaded = loaded_by("secure_server.server, secure_server.cli")
-    assert "secure_server.server" in loaded
+    loaded = loaded_by("secure_server.app.lifecycle, secure_server.app.check, secure_server.cli")
+    assert "secure_server.app.lifecycle" in loaded
     assert not [name for name in loaded if name.startswith("secure_server.testing")]

@@ -85,7 +85,7 @@ def test_a_token_is_made_with_scopes_and_for_another_subject() -> None:
         assert call(channel) == b"users/alice spiffe://example.org/client/laptop a"
 
 
-def test_a_policy_is_text_as_well_and_wrong_ones_are_told() -> None:
+def test_a_policy_may_be_text_and_wrong_ones_raise() -> None:
     with guarded_server(Greeter().add_to, policy=json.dumps(ADMINS)) as server:
         assert call(server.channel(roles=["admin"])) == greeting("unary_unary")
     with (
@@ -111,7 +111,7 @@ def test_calls_that_are_served_are_audited_where_the_policy_says_so() -> None:
     assert event.peer.spiffe_id == "spiffe://example.org/client/alice"
 
 
-def test_a_stolen_token_is_worth_nothing_over_another_certificate() -> None:
+def test_a_stolen_token_is_refused_over_another_certificate() -> None:
     with guarded_server(Greeter().add_to, policy=ADMINS) as server:
         stolen = server.issuer.token(server.client("alice"), roles=["admin"])
         assert call(server.channel("alice", token=stolen)) == greeting("unary_unary")
@@ -127,7 +127,7 @@ def test_the_same_name_is_the_same_certificate() -> None:
             server.channel("no name at all")
 
 
-def test_whoever_has_no_certificate_of_the_authority_does_not_get_in() -> None:
+def test_a_client_without_a_certificate_of_the_authority_is_refused() -> None:
     stranger = Authority.create("example.org").issue_client("alice")
     with guarded_server(Greeter().add_to, policy=ADMINS) as server:
         bare = grpc.ssl_channel_credentials(server.authority.certificate_pem)
@@ -149,7 +149,7 @@ def test_a_certificate_that_is_handed_in_is_presented() -> None:
     "making", [{"roles": ["admin"]}, {"scopes": ["read"]}, {"subject": "alice"}]
 )
 @pytest.mark.parametrize("token", ["a token", False])
-def test_roles_that_would_go_nowhere_are_an_error(token: object, making: dict[str, object]) -> None:
+def test_roles_without_effect_are_an_error(token: object, making: dict[str, object]) -> None:
     with (
         guarded_server(Greeter().add_to, policy=ADMINS) as server,
         pytest.raises(ValueError, match=r"issuer\.token\(\)"),
@@ -228,7 +228,7 @@ def test_the_environment_of_a_real_server_changes_nothing(monkeypatch: pytest.Mo
         assert call(server.channel(roles=["admin"])) == greeting("unary_unary")
 
 
-def test_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_and_no_thread_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with guarded_server(Greeter().add_to, policy=ADMINS) as server:
         channel = server.channel(roles=["admin"])
@@ -296,7 +296,7 @@ def test_a_handler_that_hangs_does_not_hold_up_the_end(hanging: Hanging) -> None
     assert waiting.code() is grpc.StatusCode.CANCELLED
 
 
-def test_nor_does_it_on_asyncio(hanging: Hanging) -> None:
+def test_a_handler_that_hangs_does_not_hold_up_the_end_on_asyncio(hanging: Hanging) -> None:
     async def main() -> grpc.StatusCode:
         async with aio_guarded_server(hanging.add_to, policy=ADMINS) as server:
             method = server.channel(roles=["admin"]).unary_unary("/greet.Greeter/unary_unary")

@@ -1,4 +1,4 @@
-"""The file of the signing keys: private, whole at any moment, and nobody's change is lost."""
+"""The file of the signing keys: private, whole at any moment, and no process's change is lost."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_first_key_is_made_private_and_read_again(tmp_path: Path) -> None:
     assert [each.name for each in file.path.parent.iterdir()] == ["signing-key.pem"]
 
 
-def test_eight_who_start_at_once_agree_on_one_key(file: KeyFile) -> None:
+def test_eight_processes_that_start_at_once_agree_on_one_key(file: KeyFile) -> None:
     with ThreadPoolExecutor(8) as pool:
         rings = list(pool.map(lambda _: file.open(NOW), range(8)))
     assert len({ring.key_id for ring in rings}) == 1
@@ -80,7 +80,7 @@ def test_what_was_written_is_what_is_read(file: KeyFile) -> None:
     assert numbers == [e.key.private_key.private_numbers() for e in written.entries]
 
 
-def test_the_one_bare_key_of_before_is_the_first_of_the_ring_and_lost_by_no_rotation(
+def test_a_bare_key_of_an_older_version_is_the_first_of_the_ring_and_survives_rotations(
     file: KeyFile,
 ) -> None:
     """It counts from when its file was written, for nothing else is known of it."""
@@ -120,7 +120,7 @@ def test_K8_a_dead_key_leaves_the_file_with_the_next_change(file: KeyFile) -> No
     assert file.path.read_text().count("BEGIN") == 1
 
 
-def test_what_others_write_in_folders_below_is_left_alone(tmp_path: Path, file: KeyFile) -> None:
+def test_files_of_others_in_subfolders_are_left_alone(tmp_path: Path, file: KeyFile) -> None:
     """`secure-certs` has a lock of its own there."""
     draft = tmp_path / "certs" / ".secure-certs-0123.tmp"
     draft.parent.mkdir()
@@ -152,7 +152,7 @@ def test_a_file_that_others_can_read_is_refused_with_what_to_do(file: KeyFile) -
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "not a private key"),
     ],
 )
-def test_what_is_no_key_is_refused_by_name(file: KeyFile, text: str, reason: str) -> None:
+def test_a_file_that_is_no_key_is_refused_by_name(file: KeyFile, text: str, reason: str) -> None:
     write(file.path, text.encode())
     with pytest.raises(SigningKeyError, match=rf"signing-key\.pem: {reason}"):
         file.open(NOW)
@@ -185,7 +185,7 @@ def test_a_file_that_is_cut_short_anywhere_is_never_a_ring_without_its_signing_k
 
 
 @pytest.mark.parametrize("line", ["Signs-From: tomorrow", "Published: 2026-99-01T00:00:00Z"])
-def test_a_time_that_is_none_is_refused_and_shown(file: KeyFile, line: str) -> None:
+def test_an_invalid_time_is_refused_and_shown(file: KeyFile, line: str) -> None:
     file.open(NOW)
     name = line.partition(":")[0]
     file.path.write_text(re.sub(rf"{name}: .*", line, file.path.read_text()))
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_link_is_read_and_not_replaced(tmp_path: Path, file: KeyFile) -> None:
-    """Kubernetes mounts secrets as links: whoever put it there rotates it."""
+    """Kubernetes mounts secrets as links, and rotates them itself."""
     elsewhere = KeyFile(tmp_path / "elsewhere.pem")
     ring = elsewhere.open(NOW)
     file.path.symlink_to(elsewhere.path)
@@ -264,7 +264,7 @@ def test_an_encrypted_file_without_the_passphrase_says_which_setting_is_missing(
     ],
     ids=["wrong", "short", "readable", "missing"],
 )
-def test_a_passphrase_that_does_not_do_is_one_sentence_without_it(
+def test_a_wrong_passphrase_is_one_sentence_that_does_not_quote_it(
     file: KeyFile, passphrase_file: Path, text: str | None, mode: int, reason: str
 ) -> None:
     encrypted = KeyFile(file.path, passphrase_file)
@@ -389,7 +389,7 @@ assert len(file.read(NOW).keys) == 41, len(file.read(NOW).keys)
 """
 
 
-def test_of_many_processes_that_rotate_at_once_none_loses_anothers_key(tmp_path: Path) -> None:
+def test_processes_that_rotate_at_once_lose_no_key_of_each_other(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _AT_ONCE, str(tmp_path)],
         capture_output=True,

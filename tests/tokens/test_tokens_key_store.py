@@ -1,4 +1,4 @@
-"""The keys of a running server: they follow the clock and the file, whoever changes that."""
+"""The keys of a running server follow the clock, and the file that other processes change."""
 
 from __future__ import annotations
 
@@ -69,17 +69,30 @@ def kid(store: KeyStore) -> str:
     return str(jwt.get_unverified_header(store.ring().sign({}))["kid"])
 
 
-def test_a_rotation_of_somebody_else_is_taken_up_at_the_next_look(
+def test_a_rotation_by_another_process_is_reloaded_at_the_next_look(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
     store = make()
     first = kid(store)
     second = rotate(file, clock, PUBLISHING)
-    look(store)
+    store.look()
     assert kid(store) == first
     assert set(store.ring().keys) == {first, second}
     clock.now += PUBLISHING
     assert kid(store) == second  # by the clock alone, without a look
+
+
+def test_a_file_that_is_only_written_again_is_no_change(
+    make: Callable[..., KeyStore], file: KeyFile
+) -> None:
+    store = make()
+    told: list[object] = []
+    store._read.subscribe(told.append)
+    for _ in range(3):
+        file.path.touch()
+        store.look()
+    assert store.status.failure == ""
+    assert told == []
 
 
 def test_a_running_store_looks_by_itself(
@@ -114,7 +127,7 @@ def test_a_token_of_the_server_beside_this_one_is_good_before_the_next_look(
     assert store.find("invented") is None
 
 
-def test_unknown_keys_have_the_file_read_once_and_not_once_each(
+def test_unknown_keys_make_the_file_read_once_and_not_once_each(
     make: Callable[..., KeyStore],
     file: KeyFile,
     clock: Clock,
@@ -135,7 +148,7 @@ def test_unknown_keys_have_the_file_read_once_and_not_once_each(
     assert len(read) == 2
 
 
-def test_K8_when_a_key_goes_whoever_remembers_its_tokens_is_told_and_the_file_forgets_it(
+def test_K8_when_a_key_is_withdrawn_subscribers_are_called_and_the_file_drops_it(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
     store = make()
@@ -158,21 +171,21 @@ def test_K8_when_a_key_goes_whoever_remembers_its_tokens_is_told_and_the_file_fo
     assert len(told) == 1
 
 
-def test_K8_a_key_that_somebody_takes_out_of_the_file_verifies_nothing_any_more(
+def test_K8_a_key_that_is_removed_from_the_file_verifies_nothing_any_more(
     make: Callable[..., KeyStore], file: KeyFile, clock: Clock
 ) -> None:
-    """A stolen one, say: its tokens would otherwise be good for another hour."""
+    """A stolen key, for example: its tokens would otherwise be accepted for another hour."""
     store = make()
     told: list[int] = []
     store._withdrawn = lambda: told.append(1)
     first = kid(store)
     second = rotate(file, clock)
-    look(store)
+    store.look()
     assert store.find(first) is not None
     blocks = file.path.read_text().split("\n\n")
     assert len(blocks) == 2
     file.path.write_text(next(block for block in blocks if second in block))
-    look(store)
+    store.look()
     assert store.find(first) is None
     assert kid(store) == second
     assert told == [1]
@@ -212,7 +225,7 @@ def test_without_a_lifetime_a_key_stays_for_ever(
 
 
 @pytest.mark.parametrize("defect", ["garbage", "readable", "gone", "half"])
-def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
+def test_an_unreadable_file_removes_no_key_and_is_logged_once(
     make: Callable[..., KeyStore],
     file: KeyFile,
     clock: Clock,
@@ -257,7 +270,7 @@ def test_a_file_that_cannot_be_read_takes_nothing_away_and_is_told_of_once(
     assert [line["event"] for line in log][1:] == ["signing keys changed", "reloaded"]
 
 
-def test_keys_that_cannot_be_changed_are_told_of_once_an_hour_and_go_on_signing(
+def test_keys_that_cannot_be_rotated_are_logged_once_an_hour_and_still_sign(
     make: Callable[..., KeyStore],
     file: KeyFile,
     clock: Clock,

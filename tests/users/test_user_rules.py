@@ -83,7 +83,7 @@ def test_addresses_are_accepted(email):
 @pytest.mark.parametrize(
     "email", ["ada", "@x", "ada@", "a da@x", "a@x\n", "a" * 253 + "@x", "\0@x"]
 )
-def test_what_is_no_address_is_refused(email):
+def test_an_invalid_address_is_refused(email):
     with pytest.raises(InvalidArgumentError) as caught:
         rules.check_email(email)
     assert caught.value.field == "email"

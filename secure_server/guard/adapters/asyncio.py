@@ -1,8 +1,8 @@
-"""The door on grpcio's asyncio stack: the same core, another adapter.
+"""The guard on grpcio's asyncio stack: the same core, another adapter.
 
 As on threads, every method is served by a handler that takes a stream, so that a refusal reaches a
-silent caller at once. What the core remembers is looked up on the event loop; what takes work (a
-new certificate, a signature) goes to a thread.
+silent caller at once. The event loop looks up cached results; slow work (a new certificate, a
+signature) runs on a thread.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
     """Puts the guard in front of every method of an asyncio server, unknown ones included.
 
     It must be the outermost interceptor: one before it would run before the decision. Plain
-    functions run in threads of the guard's, not in the server's ``migration_thread_pool``: grpcio
-    would let a caller who hangs up keep one of those for ever, and refusals wait for a free one.
+    functions run on the guard's threads, not in the server's ``migration_thread_pool``: with grpcio
+    a caller who hangs up can block one of those for ever, and refusals wait for a free one.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         callbacks: Callbacks,
         watchdog: Watchdog,
     ) -> None:
-        """Serve ``limits.stream_threads`` open streams at once, and as many new callers and plain
-        functions as there are ``limits.door_threads``.
+        """Serve at most ``limits.stream_threads`` open streams at once; authenticate at most
+        ``limits.door_threads`` callers, and run as many plain functions.
         """
         self.message_timeout = limits.message_timeout
         self.callbacks = callbacks
@@ -64,8 +64,8 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         self._watch = watch
         self._call_ended = call_ended
         self._free = threading.Semaphore(limits.stream_threads)
-        # Apart from each other, so that neither slow authentications nor open streams can keep a
-        # plain function waiting, or one another.
+        # Separate pools, so that slow authentications, open streams and plain functions cannot
+        # block each other.
         self._recognising = ThreadPoolExecutor(limits.door_threads, thread_name_prefix="door")
         self._calls = ThreadPoolExecutor(limits.door_threads, thread_name_prefix="call")
         self._streams = ThreadPoolExecutor(limits.stream_threads, thread_name_prefix="stream")
@@ -77,14 +77,14 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the guarded handler, which is built once a method."""
+        """Return the guarded handler, built once per method."""
         if threading.get_ident() not in self._watched:
             self._watchdog.add_loop()
         method = handler_call_details.method
         try:
             handler = await continuation(handler_call_details)
         except Exception:  # noqa: BLE001 - an interceptor or a generic handler may raise anything
-            # grpcio would send the exception's text, and to anybody.
+            # grpcio would send the exception's text, even to callers that the policy denies.
             logs.logger(__name__).exception("no handler was found", method=method)
             return self._without_handler(method, FAILED)
         if handler is None:
@@ -96,12 +96,12 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         return known[1]
 
     def close(self) -> None:
-        """Let the threads go once they are idle."""
+        """Stop the threads once they are idle."""
         for threads in (self._recognising, self._calls, self._streams):
             threads.shutdown(wait=False)
 
     def _without_handler(self, method: str, answer: tuple[grpc.StatusCode, str]) -> Handler:
-        """Whoever may not call a method does not learn either whether it exists."""
+        """Decide first: a caller who may not call a method must not learn whether it exists."""
 
         async def refuse(_requests: Any, context: Context) -> None:
             try:
@@ -123,7 +123,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         stream: AioStream | None = None,
     ) -> Caller:
         """Return the caller, or end the call. A ``stream`` is watched from then on."""
-        # Copied now: on this stack the context of a call that has ended is a crash.
+        # Copied now: on this stack, using the context of an ended call crashes.
         call = Call(method, context.invocation_metadata(), context.auth_context(), method_exists)
         try:
             caller = self._core.try_admit_cached(call)
@@ -138,7 +138,7 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         return caller
 
     def forget(self, stream: AioStream) -> None:
-        """Watch a stream no longer."""
+        """Stop watching a stream."""
         self._watch.remove(stream)
 
     def run(self, function: Callable[[], Any], *, stream: bool) -> Future[Any]:
@@ -146,11 +146,11 @@ class AioGuardInterceptor(grpc.aio.ServerInterceptor):
         return (self._streams if stream else self._calls).submit(function)
 
     def try_open_stream(self) -> bool:
-        """Take one of the places for streams; False where there is none left."""
+        """Take a stream slot; False where none is free."""
         return self._free.acquire(blocking=False)
 
     def close_stream(self) -> None:
-        """Give a place back."""
+        """Release a stream slot."""
         self._free.release()
 
     def ended(self, method: str, code: str) -> None:

@@ -1,8 +1,8 @@
-"""One method behind the asyncio door, whatever the style of its behavior.
+"""One guarded method on the asyncio stack, for every style of behavior.
 
-To grpcio each is a coroutine function that reads and writes by its context: so the decision is made
-on the event loop for all of them, and an exception of anybody's code passes through here before
-grpcio would send its text to the caller.
+grpcio sees a coroutine function that reads and writes through its context. So all decisions are
+made on the event loop, and exceptions of servicers are caught here: grpcio would send their text to
+the caller.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOO_SLOW = (grpc.StatusCode.CANCELLED, "The request message did not come.")
 
 
 class Door(Protocol):
-    """What a guarded method needs of its interceptor."""
+    """The part of the interceptor that a guarded method uses."""
 
     message_timeout: float
     callbacks: Callbacks
@@ -55,7 +55,7 @@ class Door(Protocol):
     def ended(self, method: str, code: str) -> None: ...
 
 
-class _Unparsable(Exception):  # noqa: N818 - it never leaves this module, but in a servicer's code
+class _Unparsable(Exception):  # noqa: N818 - only servicers' code sees it
     """A request message could not be parsed."""
 
 
@@ -96,8 +96,8 @@ class GuardedMethod:
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise  # the caller hung up, or the server stops
-            # The servicer's own, of a task that it waited for. grpcio would tell the caller nothing
-            # and leave them waiting.
+            # From a task that the servicer waited for. grpcio would send no status, and the caller
+            # would wait for ever.
             await self._fail(error, context)
         except Exception as error:  # noqa: BLE001 - a servicer may raise anything
             await self._fail(error, context)
@@ -111,7 +111,7 @@ class GuardedMethod:
         try:
             if self._is_stream and not place.take():
                 await context.abort(*_OVERLOADED)
-            CALLER.set(caller)  # every call runs in a task of its own
+            CALLER.set(caller)  # every call runs in its own task
             if self._handler.request_streaming:
                 argument: Any = requests
             else:
@@ -141,7 +141,7 @@ class GuardedMethod:
             return await self._call_plain(argument, context, place)
         if not self._is_generator:
             return await self._behavior(argument, context)
-        # Closed here: its ``finally`` runs when the caller hangs up, not some day.
+        # Closed here: its ``finally`` runs when the caller hangs up, not at a later collection.
         async with aclosing(self._behavior(argument, context)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -151,17 +151,17 @@ class GuardedMethod:
         plain = PlainContext(context, self._door.callbacks.of_call())
         if self._handler.request_streaming:
             argument = requests_of(plain)
-        # Of this call alone: grpcio would leave one caller's context on the thread for the next.
+        # A copy for this call: grpcio would leave one caller's context on the thread for the next.
         own = contextvars.copy_context()
         future = self._door.run(
             lambda: own.run(self._run_plain, argument, plain), stream=self._is_stream
         )
-        # The thread may outlive the call, and keeps the place as long.
+        # The thread may outlive the call, and holds the slot until it ends.
         future.add_done_callback(place.transfer())
         try:
             response, error = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            plain.hang_up()  # a peer that reads nothing would keep the thread
+            plain.hang_up()  # a peer that reads nothing would block the thread
             raise
         if error is not None:
             raise error
@@ -175,28 +175,29 @@ class GuardedMethod:
             return response, None
         except Exception as error:  # noqa: BLE001 - a servicer may raise anything
             if context.is_over and not isinstance(error, grpc.RpcError | grpc.aio.BaseError):
-                self._log(error)  # nobody waits for it any more
-            # Returned, since a future cannot hold any exception (not a StopIteration).
+                self._log(error)  # the call is over, so the log is the only place for it
+            # Returned, since a future cannot hold every exception (StopIteration).
             return None, error
 
     async def _fail(self, error: BaseException, context: Context) -> None:
-        """End a call whose servicer raised, with the status that the servicer had set or INTERNAL.
-        The exception's own text is for the log.
+        """End a call whose servicer raised, with the status that it had set or INTERNAL.
+
+        The exception's text goes to the log only.
         """
         if context.done():
-            # context.abort(), which grpcio raises again; or it failed, for the caller is gone.
+            # context.abort(), which grpcio raises again; or aborting failed, as the caller is gone.
             if not isinstance(error, grpc.aio.AbortError | grpc.aio.InternalError):
                 self._log(error)
             return
         if isinstance(error, _Unparsable):
             status: tuple[Any, str] = PARSE_FAILED
         elif isinstance(error, grpc.aio.InternalError | HungUp):
-            status = FAILED  # sending failed: the caller is gone, and if not, they are told
+            status = FAILED  # sending failed: the caller is gone, or gets this status
         elif isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError):
-            raise error  # the server has stopped: nothing of the call may be touched any more
+            raise error  # the server has stopped: the call must not be touched any more
         elif context.code() not in _NO_FAILURE:
-            # set_code() and an exception, as the generated base classes do it for methods that a
-            # servicer does not have.
+            # set_code() and an exception: generated base classes do so for methods that are not
+            # implemented.
             status = (context.code(), context.details())
         else:
             self._log(error)
@@ -209,7 +210,7 @@ class GuardedMethod:
 
 
 class AioStream:
-    """A stream that is served in the task that makes this, and can be ended from any thread."""
+    """A stream served in the current task, which any thread can end."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -217,18 +218,18 @@ class AioStream:
         self._task = asyncio.current_task()
 
     def end(self, answer: Answer) -> None:
-        """End the call with this answer, whatever the handler is doing."""
+        """End the call with this answer, even while the handler is running."""
         if not self._loop.is_closed():
             asyncio.run_coroutine_threadsafe(self._end(answer), self._loop)
 
     def cut(self) -> None:
-        """Nothing: ``end`` has seen to it."""
+        """Do nothing: ``end`` cancels the task after its time-out."""
 
     async def _end(self, answer: Answer) -> None:
         if self._task is None or self._task.done() or self._context.done():
             return
-        # In this order: the status goes out, and then the handler stops. The abort raises, as it
-        # would in a handler. Somebody who reads nothing holds back the status, not the handler.
+        # In this order: send the status, then stop the handler. The abort raises, as in a handler.
+        # A peer that reads nothing delays the status only until the time-out.
         with suppress(grpc.aio.AbortError, grpc.aio.InternalError, TimeoutError):
             async with asyncio.timeout(LAST_WORD):
                 await self._context.abort(*answer_of(answer))
@@ -236,7 +237,7 @@ class AioStream:
 
 
 class _StreamSlot:
-    """A place among the open streams, given back once, by whoever has it last."""
+    """A stream slot; exactly one owner releases it."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -252,14 +253,14 @@ class _StreamSlot:
             self._door.close_stream()
 
     def transfer(self) -> Callable[[Any], None]:
-        """Return what gives it back instead of us."""
+        """Return a function that releases the slot in place of this owner."""
         transferred = _StreamSlot(self._door)
         transferred._is_ours, self._is_ours = self._is_ours, False
         return lambda _future: transferred.give_back()
 
 
 def status_of(context: Context) -> str:
-    """Return the name of the status that the running call has come to."""
+    """Return the name of the running call's status."""
     code = context.code()
     if code is None:
         return "CANCELLED" if _is_cancelled() else "OK"
@@ -267,7 +268,7 @@ def status_of(context: Context) -> str:
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-"""grpcio's asyncio stack takes numbers for codes too."""
+"""Return the code: grpcio's asyncio stack accepts numbers too."""
 
 
 def _is_cancelled() -> bool:

@@ -1,4 +1,4 @@
-"""What plain functions get on the asyncio stack: the interface of the threaded one."""
+"""The context of plain functions on the asyncio stack, with the threaded stack's interface."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class HungUp(grpc.RpcError):
 class PlainContext:
     """The methods of ``grpc.ServicerContext``, for a function that runs in a thread.
 
-    A call may end while its function runs. Then grpcio's own context is a crash (of ``peer()``,
-    ``auth_context()`` and whatever sends): so this one holds copies, and sends from the event loop
-    alone, where it is known whether the call has ended.
+    A call may end while its function runs. Then methods of grpcio's own context crash (``peer()``,
+    ``auth_context()`` and all that send): so this one holds copies, and sends only on the event
+    loop, which knows whether the call has ended.
     """
 
     def __init__(self, context: Any, callbacks: CallCallbacks) -> None:
-        """Make one on the event loop. ``callbacks`` keeps those of the call."""
+        """Call it on the event loop. ``callbacks`` holds those of the call."""
         self.is_over = False
         self._callbacks = callbacks
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -39,7 +39,7 @@ class PlainContext:
         self._peer_identities = context.peer_identities()
         self._peer_identity_key = context.peer_identity_key()
 
-    # What is known of the call.
+    # Facts about the call.
 
     def invocation_metadata(self) -> Any:
         return self._metadata
@@ -62,7 +62,7 @@ class PlainContext:
     def is_active(self) -> bool:
         return not (self.is_over or self._context.done())
 
-    # What is kept for the end of the call.
+    # State for the end of the call.
 
     def code(self) -> grpc.StatusCode | None:
         return self._context.code()  # type: ignore[no-any-return]
@@ -89,7 +89,7 @@ class PlainContext:
         self._context.disable_next_message_compression()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have a function called, in a thread, when the call has ended; False if it has."""
+        """Call a function, on a thread, when the call has ended; False if it already has."""
         return self._callbacks.add(callback)
 
     def _end(self) -> None:
@@ -97,14 +97,12 @@ class PlainContext:
         self._callbacks.end()
 
     def hang_up(self) -> None:
-        """Let go of what the function waits for: its call is over, whatever was sent. On the event
-        loop.
-        """
+        """Stop what the function waits for: its call is over. To be called on the event loop."""
         self.is_over = True
         for task in tuple(self._waiting):
             task.cancel()
 
-    # What is sent now.
+    # Sending.
 
     def abort(self, code: grpc.StatusCode, details: str = "", trailers: Any = ()) -> NoReturn:
         self._wait_for(lambda: self._context.abort(code, details, tuple(trailers)))
@@ -121,12 +119,14 @@ class PlainContext:
         return self._wait_for(self._context.read)
 
     def write_all(self, responses: Iterable[Any]) -> None:
-        """Send what a servicer yields; its ``finally`` runs at the end, whatever the end is."""
+        """Send what a servicer yields, and close its generator at the end, even after an error."""
         try:
             for response in responses:
                 self._wait_for(lambda response=response: self._context.write(response))  # type: ignore[misc]
         finally:
-            getattr(responses, "close", bool)()
+            close = getattr(responses, "close", None)  # a generator has one
+            if close is not None:
+                close()
 
     def _wait_for(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         async def operate() -> Any:

@@ -1,12 +1,12 @@
-"""The door on grpcio's threaded stack.
+"""The guard on grpcio's threaded stack.
 
-Every method is served by a handler that takes a stream of raw requests, whatever its own shape:
+Every method is served by a handler that takes a stream of raw requests, whatever its own kind:
 grpcio runs such a handler at once, before a message has come, and parses nothing. So a refusal
-reaches a silent caller immediately, and nobody's bytes are parsed before the decision. On the wire
-the four kinds differ only in how many messages flow.
+reaches a silent caller immediately, and no message is parsed before the decision. On the wire the
+four kinds differ only in how many messages flow.
 
 Decisions and unary calls run in the server's own thread pool, the *door pool*. A stream is decided
-there too, and goes on in the *stream pool*: idle streams can fill that, but never the door.
+there too, but served in the *stream pool*: idle streams can fill that one only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,16 @@ import grpc
 
 from secure_base.bounded_cache import BoundedCache
 from secure_server import logs
+from secure_server.guard.adapters.threads_servicer import (
+    Context,
+    Deserialize,
+    Send,
+    call_servicer,
+    messages,
+    parse,
+    send_all,
+)
+from secure_server.guard.adapters.threads_stream import ThreadedStream
 from secure_server.guard.call import Call
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.caller import CALLER, Caller, current_caller
@@ -27,7 +37,6 @@ from secure_server.guard.refusal import Answer, Refusal
 from secure_server.guard.status import (
     FAILED,
     NOT_ONE_MESSAGE,
-    PARSE_FAILED,
     UNKNOWN_METHOD,
     CallEnded,
     answer_of,
@@ -40,9 +49,6 @@ from secure_server.guard.timeouts import RequestTimeouts
 from secure_server.guard.watchdog import Watchdog
 
 Handler = Any  # grpc.RpcMethodHandler, which has one behavior of four
-Context = Any  # grpc.ServicerContext, without the methods that its type lacks
-Send = Callable[[Any], None]
-Deserialize = Callable[[bytes], Any] | None
 
 
 _MOST_METHODS = 10_000
@@ -81,8 +87,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the guarded handler. It is built once a method: this runs on the one serving
-        thread, where every microsecond is everybody's.
+        """Return the guarded handler, built once per method.
+
+        This runs on the one serving thread, where a microsecond delays every call.
         """
         if threading.get_ident() not in self._watched:
             self._watchdog.add_serving_thread()
@@ -91,7 +98,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             handler = continuation(handler_call_details)
         # An interceptor or a generic handler may raise anything; SystemExit would end the thread.
         except BaseException as error:  # noqa: BLE001
-            # Decided about first, like everything: grpcio would answer anybody.
+            # Decided first: grpcio would answer callers that the policy denies.
             return self._without_handler(method, FAILED, error)
         if handler is None:
             return self._without_handler(method, UNKNOWN_METHOD)
@@ -116,10 +123,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
         answer: tuple[grpc.StatusCode, str],
         error: BaseException | None = None,
     ) -> Handler:
-        """Whoever may not call a method does not learn either whether it exists."""
+        """Decide first: a caller who may not call a method must not learn whether it exists."""
 
         def refuse(_requests: Iterator[bytes], context: Context) -> None:
-            if error is not None:  # logged here: where a log is written, the serving thread waits
+            if error is not None:  # logged here: the serving thread must not wait for the log
                 logs.library_line(
                     __name__,
                     "no handler was found",
@@ -145,9 +152,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
             try:
                 caller = self._decide(_call_of(method, context), context)
                 request = self._one_message(requests, deserialize, context, caller)
-                CALLER.set(caller)  # in the context of this call alone: grpcio makes one for each
+                CALLER.set(caller)  # in a context of this call: grpcio makes one for each
                 context.__class__ = kept[context.__class__]  # its callbacks run on our threads
-                return _call(method, behavior, request, context)
+                return call_servicer(method, behavior, request, context)
             finally:
                 hung_up = not context.is_active()
                 self._call_ended(method, "CANCELLED" if hung_up else code_of(context))
@@ -159,27 +166,27 @@ class GuardInterceptor(grpc.ServerInterceptor):
     ) -> Callable[[Iterator[bytes], Context, Send], None]:
         behavior = handler.stream_stream or handler.stream_unary or handler.unary_stream
         deserialize = handler.request_deserializer
-        # A servicer may send by itself and return at once (grpcio's health service does).
+        # A servicer may call ``send`` itself and return at once (grpcio's health service does).
         sends_itself = getattr(behavior, "experimental_non_blocking", False)
 
         def respond(requests: Iterator[bytes], context: Context, send: Send) -> None:
             argument = (
-                _messages(requests, deserialize, context)
+                messages(requests, deserialize, context)
                 if handler.request_streaming
                 else self._one_message(requests, deserialize, context, current_caller())
             )
             if sends_itself:
-                _call(method, behavior, argument, context, send)
+                call_servicer(method, behavior, argument, context, send)
             elif handler.response_streaming:
-                _call(method, _send_all, behavior, argument, context, send)
+                call_servicer(method, send_all, behavior, argument, context, send)
             else:
-                send(_call(method, behavior, argument, context))
+                send(call_servicer(method, behavior, argument, context))
 
         def guarded(requests: Iterator[bytes], context: Context, send: Send) -> None:
             stream = ThreadedStream(lambda: respond(requests, context, stream.say), context, send)
             if sends_itself:
                 stream.say = Outbox(stream.send, self.streams.run_later, context.cancel).put
-            # Off the serving thread too: what is told of ended calls may be the host's.
+            # Not on the serving thread: ``call_ended`` may be the host's code.
             ended = self._callbacks.of_call()
             ended.add(lambda: self._call_ended(method, stream.status))
             if not context.add_callback(ended.end):
@@ -190,12 +197,12 @@ class GuardInterceptor(grpc.ServerInterceptor):
             self._watch.add(stream, stream.caller, call)
             if not context.add_callback(lambda: self._watch.remove(stream)):
                 self._watch.remove(stream)  # the caller has hung up already
-            add_callback = context.add_callback  # of grpcio itself: ours wait for nothing
+            add_callback = context.add_callback  # grpcio's own: these callbacks never block
             context.__class__ = self._callbacks.kept[context.__class__]
             if not self.streams.try_serve(stream, add_callback):
                 _abort(context, Answer.OVERLOADED)
 
-        # grpcio hands ``send`` to behaviors that are marked so, and does not wait for them.
+        # grpcio passes ``send`` to behaviors marked so, and does not wait for them.
         guarded.experimental_non_blocking = True  # type: ignore[attr-defined]
         return guarded
 
@@ -221,65 +228,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             raise
         if message is None:
             context.abort(*NOT_ONE_MESSAGE)
-        return _parse(message, deserialize, context)
-
-
-class ThreadedStream:
-    """One open stream on its way through the stream pool."""
-
-    caller: Caller
-    """Known once the stream was let in."""
-
-    def __init__(self, respond: Callable[[], None], context: Context, send: Send) -> None:
-        self._respond = respond
-        self._context = context
-        self._send = send
-        self._is_complete = False
-        self._one_at_a_time = threading.Lock()
-        self.non_blocking = False
-        self.say: Send = self.send
-        """What the servicer, and the end of its function, send by."""
-
-    @property
-    def status(self) -> str:
-        """What the stream has come to, once it is over."""
-        hung_up = self._context.code() is None and not self._is_complete
-        return "CANCELLED" if hung_up else code_of(self._context)
-
-    def serve(self) -> None:
-        CALLER.set(self.caller)
-        try:
-            self._respond()
-        except Exception:  # noqa: BLE001 - its status is set; what follows sends it
-            self.non_blocking = False
-        if not self.non_blocking and self._context.is_active():
-            self.say(None)
-
-    def send(self, response: Any) -> None:
-        """Send a response, or the status for None. Never on the serving thread: a message waits
-        for that thread.
-        """
-        # Beside another one on its way grpcio loses a message, and waits for it for ever.
-        with self._one_at_a_time:
-            if response is None:
-                if not self._context.is_active():
-                    return  # the caller hung up, or we have ended it: a status goes out once
-                self._is_complete = True
-            self._send(response)
-
-    def end(self, answer: Answer = Answer.SERVER_ROTATING) -> None:
-        """End the call with this answer, whatever the handler is doing."""
-        code, text, trailers = answer_of(answer)
-        self._context.set_trailing_metadata(trailers)
-        self._context.set_code(code)
-        self._context.set_details(text)
-        if not self._context.is_active():
-            return
-        self._send(None)
-
-    def cut(self) -> None:
-        """End the call without an answer, and let go of the thread that sends to it."""
-        self._context.cancel()
+        return parse(message, deserialize, context)
 
 
 def _call_of(method: str, context: Context, *, method_exists: bool = True) -> Call:
@@ -290,52 +239,3 @@ def _abort(context: Context, answer: Answer) -> None:
     code, text, trailers = answer_of(answer)
     context.set_trailing_metadata(trailers)
     context.abort(code, text)
-
-
-def _send_all(
-    behavior: Callable[[Any, Context], Iterator[Any]], argument: Any, context: Context, send: Send
-) -> None:
-    responses = behavior(argument, context)
-    for response in responses:
-        send(response)
-        if not context.is_active():
-            # The caller is gone: the handler's ``finally`` runs now, not some day.
-            getattr(responses, "close", bool)()
-            return
-
-
-def _messages(
-    requests: Iterator[bytes], deserialize: Deserialize, context: Context
-) -> Iterator[Any]:
-    for message in requests:
-        yield _parse(message, deserialize, context)
-
-
-def _parse(message: bytes | None, deserialize: Deserialize, context: Context) -> Any:
-    if deserialize is None:
-        return message
-    try:
-        return deserialize(message)  # type: ignore[arg-type] # no message has aborted before
-    except Exception:  # noqa: BLE001 - a message of any service may fail in any way
-        context.abort(*PARSE_FAILED)
-
-
-def _call(method: str, behavior: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a servicer. Where it raises, the call gets the status that the servicer had set, or
-    INTERNAL; the exception's own text never reaches the caller.
-    """
-    try:
-        return behavior(*arguments)
-    except BaseException as error:  # SystemExit too: the call would have no status at all
-        context: Context = next(a for a in arguments if isinstance(a, grpc.ServicerContext))
-        code = context.code()
-        if type(error) is Exception and not error.args and code is not None:
-            raise  # context.abort()
-        if isinstance(error, grpc.RpcError) and not context.is_active():
-            raise  # the caller hung up while the servicer read
-        if code is not None and code is not grpc.StatusCode.OK:
-            # set_code() and an exception, as the generated base classes do it for methods that a
-            # servicer does not have.
-            context.abort(code, (context.details() or b"").decode("utf-8", "replace"))
-        logs.logger(__name__).error("a servicer raised", method=method, exc_info=error)
-        context.abort(*FAILED)

@@ -1,9 +1,9 @@
 """One port, served by one gRPC server after the other: a new certificate without a restart.
 
-gRPC's own way of changing credentials can be crashed from outside (grpc/grpc#36693). So each set of
-certificates gets a server of its own on the same port; the one before takes no new connection, and
-its clients move over as their connections come of age (``grpc.max_connection_age_ms``), which costs
-no call.
+A client can crash gRPC's own way of changing credentials (grpc/grpc#36693). So each set of
+certificates gets its own server on the same port; the previous server accepts no new connection,
+and its clients reconnect as their connections reach their age (``grpc.max_connection_age_ms``),
+which costs no call.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from dataclasses import dataclass
 import grpc
 
 from secure_server import logs
-from secure_server.guard.listener.sockets import is_free, listening_sockets, stop_listening
+from secure_server.guard.listener.sockets import (
+    ListenError,
+    check_free,
+    listening_sockets,
+    stop_listening,
+)
 from secure_server.guard.streams.pool import ServerStreams
 
+_KEY = "[server] listen"
+
 _OVERLAP = 0.3
-"""Seconds for which two servers take connections, where the listener cannot be closed alone."""
+"""Seconds in which both servers accept connections, where one listener cannot be closed alone."""
 
 _MOMENT = 1.0
 """Seconds after the grace in which a server whose calls were cancelled must have stopped."""
@@ -28,7 +35,7 @@ _MOMENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A server that was built and not bound, and the group of its streams."""
+    """A server that is built and not yet bound, and the group of its streams."""
 
     server: grpc.Server
     streams: ServerStreams
@@ -40,10 +47,6 @@ class _Listener:
     listeners: frozenset[int]
     """The inodes of its listening sockets."""
     retires_at: float = float("inf")
-
-
-class ListenError(Exception):
-    """The address cannot be listened on; the message says what to do."""
 
 
 class ListenerRotation:
@@ -77,16 +80,15 @@ class ListenerRotation:
         self._wake = threading.Event()
         self._over = False
         self.count = 1
-        if not is_free(listen):
-            raise ListenError(_taken(listen))
+        check_free(listen, _KEY)
         self._current, port = self._bind(listen)
-        # Port 0 is resolved once: whoever comes later binds the number.
+        # Port 0 is resolved once: later servers bind the resolved number.
         self.address = f"{listen.rpartition(':')[0]}:{port}"
-        self._reaper = threading.Thread(target=self._reap, name="generations", daemon=True)
+        self._reaper = threading.Thread(target=self._reap, name="listener", daemon=True)
 
     @property
     def retiring(self) -> int:
-        """How many servers still serve what they had when they were replaced."""
+        """How many replaced servers still serve their connections."""
         return len(self._retiring)
 
     def start(self) -> None:
@@ -95,7 +97,7 @@ class ListenerRotation:
         self._reaper.start()
 
     def rotate(self) -> None:
-        """Serve with the credentials that there are now; retire the server before."""
+        """Start a server with the current credentials; retire the previous one."""
         log = logs.logger(__name__)
         with self._lock:
             if self._over:
@@ -103,24 +105,26 @@ class ListenerRotation:
             try:
                 new, _ = self._bind(self.address)
             except ListenError as error:
-                log.warning("the new certificate is not served with", reason=str(error))
+                log.warning(
+                    "the new certificate cannot be served, the old one stays", reason=str(error)
+                )
                 return
             new.built.server.start()
             old, self._current = self._current, new
             self.count += 1
             alone = stop_listening(old.listeners)
-            # Without that the kernel hands it connections until it stops.
+            # A listener left open gets connections from the kernel until its server stops.
             old.retires_at = self._clock() + (self._retire if alone else _OVERLAP)
             self._retiring.append(old)
-        log.info("a new certificate is served with", address=self.address, retiring=self.retiring)
+        log.info("a new certificate is served", address=self.address, retiring=self.retiring)
         self._wake.set()
 
     def stop(self) -> None:
-        """Take no new call, and let those in flight finish within the grace.
+        """Accept no new call, and let those in flight finish within the grace.
 
-        Streams that could go on for ever are told at once, others after a third of the grace:
-        UNAVAILABLE, with reason SERVER_ROTATING. Returns a second after the grace at the latest,
-        whatever a servicer, or an interceptor on the serving thread, waits for; the log says so.
+        Streams that could run for ever end at once, others after a third of the grace, with
+        UNAVAILABLE and reason SERVER_ROTATING. Returns at most a second after the grace, even if a
+        servicer or an interceptor on the serving thread is stuck; the log says so.
         """
         with self._lock:
             self._over = True
@@ -136,7 +140,7 @@ class ListenerRotation:
         end = now + self._grace + _MOMENT
         if not all([one.wait(max(0.0, end - self._clock())) for one in stopped]):  # noqa: C419 - all
             logs.logger(__name__).error(
-                "a server did not stop: its serving thread stands still", grace=self._grace
+                "a server did not stop: its serving thread is stalled", grace=self._grace
             )
 
     def _bind(self, address: str) -> tuple[_Listener, int]:
@@ -148,7 +152,7 @@ class ListenerRotation:
             port = 0
         if not port:
             self._forget(built.streams)
-            raise ListenError(_taken(address))
+            raise ListenError(address, _KEY)
         return _Listener(built, frozenset(listening_sockets()) - before), port
 
     def _reap(self) -> None:
@@ -169,7 +173,7 @@ class ListenerRotation:
 def _stop(server: grpc.Server, grace: float) -> threading.Event:
     """Return an event that is set when the server has stopped.
 
-    On a thread of its own: a serving thread that stands still inside an interceptor holds the lock
+    On a thread of its own: a serving thread that is stalled inside an interceptor holds the lock
     that ``stop`` takes.
     """
     stopped = threading.Event()
@@ -180,10 +184,3 @@ def _stop(server: grpc.Server, grace: float) -> threading.Event:
 
     threading.Thread(target=stop, name="stop", daemon=True).start()
     return stopped
-
-
-def _taken(address: str) -> str:
-    return (
-        f"Cannot listen on {address}: the port is taken, or the address is not one of this "
-        "machine's. Choose another with [server] listen."
-    )

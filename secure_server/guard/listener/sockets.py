@@ -1,4 +1,6 @@
-"""Listening sockets of this process, which gRPC does not hand out: found, and closed alone."""
+"""Listening sockets: whether an address is free for one, and those of this process, which gRPC does
+not hand out, found and closed alone.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,21 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 _DESCRIPTORS = Path("/proc/self/fd")
+_ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message says what to do."""
+
+    def __init__(self, address: str, key: str) -> None:
+        """``key`` is the setting that names the address."""
+        super().__init__(
+            f"Cannot listen on {address}: the port is taken, or the address is not one of this "
+            f"machine's. Choose another with {key}."
+        )
 
 
 def listening_sockets() -> dict[int, int]:
@@ -28,38 +43,53 @@ def listening_sockets() -> dict[int, int]:
 
 
 def stop_listening(inodes: frozenset[int]) -> bool:
-    """Have these sockets take no new connection, whoever holds them; those that are open go on.
+    """Make these sockets accept no new connection; open connections stay.
 
-    False where they cannot be found: then their owner must be stopped as a whole.
+    False where they cannot be found: then the whole server must be stopped.
     """
     found = listening_sockets()
     for inode in inodes:
         if inode not in found:
             return False
-        # A copy: gRPC goes on to own the descriptor, and sees the end of the socket.
+        # A copy: gRPC keeps its descriptor, and sees that the socket was shut down.
         with socket.socket(fileno=os.dup(found[inode])) as copy:
             copy.shutdown(socket.SHUT_RDWR)
     return bool(inodes)
 
 
-def is_free(address: str) -> bool:
-    """Whether nobody listens on a ``HOST:PORT``: gRPC shares ports without a word."""
-    host, _, port = address.rpartition(":")
-    if int(port) == 0:
-        return True
+def check_free(address: str, key: str) -> None:
+    """Bind a ``HOST:PORT`` for a moment, because gRPC shares ports without a word.
+
+    Port 0 is any that is free. Raises ``ListenError``, which names the ``key``.
+    """
     try:
-        candidates = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, kind, protocol, _, place in candidates:
-            with socket.socket(family, kind, protocol) as probe:
+        for family, place in _candidates(address):
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(place)
-    except OSError:
-        return False
-    return True
+    except (OSError, UnicodeError):  # the second for a host that is no name at all
+        raise ListenError(address, key) from None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two ``HOST:PORT`` that are free could not both be listened on."""
+    return any(
+        family == other_family
+        and place[1] == other_place[1] != 0
+        and (place[0] == other_place[0] or not _ANY.isdisjoint({place[0], other_place[0]}))
+        for family, place in _candidates(one)
+        for other_family, other_place in _candidates(other)
+    )
+
+
+def _candidates(address: str) -> list[tuple[socket.AddressFamily, Any]]:
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return [(family, place) for family, _, _, _, place in found]
 
 
 def _is_listening(descriptor: int) -> bool:

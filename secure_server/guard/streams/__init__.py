@@ -1,1 +1,1 @@
-"""The open streams: who serves them, and who ends them."""
+"""Open streams: the threads that serve them, and the watch that ends them."""

@@ -1,4 +1,4 @@
-"""What a servicer sends by itself (``experimental_non_blocking``): taken at once, sent in turn."""
+"""Queues what a servicer sends itself (``experimental_non_blocking``), to send it in order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from secure_server import logs
 
 MOST_UNSENT = 1000
-"""Messages of one stream that wait for its caller to take them; for one more the call is ended."""
+"""The most messages of one stream that wait for its caller; one more ends the call."""
 
 
 class Outbox:
-    """The messages of one stream that are still to be sent.
+    """The unsent messages of one stream.
 
-    A class because ``put`` must not wait, whichever thread calls it. grpcio's health service sends
-    while it holds the lock that all its calls need: there, one caller who takes no message would
-    stop ``Check`` and ``Watch`` for everybody, and hang ``enter_graceful_shutdown``.
+    A class because ``put`` must not block, on any thread. grpcio's health service sends while it
+    holds the lock that all its calls need: one caller who reads nothing would block ``Check`` and
+    ``Watch`` for all callers, and ``enter_graceful_shutdown``.
     """
 
     def __init__(
@@ -27,19 +27,19 @@ class Outbox:
         run: Callable[[Callable[[], None]], None],
         overflow: Callable[[], None],
     ) -> None:
-        """``send`` may wait; ``run`` has a function run on another thread, some time; ``overflow``
-        is called, once, where too many messages wait.
+        """``send`` may block; ``run`` runs a function on another thread, later; ``overflow`` is
+        called, once, when too many messages wait.
         """
         self._send = send
         self._run = run
         self._overflow = overflow
-        self._lock = threading.Lock()  # held for a few look-ups: nothing is waited for under it
+        self._lock = threading.Lock()  # held for a few look-ups: no code blocks under it
         self._unsent: deque[Any] = deque()
         self._is_sending = False
         self._is_over = False
 
     def put(self, response: Any) -> None:
-        """Have a response sent after those before it, or the status for None."""
+        """Send a response after those before it, or the status for None."""
         with self._lock:
             if self._is_over:
                 return
@@ -64,5 +64,5 @@ class Outbox:
                 response = self._unsent.popleft()
             try:
                 self._send(response)
-            except Exception:  # noqa: BLE001 - grpcio has ended the call, and the servicer is away
+            except Exception:  # noqa: BLE001 - grpcio has ended the call, and the servicer has returned
                 logs.logger(__name__).exception("a message could not be sent")

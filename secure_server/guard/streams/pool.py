@@ -12,7 +12,7 @@ from secure_server.guard.thread_pool import ThreadPool
 
 
 class PooledStream(Protocol):
-    """A stream that was let in; ``non_blocking`` if it stays open though no thread serves it."""
+    """An admitted stream; ``non_blocking`` if it stays open without a thread."""
 
     non_blocking: bool
 
@@ -22,10 +22,10 @@ class PooledStream(Protocol):
 
 
 class StreamPool:
-    """The threads that serve streams, shared by one server after the other.
+    """The threads that serve streams, shared by successive servers.
 
-    Full means no, at once: nothing queues here. So idle streams can neither starve unary calls nor
-    hold back a refusal.
+    A full pool refuses at once and queues nothing. So idle streams can neither starve unary calls
+    nor delay a refusal.
     """
 
     def __init__(self, threads: int) -> None:
@@ -45,11 +45,11 @@ class StreamPool:
         return group
 
     def forget(self, group: ServerStreams) -> None:
-        """Let go of a group whose server has stopped."""
+        """Forget a group whose server has stopped."""
         self._groups.discard(group)
 
     def try_run(self, serve: Callable[[], None]) -> bool:
-        """Run a function in the caller's context on a free thread; False where there is none."""
+        """Run a function in the caller's context on a free thread; False where none is free."""
         if not self._free.acquire(blocking=False):
             return False
         self._executor.submit(self._run, contextvars.copy_context(), serve)
@@ -62,18 +62,18 @@ class StreamPool:
             self._free.release()
 
     def run_later(self, send: Callable[[], None]) -> None:
-        """Run a function on a thread that is for sending alone, when one is free."""
+        """Run a function on one of the threads for sending, when one is free."""
         with contextlib.suppress(RuntimeError):  # closed: the calls are over too
             self._senders.submit(send)
 
     def close(self) -> None:
-        """Let the threads go once they are idle; wait for none."""
+        """Stop the threads once they are idle, without waiting."""
         self._executor.shutdown(wait=False)
         self._senders.shutdown(wait=False)
 
 
 class ServerStreams:
-    """The open streams of one server, which can be ended together."""
+    """The open streams of one server, to end them together."""
 
     def __init__(self, streams: StreamPool) -> None:
         self._streams = streams
@@ -83,7 +83,7 @@ class ServerStreams:
         return len(self._open)
 
     def try_serve(self, stream: PooledStream, closed: Callable[[Callable[[], None]], bool]) -> bool:
-        """Serve the stream on a free thread; False where there is none.
+        """Serve the stream on a free thread; False where none is free.
 
         ``closed`` registers a function to be called when the call has ended, as
         ``ServicerContext.add_callback`` does.
@@ -101,12 +101,12 @@ class ServerStreams:
         self._streams.run_later(send)
 
     def end_all(self) -> None:
-        """End what is open now."""
+        """End all open streams."""
         for stream in tuple(self._open):
             stream.end()
 
     def end_non_blocking(self) -> None:
-        """End what is open now and would never end by itself."""
+        """End the open streams that would never end by themselves."""
         for stream in tuple(self._open):
             if stream.non_blocking:
                 stream.end()

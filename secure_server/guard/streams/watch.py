@@ -1,8 +1,8 @@
-"""The watch on open streams: who may not go on is told so, within a second of the change.
+"""The watch on open streams: ends those that are no longer allowed, within a second of the change.
 
-What lets a stream in can end while it is open: its token's time, its session, its certificate, the
+What a stream was admitted by can end while it is open: its token, its session, its certificate, the
 rule that allowed it. So the guard decides again about every open stream at each ``notice`` of a
-change, and about a single one when its own time has come.
+change, and about a single stream when its token or certificate expires.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from secure_server import logs
@@ -18,21 +17,22 @@ from secure_server.guard.call import Call
 from secure_server.guard.caller import Caller
 from secure_server.guard.core import Core
 from secure_server.guard.refusal import Answer, Refusal
+from secure_server.guard.thread_pool import ThreadPool
 
 LOOK_EVERY = 0.2
-"""Seconds; twice this, the last word and the time that a revocation takes to get here are under a
+"""Seconds. Twice this, ``LAST_WORD`` and the time for a revocation to arrive add up to less than a
 second."""
 
 LAST_WORD = 0.3
-"""Seconds in which the status of a stream that is ended must have gone out."""
+"""Seconds for sending the status of an ended stream; then it is cut."""
 
 _AGAIN = 1.0
-"""Seconds until a stream is looked at again that may go on although its time has come: within the
-leeway for clocks, and while its issuer cannot be asked."""
+"""Seconds until a stream is checked again that may stay open past its expiry: within the leeway for
+clocks, or while its issuer cannot be reached."""
 
 _ASKING = 0.4
-"""Seconds in which an authenticator that must be asked about a stream answers; from then on the
-stream is checked by what was known of its caller, until there is an answer."""
+"""Seconds for an authenticator to answer about a stream; after that the stream is checked as its
+last known caller, until there is an answer."""
 
 _THREADS = 8
 _FOREVER = float("inf")
@@ -45,12 +45,12 @@ class WatchedStream(Protocol):
         """End it with a status. Called once."""
 
     def cut(self) -> None:
-        """End it without a status, which does not go out: the peer reads nothing."""
+        """End it without a status, because the peer reads nothing."""
 
 
 class _Entry:
-    """A stream, its call, and when the guard decides about it again: ``due``, in seconds since the
-    epoch; ``notices`` is how many there had been when it decided last.
+    """A stream, its call, and when the guard decides about it again: at ``due``, in seconds since
+    the epoch; ``notices`` counts those before its last decision.
     """
 
     __slots__ = ("asked_at", "call", "caller", "due", "notices", "stream")
@@ -59,27 +59,27 @@ class _Entry:
         self.stream = stream
         self.caller = caller
         self.call = call
-        # None: what the stream was let in by may have changed before it was added.
+        # None: something may have changed between the decision and the adding.
         self.notices: int | None = None
         self.due = _due(caller)
         self.asked_at: float | None = None
 
 
 class StreamWatch:
-    """Looks at all open streams of a guard, on one thread; what may take time goes to others."""
+    """Checks all open streams of a guard on one thread; checks that may block run on others."""
 
     def __init__(self, core: Core, clock: Callable[[], float] = time.time) -> None:
         """``clock`` gives seconds since the epoch, as the tokens count them."""
         self._core = core
         self._clock = clock
         self._open: dict[int, _Entry] = {}
-        # Those that were ended and are not over, and when they are cut.
+        # Streams that were ended but are not over, and when they are cut.
         self._ending: dict[int, tuple[float, _Entry]] = {}
         self._notices = 0
         self._was_current = True
         self._noticing = threading.Lock()
         self._over = threading.Event()
-        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="stream-watch")
+        self._workers = ThreadPool(_THREADS, name="stream-watch")
         self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
         self._thread.start()
 
@@ -87,13 +87,13 @@ class StreamWatch:
         return len(self._open)
 
     def add(self, stream: WatchedStream, caller: Caller, call: Call) -> None:
-        """Watch a stream that was let in just now."""
+        """Watch a stream that was just admitted."""
         self._open[id(stream)] = _Entry(stream, caller, call)
 
     def notice(self, _changed: object = None) -> None:
-        """Have all streams decided about again: something that decisions depend on has changed.
+        """Decide again about all streams: something that decisions depend on has changed.
 
-        That happens at the next look, so many changes cost no more than one.
+        It happens at the next look, so many changes at once cost one round.
         """
         with self._noticing:
             self._notices += 1
@@ -111,7 +111,9 @@ class StreamWatch:
 
     def _run(self) -> None:
         while not self._over.wait(LOOK_EVERY):
-            if self._core.feed_is_current != self._was_current:  # which time alone can change
+            if (
+                self._core.feed_is_current != self._was_current
+            ):  # a feed becomes stale without a notice
                 self._was_current = not self._was_current
                 self.notice()
             self._look_at_all(self._notices)
@@ -121,10 +123,10 @@ class StreamWatch:
                     _try(entry, entry.stream.cut)
 
     def _look_at_all(self, notices: int) -> None:
-        """Decide about those that are due, by a state not older than so many ``notices``."""
+        """Decide about the streams that are due, by a state not older than ``notices``."""
         now = self._clock()
         for entry in tuple(self._open.values()):
-            asked_at = entry.asked_at  # once: its worker unsets it
+            asked_at = entry.asked_at  # read once: its worker unsets it
             if asked_at is not None:
                 if time.monotonic() >= asked_at + _ASKING:
                     self._check(entry, notices)
@@ -144,7 +146,7 @@ class StreamWatch:
             self._may_go_on(entry, caller, notices, now)
 
     def _look_longer(self, entry: _Entry, notices: int) -> None:
-        now = self._clock()  # the answer is as of now, however long it takes
+        now = self._clock()  # read first: the answer counts from here, however long it takes
         try:
             self._may_go_on(entry, self._core.recheck(entry.call), notices, now)
         except Refusal as refusal:
@@ -163,11 +165,9 @@ class StreamWatch:
         entry.due = max(_due(caller), now + _AGAIN)
 
     def _refused(self, entry: _Entry, refusal: Refusal, notices: int) -> None:
-        answer = refusal.reason.ending
-        if answer is None and self._clock() >= (entry.caller.principal.expires_at or _FOREVER):
-            answer = Answer.SESSION_ENDED
+        answer = refusal.reason.ending or self._ending_by_what_is_known(entry)
         if answer is None:
-            # Its issuer cannot tell now: the stream goes on until it can, or its time is over.
+            # Its issuer cannot be asked now: the stream stays open until it can, or it expires.
             entry.notices, entry.due = notices, self._clock() + _AGAIN
             return
         if self._open.pop(id(entry.stream), None) is None:
@@ -175,16 +175,23 @@ class StreamWatch:
         self._ending[id(entry.stream)] = (time.monotonic() + LAST_WORD, entry)
         _try(entry, lambda: entry.stream.end(answer))
 
+    def _ending_by_what_is_known(self, entry: _Entry) -> Answer | None:
+        try:
+            self._core.recheck_as(entry.caller, entry.call)
+        except Refusal as refusal:
+            return refusal.reason.ending
+        return None
+
 
 def _try(entry: _Entry, end: Callable[[], None]) -> None:
     try:
         end()
-    except Exception:  # noqa: BLE001 - one stream must not keep the others open
+    except Exception:  # noqa: BLE001 - a failure here must not keep other streams open
         logs.logger(__name__).exception("a stream could not be ended", method=entry.call.method)
 
 
 def _due(caller: Caller) -> float:
     principal = caller.principal
-    # Its path may end before the certificate itself, and so may the lists on the way.
+    # The chain may expire before the certificate itself, and so may its revocation lists.
     peer_ends = _FOREVER if caller.peer is None else caller.peer.trusted_until
     return min(principal.expires_at or _FOREVER, principal.recheck_at or _FOREVER, peer_ends)

@@ -8,17 +8,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError
 
-from secure_api.tokens.v1 import token_service_pb2
-from secure_api.users.v1 import user_service_pb2
 from secure_server.authz.rule import Rule
-
-SHIPPED = tuple(
-    f"/{service.full_name}/{method.name}"
-    for file in (user_service_pb2.DESCRIPTOR, token_service_pb2.DESCRIPTOR)
-    for service in file.services_by_name.values()
-    for method in service.methods
-)
-"""The methods of the identity service."""
 
 _SHIPPED_PACKAGES = "/secure_api."
 

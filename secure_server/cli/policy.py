@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secure_server.commands.output import as_json, fail
+from secure_server.cli.output import as_json, fail
 
 policy_app = typer.Typer(
     help="Check a policy, ask it for its reasons, hold it to what is expected of it.",
@@ -46,14 +46,10 @@ def check(
     from secure_server.authz import PolicyError
     from secure_server.authz.check import check as look_through
     from secure_server.authz.parser import parse
-    from secure_server.commands.policy_call import CallError, check_method
-    from secure_server.commands.policy_methods import (
-        SHIPPED,
-        MethodsError,
-        about_shipped,
-        methods_of,
-    )
-    from secure_server.commands.policy_report import error_object, print_report, report_object
+    from secure_server.cli.policy_call import CallError, check_method
+    from secure_server.cli.policy_methods import MethodsError, about_shipped, methods_of
+    from secure_server.cli.policy_report import error_object, print_report, report_object
+    from secure_server.shipped_policy import SHIPPED_METHODS
 
     text = _read(policy)
     try:
@@ -63,7 +59,7 @@ def check(
         parsed = parse(text, origin=str(policy), known_loggers=loggers)
         configured_loggers(text, origin=str(policy), folder=policy.parent)
         rules = (*parsed.deny_rules, *parsed.allow_rules)
-        required = SHIPPED if about_shipped(rules) else ()
+        required = SHIPPED_METHODS if about_shipped(rules) else ()
         methods = list(dict.fromkeys((*required, *methods)))
         report = look_through(
             text,
@@ -127,7 +123,7 @@ def explain(
     """
     from secure_server.authz import Policy
     from secure_server.authz.places import Places
-    from secure_server.commands.policy_call import (
+    from secure_server.cli.policy_call import (
         Call,
         CallError,
         check_headers,
@@ -137,7 +133,7 @@ def explain(
         peer_of,
         principal_of,
     )
-    from secure_server.commands.policy_report import explanation_object, print_explanation
+    from secure_server.cli.policy_report import explanation_object, print_explanation
 
     text = _read(policy)
     asked = Policy.parse(text, origin=str(policy), known_loggers=None)
@@ -180,8 +176,8 @@ def hold(
 ) -> None:
     """Decide a table of cases, JSON or YAML; exit status 1 where one is not as expected."""
     from secure_server.authz import Policy
-    from secure_server.commands.policy_cases import CasesError, decide_cases
-    from secure_server.commands.policy_report import difference, print_verdicts, verdict_object
+    from secure_server.cli.policy_cases import CasesError, decide_cases
+    from secure_server.cli.policy_report import difference, print_verdicts, verdict_object
 
     if len(files) > 2:
         raise typer.BadParameter("One policy and one file of cases.", param_hint="[POLICY] CASES")
@@ -219,7 +215,7 @@ def _read(path: Path) -> str:
 def _object(text: str) -> dict[str, Any]:
     import json
 
-    from secure_server.commands.policy_call import CallError
+    from secure_server.cli.policy_call import CallError
 
     try:
         value = json.loads(text)
@@ -231,7 +227,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    from secure_server.commands.policy_call import CallError
+    from secure_server.cli.policy_call import CallError
 
     key, equals, value = text.partition("=")
     if not key or not equals:

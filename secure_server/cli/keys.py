@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_server.auth.key_source import FETCHED
-from secure_server.commands.configured import ConfigOption, read_settings
-from secure_server.commands.output import as_json, line, table
-from secure_server.config import Config
-from secure_server.tokens.key_file import KeyFile
-from secure_server.tokens.key_ring import KeyRing
+from secure_server.cli.configured import ConfigOption, read_settings
+from secure_server.cli.output import as_json, line, table
+
+if TYPE_CHECKING:
+    from secure_server.config import Config
+    from secure_server.tokens.key_file import KeyFile
+    from secure_server.tokens.key_ring import KeyRing
 
 keys_app = typer.Typer(help="List and rotate the keys that sign tokens.", no_args_is_help=True)
 
@@ -104,6 +105,8 @@ def rotate(
 
 
 def _say_what_now_means(ring: KeyRing, before: KeyRing) -> None:
+    from secure_server.auth.key_source import FETCHED
+
     line(f"The key {ring.key_id} signs now.")
     end = next(entry.until for entry in ring.entries if entry.key.key_id == before.key_id)
     line(f"Tokens of {before.key_id} are good until they end, at {_text(end or 0)} at the latest.")
@@ -116,6 +119,8 @@ def _say_what_now_means(ring: KeyRing, before: KeyRing) -> None:
 
 
 def _file(settings: Config) -> KeyFile:
+    from secure_server.tokens.key_file import KeyFile
+
     return KeyFile(settings.tokens.signing_key, settings.tokens.signing_key_passphrase_file)
 
 

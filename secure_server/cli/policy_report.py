@@ -12,8 +12,8 @@ from secure_server.authz.check import PolicyFinding, Report, RuleReference
 from secure_server.authz.document import quoted
 from secure_server.authz.explain import Condition, Explanation, Outcome, RuleReport
 from secure_server.authz.places import Places
-from secure_server.commands.output import line, table
-from secure_server.commands.policy_cases import Case, Verdict
+from secure_server.cli.output import line, table
+from secure_server.cli.policy_cases import Case, Verdict
 
 # Of a long list of patterns people get the beginning, programs all.
 _SHOWN = 2

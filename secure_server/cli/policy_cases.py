@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from secure_server.authz import Policy, PolicyError
-from secure_server.commands.policy_call import (
+from secure_server.cli.policy_call import (
     Call,
     CallError,
     check_headers,
@@ -264,7 +264,7 @@ def _yaml(text: str, path: Path) -> Any:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             mapping = super().construct_mapping(node, deep=deep)
             if len(mapping) != len(node.value):
                 problem = "a key is given twice"

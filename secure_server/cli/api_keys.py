@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from secure_base.atomic_files import locked, replace
-from secure_server.auth.api_keys import make_api_key, read_api_keys
-from secure_server.auth.errors import AuthenticatorError
-from secure_server.commands.output import as_json, fail, table
+from secure_server.cli.output import as_json, fail, table
 
 api_keys_app = typer.Typer(
     help='Make and list the keys of `[[authenticators]] type = "api_key"`.', no_args_is_help=True
@@ -33,6 +29,12 @@ def create(
     file: KeysFile = _DEFAULT,
 ) -> None:
     """Print a new key, once, and add its digest to the file. Running servers take it up."""
+    from pydantic import ValidationError
+
+    from secure_base.atomic_files import locked, replace
+    from secure_server.auth.api_keys import make_api_key, read_api_keys
+    from secure_server.auth.errors import AuthenticatorError
+
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     try:
         key, entry = make_api_key(owner, scopes=scope or (), roles=role or (), expires=expires)
@@ -66,10 +68,9 @@ def list_keys(
     as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the keys of the file: whose they are, what for, until when."""
-    try:
-        keys = read_api_keys(file)
-    except AuthenticatorError as error:
-        raise fail(str(error)) from None
+    from secure_server.auth.api_keys import read_api_keys
+
+    keys = read_api_keys(file)
     rows = [
         {
             "id": key.key_id,

@@ -10,7 +10,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from secure_server.guard import AuditEvent
+from secure_server import logs
+from secure_server.app.build import Service
+from secure_server.audit.event import AuditEvent
+from secure_server.guard.listener.rotation import ListenerRotation
 
 _Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
@@ -36,23 +39,23 @@ class Metrics:
             self._refusals.labels(event.code).inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Publish a value that is asked for when somebody looks."""
+        """Publish a value that is asked for at each scrape."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
     def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Publish what somebody else counts."""
+        """Publish a count that another part keeps."""
         self._registry.register(_Asked(CounterMetricFamily, name, text, (), lambda: {(): value()}))
 
     def counters(
         self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Publish what somebody else counts by a label."""
+        """Publish counts that another part keeps, by a label."""
         self._labelled(CounterMetricFamily, name, text, label, values)
 
     def gauges(
         self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Publish values that are asked for when somebody looks, by a label."""
+        """Publish values that are asked for at each scrape, by a label."""
         self._labelled(GaugeMetricFamily, name, text, label, values)
 
     def _labelled(
@@ -73,7 +76,7 @@ class Metrics:
 
 
 class _Asked(Collector):
-    """What is asked for when somebody looks."""
+    """What is asked for at each scrape."""
 
     def __init__(
         self,
@@ -123,3 +126,53 @@ class _Calls(Collector):
         for labels, count in counts.items():
             family.add_metric(labels, count, created=self._created[labels])
         yield family
+
+
+def publish(metrics: Metrics, service: Service, listeners: ListenerRotation) -> None:
+    """Publish what the parts of a server count themselves."""
+    guard = service.guard
+    metrics.gauge("secure_grpc_open_streams", "Streams open now.", lambda: len(guard.streams))
+    metrics.gauge(
+        "secure_grpc_certificate_expiry_time_seconds",
+        "When the server certificate ends, in seconds since the epoch.",
+        lambda: service.parts.tls.expires_at,
+    )
+    metrics.counters(
+        "secure_grpc_reload_failures",
+        "How often a source could not be reloaded, since the start.",
+        "source",
+        lambda: {source: one.failures for source, one in guard.reloads.statuses.items()},
+    )
+    metrics.gauges(
+        "secure_grpc_reload_success_time_seconds",
+        "When a source was loaded last, in seconds since the epoch; 0 for never.",
+        "source",
+        lambda: {source: one.succeeded_at for source, one in guard.reloads.statuses.items()},
+    )
+    metrics.gauge(
+        "secure_grpc_server_generation",
+        "How many certificates were served with, since the start.",
+        lambda: listeners.count,
+    )
+    metrics.counters(
+        "secure_grpc_audit_dropped",
+        "Audit events that a logger did not write, and lines of the log.",
+        "logger",
+        lambda: _dropped(service),
+    )
+    metrics.gauge(
+        "secure_grpc_serving_thread_stalled_seconds",
+        "For how long the serving thread has not moved; 0 unless that is 5 seconds or more.",
+        lambda: guard.watchdog.stalled_seconds,
+    )
+    metrics.counter(
+        "secure_grpc_serving_thread_stalls",
+        "How often the serving thread has not moved for 5 seconds, since the start.",
+        lambda: guard.watchdog.stalls,
+    )
+
+
+def _dropped(service: Service) -> dict[str, int]:
+    file = service.parts.policy_file
+    dropped = {} if file is None else file.loggers.dropped.counts
+    return {"log": logs.lost_lines(), **dropped}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_server.config import Config, read_config
+if TYPE_CHECKING:
+    from secure_server.config import Config
 
 _DEFAULT_FILE = Path("secure-server.toml")
 
@@ -23,6 +24,11 @@ ConfigOption = Annotated[
 
 def read_settings(config: Path | None) -> Config:
     """Read what ``ConfigOption`` was given. Raises ``ConfigError``."""
-    if config is None and _DEFAULT_FILE.is_file():
-        config = _DEFAULT_FILE
-    return read_config(config)
+    from secure_server.config import read_config
+
+    return read_config(found_file(config))
+
+
+def found_file(config: Path | None) -> Path | None:
+    """Return the file that ``ConfigOption`` stands for, None for the defaults."""
+    return _DEFAULT_FILE if config is None and _DEFAULT_FILE.is_file() else config

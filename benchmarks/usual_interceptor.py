@@ -1,4 +1,4 @@
-"""The interceptor that everybody writes: PyJWT, on every call, in a wrapped handler."""
+"""The interceptor that tutorials show: PyJWT, on every call, in a wrapped handler."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import grpc
 import jwt
 
 
-class EverybodysInterceptor(grpc.ServerInterceptor):
-    """Checks the bearer token of unary calls, as tutorials and answers show it.
+class UsualInterceptor(grpc.ServerInterceptor):
+    """Checks the bearer token of unary calls, as tutorials show it.
 
     In the wrapped handler, because a check in ``intercept_service`` costs more: it would run on
     grpcio's one serving thread.

@@ -1,0 +1,1 @@
+"""The identity service as one program: composed, measured, started and stopped."""

@@ -1,0 +1,60 @@
+"""Help and version load no more than the command line itself: what a command needs, it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "grpc",
+    "google",
+    "pydantic",
+    "structlog",
+    "cryptography",
+    "sqlalchemy",
+    "rich",
+    "yaml",
+    "jwt",
+)
+RUN = """
+import sys
+from pathlib import Path
+from {module} import main
+try:
+    sys.argv[1:] = {arguments}
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("module", ["secure_server.cli", "secure_client.cli"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_the_command_line_alone(module: str, option: str) -> None:
+    script = RUN.format(module=module, arguments=[option])
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert loaded & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("command", ["secure-server", "secure-client", "secure-certs"])
+def test_what_cannot_be_printed_is_said_in_a_sentence(command: str) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [Path(sys.executable).with_name(command), "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode in {1, 2}
+    assert done.stderr.endswith(": The system: No space left on device.\n")
+    assert done.stderr.count("\n") == 1
