@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from audit_door import METHOD, audited, file_logger, policy, records
 
+from secure_server.authz import Policy
 from secure_server.config import ConfigError
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.shipped_policy import shipped_policy
@@ -317,3 +318,19 @@ def test_one_that_is_closed_opens_no_logger_any_more(tmp_path: Path) -> None:
     path.write_text(policy(file_logger(log)))
     followed.look()
     assert not is_open(log)
+
+
+def test_one_that_is_not_accepted_opens_no_logger(tmp_path: Path) -> None:
+    path, log = tmp_path / "policy.json", tmp_path / "audit.log"
+    path.write_text(policy())
+
+    def accept(found: Policy) -> None:
+        if found.audit_loggers:
+            raise ConfigError("no policy with loggers")
+
+    followed = PolicyFile(path, accept=accept)
+    path.write_text(policy(file_logger(log)))
+    followed.look()
+    assert "no policy with loggers" in followed.status.reason
+    assert not is_open(log)
+    followed.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from test_guard_stream_watch import Revoked
 
 from secure_server.guard.callbacks import Callbacks
+from secure_server.guard.streams.pool import StreamPool
 from secure_server.guard.thread_pool import ThreadPool
 from secure_server.guard.watchdog import Watchdog
 from secure_server.testing import guarded_server
@@ -33,6 +36,17 @@ def test_a_pool_keeps_running_with_the_threads_that_it_has(monkeypatch: pytest.M
     assert first.result(10)
     assert [one.result(10) for one in rest] == [0] * 20
     pool.shutdown()
+
+
+def test_a_pool_keeps_no_group_of_a_server_that_was_retired() -> None:
+    streams = StreamPool(1)
+    group = streams.group()
+    kept = weakref.ref(group)
+    streams.forget(group)
+    del group
+    gc.collect()
+    assert kept() is None
+    streams.close()
 
 
 def test_a_watchdog_that_could_not_start_is_started_by_a_later_call(

@@ -164,6 +164,21 @@ def test_its_issuer_is_asked_again_at_its_time_and_then_at_the_next(watching: Wa
     assert stream.answers == []
 
 
+def test_one_whose_time_has_come_and_that_may_go_on_is_asked_about_once_a_second(
+    watching: Watching,
+) -> None:
+    """Within the leeway for clocks, say."""
+    stream = Noted()
+    start = watching.clock[0]
+    watching.watch(stream, recheck_at=start + 60)
+    for count, moment in ((2, 60), (2, 60.9), (3, 61), (3, 61.9), (4, 62)):
+        watching.clock[0] = start + moment
+        wait_until(lambda count=count: watching.asked.count == count)
+        watching.look()
+        assert watching.asked.count == count
+    assert stream.answers == []
+
+
 def test_an_issuer_that_is_down_is_asked_once_a_second_until_it_has_come_back(
     watching: Watching,
 ) -> None:

@@ -162,6 +162,7 @@ def test_a_guard_that_is_closed_lets_go_of_its_threads_and_of_what_it_was_told_b
     asyncio_s._recognising.submit(int).result(10)
     guard.streams.run_later(int)
     guard.watchdog.add_serving_thread()
+    guard._callbacks.of_call()
     assert {*threading.enumerate()} - before
     assert (len(tls._told), len(policy._told), len(feed.told)) == (1, 1, 1)
     guard.close()

@@ -13,7 +13,7 @@ import pytest
 from secure_server.guard.listener import rotation as module
 from secure_server.guard.listener.rotation import Built, ListenerRotation
 from secure_server.guard.listener.sockets import ListenError, check_free
-from secure_server.guard.streams.pool import StreamPool
+from secure_server.guard.streams.pool import ServerStreams, StreamPool
 from secure_tls.authority import Authority
 from support.door import wait_until
 
@@ -30,6 +30,7 @@ class Port:
         self.streams = StreamPool(4)
         self.forgotten = 0
         self.built = 0
+        self.groups: list[ServerStreams] = []
         self.is_broken = False
         self._threads = ThreadPoolExecutor(4)
         self._authority = Authority.create("example.org")
@@ -60,7 +61,8 @@ class Port:
         says = grpc.unary_unary_rpc_method_handler(lambda _request, _context: number)
         handler = grpc.method_handlers_generic_handler("a.Service", {"Number": says})
         server.add_generic_rpc_handlers((handler,))
-        return Built(server, self.streams.group())
+        self.groups.append(self.streams.group())
+        return Built(server, self.groups[-1])
 
     def _credentials(self) -> grpc.ServerCredentials:
         leaf = self._authority.issue_server("server", [], [ip_address("127.0.0.1")])
@@ -81,6 +83,19 @@ class Port:
         self.rotation.stop()
         self.streams.close()
         self._threads.shutdown()
+
+
+class Served:
+    """A stream; one that does not block stays open though no thread serves it."""
+
+    def __init__(self, *, non_blocking: bool) -> None:
+        self.non_blocking = non_blocking
+        self.is_ended = False
+
+    def serve(self) -> None: ...
+
+    def end(self) -> None:
+        self.is_ended = True
 
 
 class Unbindable:
@@ -129,6 +144,14 @@ def test_a_stop_is_one_of_all_servers(port: Port) -> None:
         with pytest.raises(grpc.RpcError) as ended:
             before.unary_unary(METHOD)(b"", timeout=10)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_stop_ends_at_once_the_streams_that_would_never_end_and_no_others(port: Port) -> None:
+    streams = [Served(non_blocking=True), Served(non_blocking=False)]
+    for stream in streams:
+        assert port.groups[0].try_serve(stream, lambda _closed: True)
+    port.rotation.stop()
+    assert [stream.is_ended for stream in streams] == [True, False]
 
 
 def test_a_server_that_takes_no_new_connection_keeps_its_own_until_it_retires(port: Port) -> None:
