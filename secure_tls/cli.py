@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secure_base.terminal import escape_unencodable
 from secure_base.version import installed_version
 from secure_tls.check import check_folder
 from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError
@@ -266,6 +267,7 @@ def inspect(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 for a failure or 2 for wrong usage."""
+    escape_unencodable()
     try:
         app(arguments)
     except (AuthorityError, SpiffeIDError) as error:

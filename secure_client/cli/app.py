@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from secure_base.terminal import escape_unencodable
 from secure_base.version import installed_version
 from secure_client.cli import bulk, session, sessions, tokens, users
 from secure_client.cli.output import complain
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: the server refused, or it failed. 2: wrong usage, or something local is wrong.
     130: interrupted.
     """
+    escape_unencodable()
     state = RunState()
     code = 2
     try:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secure_base.terminal import escape_unencodable
 from secure_base.version import installed_version
 from secure_server.cli.api_keys import api_keys_app
 from secure_server.cli.bootstrap import bootstrap
@@ -55,6 +56,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; what users can mend is said in a sentence, never as a traceback."""
+    escape_unencodable()
     try:
         app(prog_name="secure-server")
     except ModuleNotFoundError as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -237,3 +239,36 @@ def test_in_a_process_that_was_forked_the_next_one_to_add_gets_a_thread() -> Non
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     follower.close()
+
+
+@pytest.mark.xfail(strict=True, reason="opening a pipe waits for a writer, and all sources for it")
+def test_a_pipe_in_the_place_of_a_file_holds_up_no_other_source(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    for path in (pipe, file):
+        path.write_text("1")
+    reloads = Reloads()
+    sources = [
+        Reloaded(
+            path.name,
+            lambda _, path=path: path.read_text(),
+            errors=(OSError,),
+            version=lambda path=path: signature([path]),
+        )
+        for path in (pipe, file)
+    ]
+    for source in sources:
+        reloads.follow(source)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    reloads.start()
+    until = time.monotonic() + 3
+    try:
+        time.sleep(1)  # it is being opened
+        file.write_text("2")
+        while sources[1].value != "2" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert sources[1].value == "2"
+    finally:
+        with suppress(OSError):  # let the thread go
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        reloads.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,17 @@ def test_what_cannot_be_printed_is_said_in_a_sentence(command: str) -> None:
     assert done.returncode in {1, 2}
     assert done.stderr.endswith(": The system: No space left on device.\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_the_encoding_of_a_terminal_lacks_is_escaped(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"name": "p", "allow_rules": [{"name": "für alle"}]}', encoding="utf-8")
+    command = Path(sys.executable).with_name("secure-server")
+    done = subprocess.run(
+        [command, "policy", "explain", policy, "--method", "/a.B/C"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "f\\xfcr alle" in done.stdout, done.stderr
