@@ -117,15 +117,18 @@ class Guard:
         ``PolicyError``, ``secure_server.audit.AuditLoggerError`` and ``secure_tls.TLSFileError``.
         """
         parts = open_parts(read_guard_config(Path(path)), clock=time.time)
-        guard = cls(
-            tls=parts.tls,
-            policy=parts.policy,
-            authenticators=parts.authenticators,
-            limits=parts.limits,
-            audit=parts.telling(log_refusal),
-        )
+        with ExitStack() as undo:
+            if parts.policy_file is not None:
+                undo.callback(parts.policy_file.close)
+            guard = cls(
+                tls=parts.tls,
+                policy=parts.policy,
+                authenticators=parts.authenticators,
+                limits=parts.limits,
+                audit=parts.telling(log_refusal),
+            )
+            guard._on_close.push(undo.pop_all())
         if parts.policy_file is not None:
-            guard._on_close.callback(parts.policy_file.close)
             guard.audit_loggers = parts.policy_file.loggers
         parts.follow()
         return guard

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from test_docs_run import BIN, ROOT, SECONDS, blocks, environment
 
+from secure_server import Credentials, Guard, Principal
+from secure_server.guard.call import Call
+from secure_server.plugins import Scheme
+from secure_tls.authority import Authority
 from support.running import Running, running_server
 
 DOCUMENT = (ROOT / "docs/own-servicer.md").read_text(encoding="utf-8")
@@ -148,3 +152,43 @@ def test_the_examples_own_test_passes() -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+
+
+def test_a_guard_of_values_is_made_as_the_document_shows() -> None:
+    authority = Authority.create("example.org")
+    leaf = authority.issue_server("server", ["localhost"])
+    names = {
+        "certificate": leaf.certificate_pem,
+        "private_key": leaf.private_key_pem,
+        "client_ca": authority.certificate_pem,
+        "policy": '{"name": "open", "allow_rules": [{"name": "all"}]}',
+        "authenticator": Anybody(),
+    }
+    exec(marked("values"), names)
+    guard = names["guard"]
+    assert isinstance(guard, Guard)
+    try:
+        with guard.thread_pool() as pool:
+            assert pool._max_workers == 64
+        alice = authority.issue_client("alice")
+        transport = {
+            "transport_security_type": [b"ssl"],
+            "ssl_tls_version": [b"TLSv1.3"],
+            "x509_pem_cert": [alice.certificate_pem],
+        }
+        metadata = (("user-agent", "test"), ("authorization", "Name alice"))
+        caller = guard.core.admit(Call("/any/Method", metadata, transport))
+        assert caller.principal.subject == "alice"
+    finally:
+        guard.close()
+
+
+class Anybody:
+    """Takes a caller's word for it."""
+
+    name = "anybody"
+    matchers = (Scheme("Name"),)
+
+    def authenticate(self, credentials: Credentials | None, _peer: object) -> Principal | None:
+        assert credentials is not None
+        return Principal(credentials.value, "https://nowhere", self.name)
