@@ -5,7 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_MADE: ContextVar[frozenset[Path]] = ContextVar("secure_base_made", default=frozenset())
+
+
+@contextmanager
+def folders_made_before(folders: Iterable[Path]) -> Iterator[None]:
+    """Say within the block which folders will exist by then, for ``will_exist``."""
+    token = _MADE.set(frozenset(folder.resolve() for folder in folders))
+    try:
+        yield
+    finally:
+        _MADE.reset(token)
+
+
+def will_exist(folder: Path) -> bool:
+    """Whether a folder exists, or will by the time in question."""
+    return folder.is_dir() or folder.resolve() in _MADE.get()
 
 
 def creation_error(path: Path) -> OSError | None:

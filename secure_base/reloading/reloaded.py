@@ -38,10 +38,10 @@ class Reloaded(Generic[T]):
         ``load`` is given the last good value, and may return that very one. It raises one of
         ``errors``, whose texts are told and must hold no secrets; of any other exception nothing
         but the type is told. ``version`` returns what differs when the source does: ``signature``
-        of its files. Without one it is loaded at each look, and failures are told at once.
-        ``problems`` says what of a new value could not be used, in sentences, and ``describe`` what
-        the log has about it. For ``source`` and the clocks see ``ReloadStatus``. Raises what
-        ``load`` raises.
+        of its files; it raises ``OSError`` where they must not be opened. Without one the value is
+        loaded at each look, and failures are told at once. ``problems`` says what of a new value
+        could not be used, in sentences, and ``describe`` what the log has about it. For ``source``
+        and the clocks see ``ReloadStatus``. Raises what ``load`` raises.
         """
         self.status = ReloadStatus(
             source, settled=SETTLED if version else 0.0, clock=clock, wall=wall
@@ -85,7 +85,14 @@ class Reloaded(Generic[T]):
         with self._lock:
             if self._is_loading:
                 return
-            version = self._version()
+            try:
+                version = self._version()
+            except OSError as error:
+                # Not loaded: to open a pipe waits for its writer, and all other sources with it.
+                self.status.fail(
+                    (error.errno, error.filename), f"{error.filename}: {error.strerror}."
+                )
+                return
             if not self.status.is_due(version):
                 return
             self._is_loading = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -20,6 +21,8 @@ def signature(paths: Iterable[str | os.PathLike[str]]) -> Signature:
     What a name leads to is looked at. So a file that is written over, one that is renamed into its
     place, and the symbolic links that Kubernetes swaps are all the same. A file that was written a
     moment ago has a new signature at each look: it may be written again without any other sign.
+
+    Raises ``OSError`` (``EINVAL``) for a pipe or a socket: to open one may wait for ever.
     """
     return tuple(_signature(Path(path)) for path in paths)
 
@@ -27,6 +30,11 @@ def signature(paths: Iterable[str | os.PathLike[str]]) -> Signature:
 def _signature(path: Path) -> Signature:
     try:
         status = path.stat()
+    except OSError:
+        return ()
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    try:
         if not stat.S_ISDIR(status.st_mode):
             return _of(status)
         # Folders in a folder are not followed: links could lead round and round.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from secure_base.creatable import folders_made_before
 from secure_server.app.addresses import check_addresses
 from secure_server.auth.keys import VerificationKey
 from secure_server.config import Config
@@ -28,12 +29,17 @@ def check_service(config: Config) -> Iterator[CheckFinding]:
         return f"{file.path}: {ring.key_id} signs"
 
     yield look_at("signing key", look_at_keys)
-    yield from look_at_parts(
-        config,
-        policy=shipped_policy(),
-        accept=check_every_method_has_a_rule,
-        find_key=keys.get,
-    )
+    # A start makes the folder of the signing key before it opens audit loggers.
+    with folders_made_before([config.tokens.signing_key.parent]):
+        parts = list(
+            look_at_parts(
+                config,
+                policy=shipped_policy(),
+                accept=check_every_method_has_a_rule,
+                find_key=keys.get,
+            )
+        )
+    yield from parts
     yield look_at("store", lambda: look_at_store(config.store.url))
 
 

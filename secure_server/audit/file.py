@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from secure_base.creatable import creation_error
+from secure_base.creatable import creation_error, will_exist
 from secure_server.audit.errors import AuditLoggerError
 from secure_server.audit.event import AuditEvent
 from secure_server.audit.plugin import AuditLoggerType
@@ -126,7 +126,8 @@ def _check_writable(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         path = path.resolve()  # it may be a link to the place where the file is made
-        path.parent.stat()  # no folder is made for it
+        if not will_exist(path.parent):
+            path.parent.stat()  # no folder is made for it
         if (error := creation_error(path)) is not None:
             raise error from None
         return

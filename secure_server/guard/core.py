@@ -107,7 +107,7 @@ class Core:
     def _recheck_as(self, caller: Caller, call: Call) -> None:
         now = self._clock()
         self._peers.identify(call.transport, now)
-        self._recognition.check(caller, now)
+        self._recognition.check(caller, credential_of(call.metadata), now)
         self._authorization.authorize(CachedCaller(caller, 0.0, 0, 0), call)
 
     def _recognise(self, call: Call) -> CachedCaller:

@@ -94,13 +94,13 @@ class Recognition:
             self._callers.put(_key(credential, peer), cached)
         return cached
 
-    def check(self, caller: Caller, now: float) -> None:
+    def check(self, caller: Caller, credential: str | None, now: float) -> None:
         """Check a caller without asking an authenticator: by expiry and revocations.
 
         Raises ``Refusal``.
         """
         principal = caller.principal
-        if not principal.is_anonymous and not self._revocations.is_current:
+        if credential is not None and not self._revocations.is_current:
             raise _stale(caller.peer)
         if now >= (principal.expires_at or _FOREVER):
             raise Refusal(

@@ -241,7 +241,6 @@ def test_in_a_process_that_was_forked_the_next_one_to_add_gets_a_thread() -> Non
     follower.close()
 
 
-@pytest.mark.xfail(strict=True, reason="opening a pipe waits for a writer, and all sources for it")
 def test_a_pipe_in_the_place_of_a_file_holds_up_no_other_source(tmp_path: Path) -> None:
     pipe, file = tmp_path / "pipe", tmp_path / "file"
     for path in (pipe, file):

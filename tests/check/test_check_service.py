@@ -410,7 +410,6 @@ def test_without_the_right_both_say_so(row: str) -> None:
         assert says in found.refusal
 
 
-@pytest.mark.xfail(strict=True, reason="a start makes the folder for the signing key before")
 def test_an_audit_file_beside_a_signing_key_that_is_to_be_made(tmp_path: Path) -> None:
     site = Site(tmp_path, own=False)
     logger("file_logger", path="state/audit.log")(site)
