@@ -118,8 +118,7 @@ class Server:
             over = time.monotonic() + self._config.server.grace
             self._stage.stopping.set()
             service.servicers.health.enter_shutdown()
-            service.servicers.changes.close()
-            self._listeners.stop()
+            self._listeners.stop(refusing=service.servicers.changes.close)
             if service.parts.policy_file is not None:
                 service.parts.policy_file.close(min(FLUSH, max(_MOMENT, over - time.monotonic())))
             self._log.info("stopped", address=self.address)

@@ -154,6 +154,26 @@ def test_a_stop_ends_at_once_the_streams_that_would_never_end_and_no_others(port
     assert [stream.is_ended for stream in streams] == [True, False]
 
 
+def test_new_calls_are_refused_before_any_stream_is_told_to_connect_again(port: Port) -> None:
+    codes: list[grpc.StatusCode] = []
+
+    def connect() -> None:
+        with port.channel() as fresh, pytest.raises(grpc.RpcError) as refused:
+            fresh.unary_unary(METHOD)(b"", timeout=5)
+        codes.append(refused.value.code())
+
+    class Told(Served):
+        def end(self) -> None:
+            super().end()
+            connect()
+
+    told = Told(non_blocking=True)
+    assert port.groups[0].try_serve(told, lambda _closed: True)
+    port.rotation.stop(refusing=connect)
+    assert told.is_ended
+    assert codes == [grpc.StatusCode.UNAVAILABLE] * 2
+
+
 def test_a_server_that_takes_no_new_connection_keeps_its_own_until_it_retires(port: Port) -> None:
     with port.channel() as before:
         assert server_of(before) == 1

@@ -119,21 +119,28 @@ class ListenerRotation:
         log.info("a new certificate is served", address=self.address, retiring=self.retiring)
         self._wake.set()
 
-    def stop(self) -> None:
+    def stop(self, refusing: Callable[[], object] = lambda: None) -> None:
         """Accept no new call, and let those in flight finish within the grace.
 
-        Streams that could run for ever end at once, others after a third of the grace, with
-        UNAVAILABLE and reason SERVER_ROTATING. Returns at most a second after the grace, even if a
-        servicer or an interceptor on the serving thread is stuck; the log says so.
+        ``refusing`` is called once new calls are refused: a caller who is told to connect again
+        must not find this server. Then streams that could run for ever end at once, others after a
+        third of the grace, with UNAVAILABLE and reason SERVER_ROTATING. Returns at most a second
+        after the grace, even if a servicer or an interceptor on the serving thread is stuck; the
+        log says so.
         """
         with self._lock:
             self._over = True
             listeners = [self._current, *self._retiring]
         self._wake.set()
+        begun, stopped = zip(
+            *(_stop(each.built.server, self._grace) for each in listeners), strict=True
+        )
+        now = self._clock()
+        for one in begun:
+            one.wait(max(0.0, now + _MOMENT - self._clock()))
+        refusing()
         for each in listeners:
             each.built.streams.end_non_blocking()
-        stopped = [_stop(each.built.server, self._grace) for each in listeners]
-        now = self._clock()
         for number, one in enumerate(stopped):
             if not one.wait(max(0.0, now + self._grace / 3 - self._clock())):
                 listeners[number].built.streams.end_all()
@@ -170,17 +177,19 @@ class ListenerRotation:
             self._wake.clear()
 
 
-def _stop(server: grpc.Server, grace: float) -> threading.Event:
-    """Return an event that is set when the server has stopped.
+def _stop(server: grpc.Server, grace: float) -> tuple[threading.Event, threading.Event]:
+    """Return two events: the server refuses new calls; the server has stopped.
 
     On a thread of its own: a serving thread that is stalled inside an interceptor holds the lock
     that ``stop`` takes.
     """
-    stopped = threading.Event()
+    begun, stopped = threading.Event(), threading.Event()
 
     def stop() -> None:
-        server.stop(grace).wait()
+        ended = server.stop(grace)
+        begun.set()
+        ended.wait()
         stopped.set()
 
     threading.Thread(target=stop, name="stop", daemon=True).start()
-    return stopped
+    return begun, stopped
