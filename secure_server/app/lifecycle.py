@@ -70,7 +70,7 @@ class Server:
             forget=self._guard.streams.forget,
         )
         self.address = self._listeners.address
-        service.parts.tls.on_serving(self._listeners.rotate)
+        service.parts.certificates.on_serving(self._listeners.rotate)
         service.parts.follow()  # from here on, so that no change is missed
         publish(self._metrics, service, self._listeners)
         self._pages = pages(service, self._metrics, self._stage)

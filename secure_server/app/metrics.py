@@ -135,7 +135,7 @@ def publish(metrics: Metrics, service: Service, listeners: ListenerRotation) -> 
     metrics.gauge(
         "secure_grpc_certificate_expiry_time_seconds",
         "When the server certificate ends, in seconds since the epoch.",
-        lambda: service.parts.tls.expires_at,
+        lambda: service.parts.certificates.expires_at,
     )
     metrics.counters(
         "secure_grpc_reload_failures",

@@ -87,7 +87,7 @@ class _Health:
 
     @property
     def _warnings(self) -> list[str]:
-        return [*self.service.parts.tls.warnings, *self.service.guard.reloads.warnings]
+        return [*self.service.parts.certificates.warnings, *self.service.guard.reloads.warnings]
 
 
 def _stalled(watchdog: Watchdog) -> str:

@@ -13,7 +13,7 @@ from secure_server import logs
 from secure_server.guard.tls_set import TLSSet, handshake_bundle
 from secure_server.sections import TLSSection
 from secure_tls.errors import TLSError, TLSFileError
-from secure_tls.files import TLSFiles, find_ca_key, read_bundle, read_server_files
+from secure_tls.files import find_ca_key, read_bundle, read_server_files
 from secure_tls.lists import RevocationLists
 from secure_tls.trust import Trust
 
@@ -84,7 +84,7 @@ def _read_bundles(
 
 
 class Certificates:
-    """One consistent set of certificate, key and trust, and the subscribers to the next one.
+    """The files of ``[tls]``: ``watched`` is the set in use, and operators are warned of its end.
 
     If a new set cannot be used, the last good one stays: a half-copied file must not stop the
     server. ``Reloads`` follows the files.
@@ -96,42 +96,27 @@ class Certificates:
         self._clock = clock
         self._log = logs.logger(__name__)
         self._said: dict[str, float] = {}
-        self._set: Reloaded[TLSSet] = Reloaded(
+        self.watched: Reloaded[TLSSet] = Reloaded(
             "certificate",
             lambda last: read_tls(tls, now=clock(), last=None if last is None else last.trust),
             errors=(TLSError,),
             version=lambda: signature(self._paths()),
             problems=lambda found: found.problems,
-            describe=lambda found: {"ends": found.files.leaf.not_valid_after_utc.isoformat()},
+            describe=_described,
         )
-        self._set.subscribe(lambda _: self._said.clear())
+        self.watched.subscribe(lambda _: self._said.clear())
         self._warn_of_ca_key()
         self._warn()
 
     @property
     def status(self) -> ReloadStatus:
         """The outcome of the reloads."""
-        return self._set.status
-
-    @property
-    def files(self) -> TLSFiles:
-        """Certificate, key and authorities."""
-        return self._set.value.files
-
-    @property
-    def trust(self) -> Trust:
-        """The trust that every call checks its peer against."""
-        return self._set.value.trust
-
-    @property
-    def handshake_bundle(self) -> bytes:
-        """All authorities (PEM) that the TLS handshake accepts; each call then checks ``trust``."""
-        return self._set.value.handshake_bundle
+        return self.watched.status
 
     @property
     def expires_at(self) -> float:
         """When the server's certificate expires, in seconds since the epoch."""
-        return self.files.leaf.not_valid_after_utc.timestamp()
+        return self.watched.value.files.leaf.not_valid_after_utc.timestamp()
 
     @property
     def warnings(self) -> list[str]:
@@ -140,22 +125,13 @@ class Certificates:
         left = self.expires_at - self._clock()
         if left < self._early:
             found.append(f"The server certificate ends in {max(0.0, left) / _DAY:.1f} days.")
-        if self.trust.revoked is not None:
-            found += self.trust.revoked.warnings(self._clock())
+        if (revoked := self.watched.value.trust.revoked) is not None:
+            found += revoked.warnings(self._clock())
         return found
-
-    @property
-    def value(self) -> TLSSet:
-        """The set in use."""
-        return self._set.value
-
-    def subscribe(self, told: Callable[[TLSSet], object]) -> Callable[[], None]:
-        """Call ``told`` with each new set; return a function that unsubscribes."""
-        return self._set.subscribe(told)
 
     def on_serving(self, told: Callable[[], None]) -> None:
         """Call a function when certificate, key or handshake bundle have changed."""
-        last = self._set.value.serving
+        last = self.watched.value.serving
 
         def tell(found: TLSSet) -> None:
             nonlocal last
@@ -163,17 +139,17 @@ class Certificates:
             if last != before:
                 told()
 
-        self._set.subscribe(tell)
+        self.watched.subscribe(tell)
 
     def look(self) -> None:
         """Reload changed files, and warn about what expires soon."""
-        self._set.look()
+        self.watched.look()
         self._warn()
 
     @property
     def _early(self) -> float:
         """Return when to start to warn: 30 days before the end, or a third of a short lifetime."""
-        leaf = self.files.leaf
+        leaf = self.watched.value.files.leaf
         life = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
         return min(_EARLY, life / 3)
 
@@ -188,14 +164,15 @@ class Certificates:
         if left < self._early:
             every = _DAY if left < _LATE else 7 * _DAY
             self._say_once_in(every, "the server certificate is near its end: renew it")
-        for warning in () if self.trust.revoked is None else self.trust.revoked.warnings(now):
+        revoked = self.watched.value.trust.revoked
+        for warning in () if revoked is None else revoked.warnings(now):
             self._say_once_in(_DAY / 24, warning)
 
     def _say_once_in(self, seconds: float, event: str) -> None:
         now = self._clock()
         if now >= self._said.get(event, 0.0):
             self._said[event] = now + seconds
-            self._log.warning(event, ends=self.files.leaf.not_valid_after_utc.isoformat())
+            self._log.warning(event, **_described(self.watched.value))
 
     def _warn_of_ca_key(self) -> None:
         if ca_key := find_ca_key(self._tls.client_ca):
@@ -204,3 +181,7 @@ class Certificates:
                 "takes over the server can issue any certificate. Keep that key on another machine",
                 file=str(ca_key),
             )
+
+
+def _described(found: TLSSet) -> dict[str, object]:
+    return {"ends": found.files.leaf.not_valid_after_utc.isoformat()}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from secure_base.reloading import Watched
 from secure_server.audit.loggers import Loggers
 from secure_server.auth.authenticators import Authenticators
 from secure_server.auth.keys import FindKey
@@ -15,24 +16,27 @@ from secure_server.guard.certificates import Certificates
 from secure_server.guard.chain import build_chain
 from secure_server.guard.policy_file import PolicyFile
 from secure_server.guard.refusal_log import AuditCallback, AuditEvent
+from secure_server.guard.tls_set import TLSSet
 from secure_server.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class GuardParts:
-    """The arguments of ``Guard(...)``, by the same names. The guard closes ``authenticators``; the
-    owner of the others closes them.
+    """What a guard is made of. ``Guard(...)`` takes ``tls``, ``policy``, ``authenticators``, which
+    it closes, and ``limits``; the owner of the parts closes ``policy_file``.
     """
 
-    tls: Certificates
-    policy: Policy | PolicyFile
+    certificates: Certificates
+    policy: Policy | Watched[Policy]
+    policy_file: PolicyFile | None
+    """What ``policy`` comes from; None for one that comes with the server."""
     authenticators: Authenticators
     limits: Limits
 
     @property
-    def policy_file(self) -> PolicyFile | None:
-        """The policy, where it comes from a file."""
-        return self.policy if isinstance(self.policy, PolicyFile) else None
+    def tls(self) -> Watched[TLSSet]:
+        """The files of ``[tls]``, as they are now."""
+        return self.certificates.watched
 
     def telling(self, audit: AuditCallback) -> AuditCallback:
         """Return a callback that calls the policy's audit loggers, and then ``audit``."""
@@ -42,7 +46,7 @@ class GuardParts:
     def follow(self) -> None:
         """Reload the files when they change, once ``reloads`` is started."""
         reloads = self.authenticators.reloads
-        reloads.follow(self.tls)
+        reloads.follow(self.certificates)
         if self.policy_file is not None:
             reloads.follow(self.policy_file)
 
@@ -63,19 +67,19 @@ def open_parts(
     Raises the errors of ``secure_server.mistakes``.
     """
     with ExitStack() as undo:
-        used: Policy | PolicyFile
+        file = None
+        used: Policy | Watched[Policy] | None = policy
         if config.policy.file is not None:
-            used = PolicyFile(config.policy.file, accept=accept)
-            undo.callback(used.close)
-        else:
-            assert policy is not None
-            used = policy
+            file = PolicyFile(config.policy.file, accept=accept)
+            undo.callback(file.close)
+            used = file.watched
+        assert used is not None
         authenticators = build_chain(config, clock=clock, find_key=find_key)
         undo.callback(authenticators.close)
         # Last, because it logs warnings: a start that fails prints only its error.
-        tls = Certificates(config.tls, clock)
+        certificates = Certificates(config.tls, clock)
         undo.pop_all()
-    return GuardParts(tls, used, authenticators, config.server.limits)
+    return GuardParts(certificates, used, file, authenticators, config.server.limits)
 
 
 def _telling(loggers: Loggers, audit: AuditCallback) -> AuditCallback:

@@ -69,20 +69,23 @@ class Peers:
         certificates = transport.get("x509_pem_cert")
         if not certificates:
             return True
-        verdict = self._known(certificates[0], transport)
+        verdict = self._known(certificates[0], transport, self._tls.value.trust)
         return verdict is not None and verdict.since <= now <= verdict.until
 
     def known(self, transport: Transport) -> Peer | None:
         """Return the peer, if the verdict about this certificate and chain is cached and good."""
         certificates = transport.get("x509_pem_cert")
-        verdict = self._known(certificates[0], transport) if certificates else None
+        if not certificates:
+            return None
+        verdict = self._known(certificates[0], transport, self._tls.value.trust)
         return None if verdict is None or verdict.code else verdict.peer
 
     def identify(self, transport: Transport, now: float) -> Peer | None:
         """Return the peer, or None for TLS without a client certificate. Raises ``Refusal``."""
         if not transport or transport["transport_security_type"][0] not in _SECURE_TRANSPORTS:
             raise Refusal(RefusalReason.PLAINTEXT, "The connection is not TLS.")
-        if transport["ssl_tls_version"][0] not in _VERSIONS[self._tls.value.minimum_version]:
+        tls = self._tls.value  # once: all of the answer is by one set
+        if transport["ssl_tls_version"][0] not in _VERSIONS[tls.minimum_version]:
             raise Refusal(
                 RefusalReason.TLS_VERSION, "The connection's TLS version is below the minimum."
             )
@@ -90,24 +93,23 @@ class Peers:
         if not certificates:
             return None
         leaf = certificates[0]
-        verdict = self._known(leaf, transport)
+        verdict = self._known(leaf, transport, tls.trust)
         if verdict is None or not verdict.since <= now <= verdict.until:
-            verdict = self._judge(leaf, transport, now)
+            verdict = self._judge(leaf, transport, tls.trust, now)
         if verdict.code:
             raise _refused(verdict.code, verdict.reason, verdict.peer)
         return verdict.peer
 
-    def _known(self, leaf: bytes, transport: Transport) -> Verdict | None:
+    def _known(self, leaf: bytes, transport: Transport, trust: Trust) -> Verdict | None:
         judged = self._judged.get(leaf)
-        if judged is None or judged.trust is not self._tls.value.trust:
+        if judged is None or judged.trust is not trust:
             return None
         sent = transport.get("x509_pem_cert_chain")
         chain = sent[0] if sent else b""
         last, verdict = judged.last
         return verdict if last == chain else judged.find(chain)
 
-    def _judge(self, leaf: bytes, transport: Transport, now: float) -> Verdict:
-        trust = self._tls.value.trust
+    def _judge(self, leaf: bytes, transport: Transport, trust: Trust, now: float) -> Verdict:
         judged = self._judged.get(leaf)
         if judged is None or judged.trust is not trust:
             judged = _Judged(trust)

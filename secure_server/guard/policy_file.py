@@ -17,7 +17,7 @@ from secure_server.config import ConfigError
 
 
 class PolicyFile:
-    """One policy in force, with the audit loggers that it names.
+    """The policy of a file: ``watched`` is the one in force, ``loggers`` those that it names.
 
     If a new file cannot be used, the last good policy stays in force: a typo must not stop the
     server. ``Reloads`` follows the file.
@@ -37,7 +37,7 @@ class PolicyFile:
         self._is_closed = False
         self.loggers = Loggers()
         try:
-            self._policy: Reloaded[Policy] = Reloaded(
+            self.watched: Reloaded[Policy] = Reloaded(
                 "policy",
                 self._load,
                 errors=(PolicyError, AuditLoggerError, ConfigError),
@@ -49,22 +49,13 @@ class PolicyFile:
             raise
 
     @property
-    def value(self) -> Policy:
-        """The policy in force."""
-        return self._policy.value
-
-    @property
     def status(self) -> ReloadStatus:
         """The outcome of the reloads."""
-        return self._policy.status
-
-    def subscribe(self, told: Callable[[Policy], object]) -> Callable[[], None]:
-        """Call ``told`` with each new policy; return a function that unsubscribes."""
-        return self._policy.subscribe(told)
+        return self.watched.status
 
     def look(self) -> None:
         """Reload the file if it has changed."""
-        self._policy.look()
+        self.watched.look()
 
     def close(self, seconds: float = FLUSH) -> None:
         """Give the audit loggers ``seconds`` to write their backlog; open no others from now on."""

@@ -149,7 +149,7 @@ def test_a_writer_who_is_at_it_just_now_is_no_failure(
     followed.close()
     assert followed.status.failures == 0
     assert events(log, REFUSED) == []
-    assert followed.value.names("/any/Method")
+    assert followed.watched.value.names("/any/Method")
 
 
 @pytest.mark.usefixtures("fast")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from test_guard_stream_watch import Revoked
+from asked_streams import Revoked
 
 from secure_server.guard.callbacks import Callbacks
 from secure_server.guard.streams.pool import StreamPool

@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from asked_streams import (
+    Asking,
+    Revoked,
+    asked_door,
+    forbidden,
+    over,
+    revoked,
+    revoked_certificate,
+    trust,
+)
 
-from secure_server.auth import AuthenticatorUnavailable, Credentials, Principal
-from secure_server.auth.matchers import Prefix
 from secure_server.authz import Policy
 from secure_server.guard.streams.watch import _THREADS
 from secure_tls.trust import Trust
 from support.door import AUDITED, Door, open_door, wait_until
 from support.open_streams import STREAMS, Open, hold
 from support.probe import STYLES
-
-
-class Revoked:
-    """Revocations that a test makes."""
-
-    is_current = True
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.tokens: set[str] = set()
-        self._told: list[Callable[[], None]] = []
-
-    def is_revoked(self, principal: Principal) -> bool:
-        return principal.token_id in self.tokens
-
-    def revoke(self, token_id: str) -> None:
-        self.tokens.add(token_id)
-        self.generation += 1
-        for told in tuple(self._told):
-            told()
-
-    def subscribe(self, told: Callable[[], None]) -> Callable[[], None]:
-        self._told.append(told)
-        return lambda: self._told.remove(told)
-
-
-def trust(door: Door, new: Trust) -> None:
-    door.tls.change(dataclasses.replace(door.tls.value, trust=new))
 
 
 @contextmanager
@@ -97,41 +76,6 @@ def test_G10_a_stream_ends_with_its_token(tmp_path: Path, style: str, kind: str)
         assert [event.code for event in door.events] == ["expired"]
 
 
-class Asking:
-    """Has to ask its issuer again each second, and cannot any more once it ``is_down``; while the
-    issuer is not ``answering``, it waits.
-    """
-
-    name = "asking"
-    matchers = (Prefix("opaque-"),)
-
-    def __init__(self, clock: Callable[[], float], ends: Mapping[str, float]) -> None:
-        self.is_down = False
-        self.answering = threading.Event()
-        self.answering.set()
-        self.waiting = 0
-        self._clock = clock
-        self._ends = ends
-
-    def authenticate(self, credentials: Credentials | None, _peer: object) -> Principal | None:
-        if credentials is None or credentials.value not in self._ends:
-            return None
-        if not self.answering.is_set():
-            self.waiting += 1
-            self.answering.wait(30)
-        if self.is_down:
-            raise AuthenticatorUnavailable("network", "the issuer is down")
-        return Principal(
-            subject=f"users/{credentials.value}",
-            issuer="https://opaque",
-            authenticator=self.name,
-            roles=frozenset({"admin"}),
-            token_id=credentials.value,
-            expires_at=self._ends[credentials.value],
-            recheck_at=self._clock() + 1,
-        )
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_G10_a_stream_whose_issuer_is_down_stays_open_until_its_token_expires(
     tmp_path: Path, style: str
@@ -160,27 +104,6 @@ STREAMS_THAT_WAIT = 12
 """More than are asked about at once."""
 
 
-def revoked(door: Door, _move: Callable[[float], None]) -> None:
-    door.core._revocations.revoke("opaque-one")  # type: ignore[attr-defined]
-
-
-def revoked_certificate(door: Door, _move: Callable[[float], None]) -> None:
-    trust(door, Trust((), {}))
-
-
-def forbidden(door: Door, _move: Callable[[float], None]) -> None:
-    door.policy.change(
-        Policy.parse(
-            '{"name": "new", "allow_rules": [{"name": "other", '
-            '"source": {"request_principals": ["https://opaque/users/opaque-other"]}}]}'
-        )
-    )
-
-
-def over(_door: Door, move: Callable[[float], None]) -> None:
-    move(600)
-
-
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     ("change", "reason", "goes_on"),
@@ -195,21 +118,7 @@ def test_G10_G11_G12_an_issuer_that_does_not_answer_puts_off_no_end(
     tmp_path: Path, style: str, change: Callable[..., None], reason: str, *, goes_on: bool
 ) -> None:
     """While it is being asked, and while a stream waits for its turn to be asked about."""
-    now = time.time()
-    moment = [now]
-    asking = Asking(lambda: moment[0], {"opaque-one": now + 300, "opaque-other": now + 3600})
-    with (
-        open_door(
-            tmp_path,
-            style=style,
-            clock=lambda: moment[0],
-            before=(asking,),
-            revocations=Revoked(),
-        ) as door,
-        ExitStack() as stack,
-    ):
-        stack.callback(hold(door))
-        stack.callback(asking.answering.set)
+    with asked_door(tmp_path, style) as (door, asking, move, stack):
         channel = door.channel()
         ones = [
             Open(channel, "stream_stream", stack, "opaque-one") for _ in range(STREAMS_THAT_WAIT)
@@ -217,13 +126,9 @@ def test_G10_G11_G12_an_issuer_that_does_not_answer_puts_off_no_end(
         other = Open(channel, "stream_stream", stack, "opaque-other")
         wait_until(lambda: len(door.probe.callers) == STREAMS_THAT_WAIT + 1)
         asking.answering.clear()
-        moment[0] = now + 2
+        move(2)
         wait_until(lambda: asking.waiting == _THREADS)
         assert all(one.is_open for one in ones)
-
-        def move(seconds: float) -> None:
-            moment[0] = now + seconds
-
         before = time.monotonic()
         change(door, move)
         for one in ones:

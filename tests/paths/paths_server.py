@@ -52,7 +52,7 @@ class Server:
         self.crl = root / "crl"
         self._tls = Certificates(_tls(row, pki, root), lambda: self.now)
         self.guard = Guard(
-            tls=self._tls,
+            tls=self._tls.watched,
             authenticators=Authenticators([]),
             policy=Policy.parse(_POLICY),
             audit=self.audit.append,

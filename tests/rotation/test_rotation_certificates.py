@@ -118,19 +118,19 @@ def test_a_new_certificate_of_the_server_makes_no_new_trust(files: Files) -> Non
     """Or each client would be judged anew."""
     files.issue(90)
     certificates = files.open(trust_bundles={"partner.example": files.root / "partner.pem"})
-    first = certificates.value
+    first = certificates.watched.value
     files.issue(90)
     files.write("ca.pem", files.authority.certificate_pem)
     files.write("partner.pem", files.partner.certificate_pem)
     certificates.look()
-    assert certificates.value.files != first.files
-    assert certificates.value.trust is first.trust
+    assert certificates.watched.value.files != first.files
+    assert certificates.watched.value.trust is first.trust
 
 
 def test_a_set_is_what_the_section_says(files: Files) -> None:
     files.issue(90)
     bundles = {"partner.example": files.root / "partner.pem"}
-    found = files.open(trust_bundles=bundles, minimum_version="1.2").value
+    found = files.open(trust_bundles=bundles, minimum_version="1.2").watched.value
     assert found.minimum_version == "1.2"
     assert found.trust.trust_domains == {"example.org", "partner.example"}
     assert not found.trust.refuse_stale_lists

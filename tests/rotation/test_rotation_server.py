@@ -212,7 +212,7 @@ def test_T18_a_half_written_pair_is_never_served(house: House) -> None:
     before = served_serial(house)
     renewed = new_leaf(house)
     house.write("server.key", renewed.private_key_pem)
-    certificates = house.server._service.parts.tls.status
+    certificates = house.server._service.parts.certificates.status
     wait_until(lambda: "is not the key of" in certificates.failure)
     assert served_serial(house) == before
     assert healthy(ask(house))
@@ -226,7 +226,7 @@ def test_T19_an_unusable_set_changes_nothing_and_is_logged_once(
 ) -> None:
     before = served_serial(house)
     house.write("server.pem", b"nonsense")
-    certificates = house.server._service.parts.tls.status
+    certificates = house.server._service.parts.certificates.status
     wait_until(lambda: certificates._tries > 3)  # tried again and again
     assert certificates.failures == 1
     assert served_serial(house) == before
@@ -291,7 +291,7 @@ def test_T16_a_list_that_is_no_list_leaves_the_last_good_one(tmp_path: Path, def
             house.write("crl.pem", (house.root / "crl.pem").read_bytes()[:100])
         else:
             (house.root / "crl.pem").unlink()
-        wait_until(lambda: house.server._service.parts.tls.status.failures == 1)
+        wait_until(lambda: house.server._service.parts.certificates.status.failures == 1)
         assert ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED
         assert healthy(ask(house))
 
@@ -321,7 +321,9 @@ def test_T15_a_stale_list_is_a_warning_or_a_refusal_as_configured(
         if mode == "warn":
             assert healthy(outcome)
             wait_until(lambda: any("is stale" in str(line["event"]) for line in log))
-            assert any("stale" in text for text in house.server._service.parts.tls.warnings)
+            assert any(
+                "stale" in text for text in house.server._service.parts.certificates.warnings
+            )
         else:
             assert outcome.code is grpc.StatusCode.UNAUTHENTICATED
             assert "crl_stale" in {line.get("reason") for line in log}
@@ -361,7 +363,7 @@ def test_M6_a_partners_bundle_concerns_that_partners_clients_alone(
             house.write("partner.pem", partner.certificate_pem[:200])
         else:
             (tmp_path / "partner.pem").unlink()
-        certificates = house.server._service.parts.tls.status
+        certificates = house.server._service.parts.certificates.status
         wait_until(lambda: "partner.pem" in certificates.failure)
         write_crl(house, 2, gone.issued)
         wait_until(lambda: ask(house, channel).code is grpc.StatusCode.UNAUTHENTICATED)

@@ -102,7 +102,7 @@ def test_metrics_count_calls_and_refusals_and_name_no_caller(
     assert "users/admin" not in text
     assert "spiffe:" not in text
     expiry = sample("secure_grpc_certificate_expiry_time_seconds")
-    certificate = server._service.parts.tls.files.leaf
+    certificate = server._service.parts.certificates.watched.value.files.leaf
     assert expiry == certificate.not_valid_after_utc.timestamp()
     assert sample("secure_grpc_open_streams") == 0
 

@@ -111,9 +111,8 @@ class StreamWatch:
 
     def _run(self) -> None:
         while not self._over.wait(LOOK_EVERY):
-            if (
-                self._core.feed_is_current != self._was_current
-            ):  # a feed becomes stale without a notice
+            # A feed becomes stale without a notice.
+            if self._core.feed_is_current != self._was_current:
                 self._was_current = not self._was_current
                 self.notice()
             self._look_at_all(self._notices)
