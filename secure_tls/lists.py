@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
 
+from secure_base.reloading.signature import Signature, signature
 from secure_tls.crl import ParsedList, is_signed_by, parse_file
 from secure_tls.errors import RevocationListError
 from secure_tls.keys import spki
@@ -66,11 +67,11 @@ class RevocationLists:
         problems: tuple[str, ...],
         gone: Mapping[bytes, IssuerList],
         read_for: tuple[x509.Certificate, ...],
-        signatures: Mapping[Path, tuple[int, ...]],
+        versions: Mapping[Path, Signature],
     ) -> None:
         """Made by ``load``."""
         self.read_for = read_for
-        self.signatures = signatures
+        self.versions = versions
         self.files = files
         """The lists of each file, as last read without an error."""
         self._by_key: dict[bytes, tuple[IssuerList, ...]] = {}
@@ -111,18 +112,18 @@ class RevocationLists:
         known = tuple(authorities)
         before: Mapping[Path, FileLists] = {} if last is None else last.files
         files: dict[Path, FileLists] = {}
-        signatures: dict[Path, tuple[int, ...]] = {}
+        versions: dict[Path, Signature] = {}
         errors: list[RevocationListError] = []
         try:
             for one in _files(Path(path)):
-                signature = _signature(one)  # before reading: a later change is then noticed
+                version = _version(one)  # before reading: a later change is then noticed
                 try:
-                    if last is not None and last.is_as_read(one, signature, known):
+                    if last is not None and last.is_as_read(one, version, known):
                         files[one] = before[one]
                     else:
                         files[one] = _read(one, known, now, before.get(one))
                         _check_newer(files[one], last)
-                    signatures[one] = signature
+                    versions[one] = version
                 except RevocationListError as error:
                     errors.append(error)
                     if one in before:
@@ -139,10 +140,10 @@ class RevocationLists:
             trusted = {spki(each.public_key()) for each in known}
             earlier = {key: found[0] for key, found in last.in_force.items()} | last.gone
             gone = {key: earlier[key] for key in earlier.keys() & trusted}
-        present = cls(files, problems, gone, known, signatures)
+        present = cls(files, problems, gone, known, versions)
         if last is None or not present.says_as(last):
             return present
-        last.signatures = signatures
+        last.versions = versions
         return last
 
     def says_as(self, other: RevocationLists) -> bool:
@@ -153,12 +154,12 @@ class RevocationLists:
         return mine == theirs
 
     def is_as_read(
-        self, path: Path, signature: tuple[int, ...], authorities: tuple[x509.Certificate, ...]
+        self, path: Path, version: Signature, authorities: tuple[x509.Certificate, ...]
     ) -> bool:
         """Whether a file need not be read again: a list of a million entries must not be parsed at
         every poll because another file is broken.
         """
-        return self.signatures.get(path) == signature and self.read_for == authorities
+        return self.versions.get(path) == version and self.read_for == authorities
 
     def of(self, issuer: x509.Certificate) -> IssuerList | None:
         """The list of the authority with this certificate's key, or None; of two, the list of all
@@ -264,12 +265,11 @@ def _read(
     return FileLists(tuple(matched), tuple(unmatched))
 
 
-def _signature(path: Path) -> tuple[int, ...]:
+def _version(path: Path) -> Signature:
     try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+        return signature([path])
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -279,11 +279,13 @@ def _files(path: Path) -> list[Path]:
             return [path]
         files = [one for one in sorted(path.iterdir()) if one.name[0] != "." and one.is_file()]
     except OSError as error:
-        raise RevocationListError(
-            "unreadable", f"{path} cannot be read: {error.strerror}.", path
-        ) from error
+        raise _unreadable(path, error) from error
     if not files:
         raise RevocationListError(
             "missing", f"{path} holds no revocation list: put one there, or name none.", path
         )
     return files
+
+
+def _unreadable(path: Path, error: OSError) -> RevocationListError:
+    return RevocationListError("unreadable", f"{path} cannot be read: {error.strerror}.", path)

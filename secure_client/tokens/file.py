@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from secure_base.reloading.signature import Signature, signature
 from secure_client.errors import TokenError
 from secure_client.tokens.source import AccessToken
 
@@ -21,7 +22,7 @@ class FileTokenSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._held: tuple[tuple[int, int, int], AccessToken] | None = None
+        self._held: tuple[Signature, AccessToken] | None = None
 
     def __repr__(self) -> str:
         return f"FileTokenSource({str(self._path)!r})"
@@ -32,12 +33,11 @@ class FileTokenSource:
     def token(self, *, refused: AccessToken | None = None) -> AccessToken:  # noqa: ARG002 - only the file knows another
         """The token in the file now. Raises ``TokenError`` where there is none."""
         try:
+            version = signature([self._path])  # before reading: a later change is then noticed
+            held = self._held
+            if held is not None and held[0] == version:
+                return held[1]
             with self._path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                signature = (found.st_ino, found.st_mtime_ns, found.st_size)
-                held = self._held
-                if held is not None and held[0] == signature:
-                    return held[1]
                 data = file.read(_MAX_BYTES)
         except OSError as error:
             raise TokenError(
@@ -54,5 +54,5 @@ class FileTokenSource:
         expiry = token.claims().get("exp")
         if isinstance(expiry, int | float):
             token.expires_at = expiry
-        self._held = (signature, token)
+        self._held = (version, token)
         return token

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from client_fakes import NOW, access_token
 
+from secure_base.reloading import signature
 from secure_client import (
     AccessToken,
     FileTokenSource,
@@ -29,6 +30,7 @@ from secure_client._clock import Clock
 from secure_client.profile import Profile
 from secure_client.session import Session
 from secure_client.tokens.renewing import Fetched, RenewingToken
+from support.door import wait_until
 
 
 class FakeClock:
@@ -101,12 +103,24 @@ def test_a_file_is_read_again_when_it_changes(tmp_path):
     path = tmp_path / "token"
     path.write_text("token-a\n")
     source = FileTokenSource(path)
+    wait_until(lambda: signature([path]) == signature([path]))  # it may be written again at once
     first = source.token()
     assert first.value == "token-a"
     assert source.token() is first
     fresh = tmp_path / "fresh"
     fresh.write_text("token-b")
     fresh.rename(path)
+    assert source.token().value == "token-b"
+
+
+def test_a_file_that_is_written_over_with_the_same_time_and_size_is_read(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("token-a")
+    before = path.stat()
+    source = FileTokenSource(path)
+    assert source.token().value == "token-a"
+    path.write_text("token-b")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert source.token().value == "token-b"
 
 
@@ -129,6 +143,13 @@ def test_C9_a_file_without_a_token_is_not_quoted(tmp_path, content):
 def test_a_missing_file_is_a_token_error(tmp_path):
     with pytest.raises(TokenError, match="No such file"):
         FileTokenSource(tmp_path / "none").token()
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    path = tmp_path / "token"
+    os.mkfifo(path)
+    with pytest.raises(TokenError, match="not a regular file"):
+        FileTokenSource(path).token()
 
 
 # RenewingToken

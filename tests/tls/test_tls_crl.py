@@ -1,6 +1,7 @@
 """A revocation list is used only if it is complete and signed by its authority."""
 
 import dataclasses
+import os
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secure_base.reloading import signature
 from secure_tls import Authority, RevocationListError, RevocationLists, parse_peer
 from secure_tls import lists as lists_module
+from support.door import wait_until
 
 # Later than this process may make its lists, however long it has been at other tests.
 NOW = time.time() + 3600
@@ -164,6 +167,7 @@ def test_M6_a_list_that_cannot_be_used_has_no_other_file_parsed_again(
         lambda path, now: parsed.append(path.name) or parse(path, now=now),
     )
     lists = None
+    wait_until(lambda: signature([folder / "ours.pem"]) == signature([folder / "ours.pem"]))
     for _ in range(3):
         lists = RevocationLists.load(folder, known, now=NOW, last=lists)
     assert parsed == ["ours.pem", *["theirs.pem"] * 3]
@@ -175,6 +179,24 @@ def test_M6_a_list_that_cannot_be_used_has_no_other_file_parsed_again(
     del parsed[:]
     RevocationLists.load(folder, both, now=NOW, last=lists)
     assert "ours.pem" in parsed
+
+
+def test_a_list_that_is_written_over_with_the_same_time_and_size_is_read(authority, write):
+    """By a program that keeps the time of what it copies."""
+    known = [authority.certificate]
+    path = write(pem(authority.crl([1], number=1)).ljust(2000, b"\n"))
+    before = path.stat()
+    first = RevocationLists.load(path, known, now=NOW)
+    write(pem(authority.crl([2], number=2)).ljust(2000, b"\n"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert RevocationLists.load(path, known, now=NOW, last=first).of(known[0]).serials == {2}
+
+
+def test_a_pipe_in_the_place_of_a_list_is_not_opened(authority, tmp_path):
+    path = tmp_path / "crl.pem"
+    os.mkfifo(path)
+    assert_refused("unreadable", path, [authority.certificate])
 
 
 def test_an_older_list_of_leaves_is_refused_beside_a_complete_one(authority, write):
