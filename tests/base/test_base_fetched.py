@@ -175,7 +175,7 @@ def test_a_hundred_rounds_leave_no_thread(issuer: Issuer) -> None:
         fetched = issuer.fetched()
         fetched.start()
         fetched.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # those of earlier tests may end meanwhile
 
 
 # Single flight

@@ -52,7 +52,7 @@ def test_files_are_followed_until_the_end(tmp_path: Path) -> None:
     reloads = Reloads(book)
     text = read(path)
     reloads.follow(text)
-    assert threads() == before  # until it is started, nothing changes
+    assert threads() <= before  # until it is started; threads of earlier tests may end meanwhile
     reloads.start()
     path.write_text("two")
     wait_until(lambda: text.value == "two")
@@ -70,7 +70,7 @@ def test_files_are_followed_until_the_end(tmp_path: Path) -> None:
         ("info", "reloaded"),
     ]
     reloads.close()
-    assert threads() == before
+    assert threads() <= before
 
 
 def test_sources_added_later_are_followed_and_unfollowed_ones_are_not(tmp_path: Path) -> None:
@@ -174,7 +174,8 @@ def test_a_hundred_rounds_leave_no_thread_and_no_file(tmp_path: Path) -> None:
         reloads.start()
         reloads.close()
     assert threads() <= before  # those of earlier tests may end meanwhile
-    assert descriptors_open() == descriptors
+    # One a round would be a hundred; connections of earlier tests may open and close meanwhile.
+    assert descriptors_open() < descriptors + 50
 
 
 def test_closing_from_its_own_thread_does_not_wait_for_itself() -> None:
