@@ -7,11 +7,33 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from secure_server.users import passwords
 from support.house import House, running_house
 
 # From now on, not from the first test that asks for ``log``: that would not hear a logger which was
 # made before logging was configured.
 structlog.configure(processors=list(structlog.get_config()["processors"]))
+
+
+SHIPPED_COST = passwords._OWASP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weak_hashes() -> Iterator[None]:
+    """Servers in this process hash passwords at a small cost.
+
+    The shipped one is a tenth of a second of a core, and the suite computes a thousand hashes.
+    Commands in processes of their own have the shipped one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_OWASP", passwords._WEAK)
+        yield
+
+
+@pytest.fixture
+def real_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built from now on hashes passwords at the shipped cost."""
+    monkeypatch.setattr(passwords, "_OWASP", SHIPPED_COST)
 
 
 @pytest.fixture(scope="session")

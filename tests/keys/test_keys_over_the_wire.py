@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 import grpc
-import httpx
 import jwt
 import pytest
 
@@ -25,6 +24,7 @@ from secure_server.tokens.key_file import KeyFile
 from secure_server.tokens.key_ring import VERIFIES_FOR
 from secure_server.tokens.key_store import KeyStore
 from support.house import PASSWORD, House, bearer, call, reason_of, running_house
+from support.pages import get_page
 from support.running import DEADLINE, ClientFiles, Installation
 from support.second import connected, second_server
 
@@ -81,11 +81,10 @@ def key_set(channel: grpc.Channel) -> list[str]:
 
 def published(house: House, channel: grpc.Channel) -> list[str]:
     """The key set by gRPC, which must be that by HTTP."""
-    url = f"http://{house.server.http_address}/.well-known/jwks.json"
-    text = httpx.get(url, trust_env=False).content
+    text = get_page(house.server.http_address, "/.well-known/jwks.json").content
     ids = [key["kid"] for key in json.loads(text)["keys"]]
     assert key_set(channel) == ids
-    assert set(parse_key_set(text, url)[0]) == set(ids)
+    assert set(parse_key_set(text, "jwks.json")[0]) == set(ids)
     return ids
 
 

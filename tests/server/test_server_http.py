@@ -18,6 +18,7 @@ from secure_server.app.lifecycle import Server
 from secure_server.config import Config
 from secure_server.guard.listener.sockets import ListenError
 from support.house import House, bearer, call
+from support.pages import get_page
 from support.raw import dial
 from support.second import connected, second_server
 
@@ -205,7 +206,7 @@ def test_requests_that_come_a_byte_at_a_time_do_not_keep_the_pages_from_others(
     try:
         end = time.monotonic() + 5
         while time.monotonic() < end:
-            reply = httpx.get(f"http://{server.http_address}/livez", trust_env=False, timeout=3)
+            reply = get_page(server.http_address, "/livez", timeout=3)
             assert reply.status_code == 200
             over.wait(0.1)
     finally:
@@ -244,7 +245,7 @@ def test_a_stop_does_not_wait_for_requests_that_are_on_the_way(house: House) -> 
     ):
         for _ in range(5):
             sockets.enter_context(dial(stopped.http_address, 10)).sendall(HEAD)
-        assert httpx.get(f"http://{stopped.http_address}/livez").status_code == 200
+        assert get_page(stopped.http_address, "/livez").status_code == 200
         begun = time.monotonic()
         stopped._http.stop()
         assert time.monotonic() - begun < 1.9
@@ -277,4 +278,4 @@ def test_after_stop_the_port_is_free(house: House, tmp_path: Path) -> None:
     with second_server(house, http={"listen": "127.0.0.1:0"}) as first:
         address = first.http_address
     with second_server(house, http={"listen": address}) as again:
-        assert json.loads(httpx.get(f"http://{again.http_address}/healthz").text)
+        assert json.loads(get_page(again.http_address, "/healthz").text)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -24,6 +23,7 @@ from secure_server.app.lifecycle import Server
 from stress.revoke_client import store_of
 from support.door import wait_until
 from support.house import House, call
+from support.pages import get_page
 from support.running import Installation, ServerProcess, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,11 +63,11 @@ class Probed:
         self.server._listeners._current.built.server.add_generic_rpc_handlers((self.stuck,))
 
     def page(self, path: str) -> tuple[int, Any]:
-        reply = httpx.get(f"http://{self.server.http_address}{path}", trust_env=False)
+        reply = get_page(self.server.http_address, path)
         return reply.status_code, reply.json()
 
     def sample(self, name: str) -> float:
-        text = httpx.get(f"http://{self.server.http_address}/metrics", trust_env=False).text
+        text = get_page(self.server.http_address, "/metrics").text
         (value,) = [
             sample.value
             for family in text_string_to_metric_families(text)
@@ -209,7 +209,7 @@ def test_readyz_reports_a_missing_or_replaced_file_of_the_store(tmp_path: Path) 
         assert found is not None
 
         def ready() -> tuple[int, Any]:
-            reply = httpx.get(f"http://{found[1]}/readyz", trust_env=False)
+            reply = get_page(found[1], "/readyz")
             return reply.status_code, reply.json()
 
         assert ready() == (200, {"status": "READY", "warnings": []})

@@ -75,6 +75,7 @@ def test_both_spellings_of_an_accent_are_one_password(passwords):
     assert not passwords.verify(passwords.hash("x\u00b2 + y\u00b2 = z\u00b2"), "x2 + y2 = z2")
 
 
+@pytest.mark.usefixtures("real_hashes")
 def test_the_shipped_cost_is_owasps_and_salts_differ():
     with_cost = Passwords()
     first = with_cost.hash("correct horse")
