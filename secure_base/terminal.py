@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 
 def escape(text: str) -> str:
@@ -18,10 +20,30 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def escape_unencodable() -> None:
-    """Have standard output escape what its encoding lacks, as standard error does."""
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """For all of a command: its standard output is written, or the command fails.
+
+    What the encoding of standard output lacks is escaped, as on standard error. Raises ``OSError``
+    where the output cannot be written, such as for a full disk: Python would report that after the
+    command has ended, with a traceback. Where the reader of a pipe has gone, the command exits
+    with 1 and says nothing.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        # Python tries once more at its end, and must find nothing that fails.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        raise
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_base.terminal import escape_unencodable
+from secure_base.terminal import whole_output
 from secure_base.version import installed_version
 from secure_tls.check import check_folder
 from secure_tls.errors import AuthorityError, SpiffeIDError, TLSError
@@ -267,9 +267,9 @@ def inspect(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 for a failure or 2 for wrong usage."""
-    escape_unencodable()
     try:
-        app(arguments)
+        with whole_output():
+            app(arguments)
     except (AuthorityError, SpiffeIDError) as error:
         # Names, lifetimes and trust domains were typed: wrong usage. An expired authority was not.
         complain(str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
@@ -10,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from secure_base.terminal import escape_unencodable
+from secure_base.terminal import whole_output
 from secure_base.version import installed_version
 from secure_client.cli import bulk, session, sessions, tokens, users
 from secure_client.cli.output import complain
@@ -104,21 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: the server refused, or it failed. 2: wrong usage, or something local is wrong.
     130: interrupted.
     """
-    escape_unencodable()
     state = RunState()
     code = 2
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), obj=state)
+        with whole_output():
+            app(list(sys.argv[1:] if arguments is None else arguments), obj=state)
     except UsageProblem as error:
         complain(str(error))
     except UnicodeError:
         complain("This is not UTF-8: what is typed, piped in or given as an argument must be.")
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # The reader has closed the pipe. Python must not report that again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except OSError as error:
         # The disk of a redirected output is full, say.
         complain(f"{error.filename or 'The system'}: {error.strerror}.")

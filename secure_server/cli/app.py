@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secure_base.terminal import escape_unencodable
+from secure_base.terminal import whole_output
 from secure_base.version import installed_version
 from secure_server.cli.api_keys import api_keys_app
 from secure_server.cli.bootstrap import bootstrap
@@ -56,9 +56,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; what users can mend is said in a sentence, never as a traceback."""
-    escape_unencodable()
     try:
-        app(prog_name="secure-server")
+        with whole_output():
+            app(prog_name="secure-server")
     except ModuleNotFoundError as error:
         # The base install holds the guard and the client alone.
         name = (error.name or "").partition(".")[0]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -46,19 +47,44 @@ def test_help_and_version_load_the_command_line_alone(module: str, option: str) 
     assert loaded & set(HEAVY) == set()
 
 
-@pytest.mark.parametrize("command", ["secure-server", "secure-client", "secure-certs"])
-def test_what_cannot_be_printed_is_said_in_a_sentence(command: str) -> None:
+COMMANDS = ["secure-server", "secure-client", "secure-certs"]
+
+
+def help_into(output: IO[str] | int, command: str, *, buffered: bool) -> tuple[int, str]:
+    """Exit status and standard error of ``--help``, whose standard output goes there."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name(command), "--help"],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        env=environment | ({} if buffered else {"PYTHONUNBUFFERED": "1"}),
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_cannot_be_printed_is_said_in_a_sentence(command: str, *, buffered: bool) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
-        done = subprocess.run(
-            [Path(sys.executable).with_name(command), "--help"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode in {1, 2}
-    assert done.stderr.endswith(": The system: No space left on device.\n")
-    assert done.stderr.count("\n") == 1
+        code, said = help_into(full, command, buffered=buffered)
+    assert code in {1, 2}
+    assert said.endswith(": The system: No space left on device.\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_has_closed_the_pipe_is_no_error_to_speak_of(
+    command: str, *, buffered: bool
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert help_into(writer, command, buffered=buffered) == (1, "")
+    finally:
+        os.close(writer)
 
 
 def test_what_the_encoding_of_a_terminal_lacks_is_escaped(tmp_path: Path) -> None:
