@@ -128,7 +128,7 @@ class StreamWatch:
             asked_at = entry.asked_at  # read once: its worker unsets it
             if asked_at is not None:
                 if time.monotonic() >= asked_at + _ASKING:
-                    self._check(entry, notices)
+                    self._check(entry, notices, now)
             elif entry.notices != notices or now >= entry.due:
                 self._look(entry, notices, now)
 
@@ -136,7 +136,7 @@ class StreamWatch:
         try:
             caller = self._core.try_recheck_cached(entry.call)
         except Refusal as refusal:
-            self._refused(entry, refusal, notices)
+            self._refused(entry, refusal, notices, now)
             return
         if caller is None:
             entry.asked_at = time.monotonic()
@@ -149,25 +149,25 @@ class StreamWatch:
         try:
             self._may_go_on(entry, self._core.recheck(entry.call), notices, now)
         except Refusal as refusal:
-            self._refused(entry, refusal, notices)
+            self._refused(entry, refusal, notices, now)
         finally:
             entry.asked_at = None
 
-    def _check(self, entry: _Entry, notices: int) -> None:
+    def _check(self, entry: _Entry, notices: int, now: float) -> None:
         try:
             self._core.recheck_as(entry.caller, entry.call)
         except Refusal as refusal:
-            self._refused(entry, refusal, notices)
+            self._refused(entry, refusal, notices, now)
 
     def _may_go_on(self, entry: _Entry, caller: Caller, notices: int, now: float) -> None:
         entry.caller, entry.notices = caller, notices
         entry.due = max(_due(caller), now + _AGAIN)
 
-    def _refused(self, entry: _Entry, refusal: Refusal, notices: int) -> None:
+    def _refused(self, entry: _Entry, refusal: Refusal, notices: int, now: float) -> None:
         answer = refusal.reason.ending or self._ending_by_what_is_known(entry)
         if answer is None:
             # Its issuer cannot be asked now: the stream stays open until it can, or it expires.
-            entry.notices, entry.due = notices, self._clock() + _AGAIN
+            entry.notices, entry.due = notices, now + _AGAIN
             return
         if self._open.pop(id(entry.stream), None) is None:
             return  # it is over already
