@@ -204,6 +204,8 @@ def unprivileged() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    # Python imports it at the first name that is looked up, and may be where others cannot read.
+    "localhost".encode("idna")
     os.setegid(65534)
     os.seteuid(65534)
     try:
