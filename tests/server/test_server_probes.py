@@ -123,6 +123,8 @@ def test_a_stalled_serving_thread_is_503_on_livez_and_in_the_metrics_and_recover
             assert (status, len(page["reasons"])) == (503, 1)
             assert at.sample("secure_grpc_serving_thread_stalled_seconds") >= 5
             assert at.sample("secure_grpc_serving_thread_stalls_total") == 1
+            # The pages know it a moment before the log.
+            wait_until(lambda: any("is stalled" in str(line["event"]) for line in log))
             (line,) = [line for line in log if "is stalled" in str(line["event"])]
             assert "in wait_in_a_servicer_s_code" in str(line["stack"])
             at.stuck.release.set()
