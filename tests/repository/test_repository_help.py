@@ -87,6 +87,22 @@ def test_a_reader_that_has_closed_the_pipe_is_no_error_to_speak_of(
         os.close(writer)
 
 
+def test_a_command_without_standard_output_says_what_is_wrong_all_the_same() -> None:
+    script = "import os\nos.close(1)\nos.execv(sys.executable, [sys.executable, '-c', CODE])"
+    code = (
+        "from secure_base.terminal import whole_output\n"
+        "with whole_output():\n    open('/none-such')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nCODE = {code!r}\n{script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.endswith("No such file or directory: '/none-such'\n")
+    assert "AttributeError" not in done.stderr
+
+
 def test_what_the_encoding_of_a_terminal_lacks_is_escaped(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text('{"name": "p", "allow_rules": [{"name": "für alle"}]}', encoding="utf-8")
