@@ -21,8 +21,8 @@ demo: $(VENV)/.installed
 run: $(VENV)/.installed
 	@$(BIN)/python tools/run.py
 
-# Two workers more than there are cores: many tests wait for time to pass. What covers how much is
-# said by ARGS='--cov --cov-report=term', for a quarter more of processor time; CI does that.
+# Two workers more than there are cores: many tests wait for time to pass. Coverage takes a quarter
+# more processor time, so CI alone asks for it: make test ARGS='--cov --cov-report=term'.
 test: $(VENV)/.installed
 	PYTEST_XDIST_AUTO_NUM_WORKERS=$$(( $$(nproc) + 2 )) $(BIN)/python -m pytest $(ARGS)
 
