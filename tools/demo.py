@@ -182,7 +182,7 @@ class Demo:
             while len(seen) < lines and (line := process.stdout.readline()):
                 seen.append(line)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a job in the background of a shell ignores SIGINT
             process.communicate(timeout=PATIENCE)
 
 
